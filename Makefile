@@ -1,0 +1,58 @@
+# make           install into .venv, run the default benchmark, print the leaderboard
+# make test      the quick tests and the linters
+# make test-long what takes longer
+# make gpu-check the tests that need a GPU, and a short run on it
+# make clean     remove what the benchmark wrote (not .venv)
+
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := benchmark
+.PHONY: benchmark check-machine test test-long lint format gpu-check clean
+
+benchmark: .venv/installed
+	snakemake --cores $(CORES) --quiet rules
+	@cat results/leaderboard.md
+
+check-machine:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "structseg: $(PYTHON) is missing: install Python 3.11 or newer, or say make PYTHON=<path>" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "structseg: $$($(PYTHON) --version) is too old: install Python 3.11 or newer, or say make PYTHON=<path>" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "structseg: $(PYTHON) has no venv module: install it (on Debian: apt-get install python3-venv)" >&2; exit 2; }
+	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || \
+		{ echo "structseg: no C++ compiler, which the dense CRF package needs: install one (on Debian: apt-get install g++ python3-dev)" >&2; exit 2; }
+
+.venv/installed: requirements.txt | check-machine
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+test: lint
+	python -m pytest -n auto -m "not long"
+
+test-long: .venv/installed-dev
+	python -m pytest -m long
+
+lint: .venv/installed-dev
+	ruff check .
+	ruff format --check .
+	snakefmt --check --compact-diff .
+
+format: .venv/installed-dev
+	ruff check --fix .
+	ruff format .
+	snakefmt .
+
+gpu-check:
+	python -m pytest -m gpu
+
+clean:
+	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +

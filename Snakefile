@@ -1,0 +1,23 @@
+# Structseg: which way of making a segmentation network's output structured is worth its cost?
+# The README says how to run it; every stage is a module of common/, every method a file of methods/.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/tabulate.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+    localrule: True

@@ -1,0 +1,377 @@
+"""The configuration: read, merged, completed with defaults, and refused if anything is wrong in it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError, validators
+from jsonschema.exceptions import best_match
+
+import methods
+from common import datasets
+from common.errors import UserError
+
+Config = dict[str, Any]
+
+SCHEMA = Path(__file__).resolve().parent.parent / "workflow/schemas/config.schema.yaml"
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method as the configuration names it.
+
+    Attributes:
+        name: The name of the entry.
+        module: The module of `methods/`.
+        options: All options of the module, defaults included.
+        trained_as: The entry whose trained model is reused, or None.
+    """
+
+    name: str
+    module: str
+    options: dict[str, Any]
+    trained_as: str | None
+
+    def build(self, num_classes: int, feature_channels: int) -> methods.Method:
+        """Creates the method.
+
+        Raises:
+            UserError: The method refuses an option.
+        """
+        try:
+            return methods.load(self.module)(num_classes, feature_channels, **self.options)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"method_options.{self.name}: {error}") from error
+
+
+# Reading
+
+
+def load(files: Iterable[Path]) -> Config:
+    """Reads configuration files, later ones over earlier ones, and completes the result.
+
+    Mappings are merged and lists replaced, as Snakemake does with several `--configfile`s.
+
+    Raises:
+        UserError: A file cannot be read or something in it is wrong.
+    """
+    merged: Config = {}
+    for file in files:
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} cannot be read: {error}") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{file} is no valid YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(content, dict):
+            raise UserError(f"{file} must be a mapping of keys to settings")
+        merged = _merge(merged, content)
+    return complete(merged)
+
+
+def _merge(base: Config, over: Config) -> Config:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            value = _merge(merged[key], value)
+        merged[key] = value
+    return merged
+
+
+def complete(config: Config) -> Config:
+    """Checks a configuration and fills in all defaults.
+
+    Raises:
+        UserError: Something is wrong; the sentence names the entry and the valid choices.
+    """
+    config = copy.deepcopy(config)
+    models, options = config.get("models"), config.setdefault("model_options", {})
+    if isinstance(models, list) and isinstance(options, dict):
+        for model in models:
+            if isinstance(model, str):
+                options.setdefault(model, {})
+    _validate(config, _schema(), filling=True)
+    for name in config["datasets"]:
+        _check_splits(config, name, dataset(config, name))
+    for section in ("training", "evaluation"):
+        _check_overrides(config, section)
+    for name in config["methods"]:
+        entry = method(config, name)
+        if entry.trained_as:
+            _check_trained_as(config, entry)
+    baseline = config["tables"]["baseline"]
+    if baseline not in method_names(config):
+        raise UserError(_unknown("tables.baseline", baseline, "method", method_names(config)))
+    return config
+
+
+def check_values(config: Config) -> None:
+    """Checks what takes seconds and so is done once: that models and methods can be built.
+
+    Raises:
+        UserError: Something is wrong; the sentence names the entry.
+    """
+    from common import models
+
+    for model in {*config["models"], *config["model_options"], *config["training"]["per_model"]}:
+        models.check_name(model)
+    for name in config["datasets"]:
+        num_classes = len(dataset(config, name).class_names)
+        for entry in config["methods"]:
+            method(config, entry).build(num_classes, feature_channels=4)
+            trained_method(config, entry).build(num_classes, feature_channels=4)
+
+
+# What the names mean
+
+
+def dataset_module(config: Config, name: str) -> str:
+    """The module of `common/datasets/` behind a dataset name."""
+    return config["dataset_options"].get(name, {}).get("module", name)
+
+
+def dataset(config: Config, name: str) -> datasets.Dataset:
+    """Creates the dataset that the configuration calls `name`.
+
+    Raises:
+        UserError: There is no such dataset, or it refuses an option.
+    """
+    module = dataset_module(config, name)
+    if module not in datasets.names():
+        known = sorted({*datasets.names(), *config["dataset_options"]})
+        raise UserError(_unknown("datasets", name, "dataset", known))
+    kind = datasets.load(module)
+    place = f"dataset_options.{name}"
+    try:
+        return kind(**dataset_options(config, name))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def dataset_options(config: Config, name: str) -> dict[str, Any]:
+    """All options of a dataset, defaults included."""
+    given = {k: v for k, v in config["dataset_options"].get(name, {}).items() if k != "module"}
+    kind = datasets.load(dataset_module(config, name))
+    return _options(f"dataset_options.{name}", given, _parameters(kind))
+
+
+def settings(config: Config, section: str, dataset: str, model: str) -> dict[str, Any]:
+    """The settings of `training` or `evaluation` for one dataset and model, overrides applied."""
+    merged = dict(config[section])
+    per_dataset, per_model = merged.pop("per_dataset"), merged.pop("per_model")
+    return merged | per_dataset.get(dataset, {}) | per_model.get(model, {})
+
+
+def method_names(config: Config) -> list[str]:
+    """All names that `methods` may list: the entries of `method_options` and the modules."""
+    return sorted({*config["method_options"], *methods.names()})
+
+
+def method(config: Config, name: str) -> MethodEntry:
+    """What a method name means.
+
+    Raises:
+        UserError: There is no such method, it cannot be loaded, or an option is wrong.
+    """
+    given = dict(config["method_options"].get(name, {}))
+    module = given.pop("module", name)
+    if module not in methods.names():
+        if name in config["method_options"]:
+            place = f"method_options.{name}.module"
+            raise UserError(_unknown(place, module, "module of methods/", methods.names()))
+        raise UserError(_unknown("methods", name, "method", method_names(config)))
+    try:
+        kind = methods.load(module)
+    except Exception as error:  # a user's own file may fail in any way
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"methods/{module}.py cannot be loaded: {reason}") from error
+    trained_as = given.pop("trained_as", kind.trained_as)
+    options = _options(f"method_options.{name}", given, _parameters(kind, skip=2))
+    return MethodEntry(name, module, options, trained_as)
+
+
+def trained_method(config: Config, name: str) -> MethodEntry:
+    """The method entry that is trained for `name`: itself, or the one it is `trained_as`."""
+    entry = method(config, name)
+    return method(config, entry.trained_as) if entry.trained_as else entry
+
+
+# Checking
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def _fill_defaults(validator: Any, properties: Any, instance: Any, schema: Any) -> Iterable[ValidationError]:
+    if isinstance(instance, dict):
+        for name, subschema in properties.items():
+            if "default" in subschema:
+                instance.setdefault(name, copy.deepcopy(subschema["default"]))
+    yield from Draft202012Validator.VALIDATORS["properties"](validator, properties, instance, schema)
+
+
+_Filling = validators.extend(Draft202012Validator, {"properties": _fill_defaults})
+
+
+def _validate(content: Any, schema: dict[str, Any], filling: bool = False, place: Sequence[str] = ()) -> None:
+    validator = (_Filling if filling else Draft202012Validator)(schema)
+    error = best_match(validator.iter_errors(content))
+    if error is not None:
+        raise UserError(_sentence(error, place))
+
+
+def _sentence(error: ValidationError, place: Sequence[str]) -> str:
+    where = ".".join(map(str, [*place, *error.absolute_path])) or "the configuration"
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema["properties"])
+        unknown = sorted(set(error.instance) - set(known))[0]
+        return _unknown(where, unknown, "key", known)
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return f"{where}: {missing} is missing: give it a list of names"
+    if error.validator == "enum":
+        return f"{where}: {error.instance!r} is none of {', '.join(map(str, error.validator_value))}"
+    if error.validator == "type":
+        wanted = error.validator_value
+        wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
+        return f"{where}: {error.instance!r} is not of type {wanted}"
+    return f"{where}: {error.message}"
+
+
+def _unknown(where: str, name: Any, kind: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{where}: unknown {kind} {name!r}{hint}; choose from {', '.join(known)}"
+
+
+def _options(
+    place: str, given: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> dict[str, Any]:
+    """The given options over the defaults; names and types are checked."""
+    for name, value in given.items():
+        if name not in parameters:
+            if not parameters:
+                raise UserError(f"{place}: unknown option {name!r}; there are none to choose")
+            raise UserError(_unknown(place, name, "option", parameters))
+        annotation = _annotation(parameters[name])
+        if not _fits(value, annotation):
+            wanted = getattr(annotation, "__name__", str(annotation)).replace("typing.", "")
+            if typing.get_origin(annotation):
+                wanted = str(annotation).replace("typing.", "").replace("collections.abc.", "")
+            raise UserError(f"{place}.{name}: {value!r} is not of type {wanted}")
+    merged = {}
+    for name, parameter in parameters.items():
+        value = given.get(name, parameter.default)
+        if value is inspect.Parameter.empty:
+            raise UserError(f"{place}: the option {name} must be given")
+        if isinstance(parameter.default, float) and isinstance(value, int):
+            value = float(value)  # 2 and 2.0 are one setting and must have one digest
+        merged[name] = list(value) if isinstance(value, tuple) else value
+    return merged
+
+
+def _parameters(kind: type, skip: int = 0) -> dict[str, inspect.Parameter]:
+    """The named parameters of a class's `__init__` after the first `skip`, types resolved."""
+    try:
+        signature = inspect.signature(kind, eval_str=True)
+    except NameError:  # a type that is imported for type checkers only: take the texts
+        signature = inspect.signature(kind)
+    parameters = list(signature.parameters.values())[skip:]
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.name: p for p in parameters if p.kind not in variadic}
+
+
+def _annotation(parameter: inspect.Parameter) -> Any:
+    """The type of an option; anything goes where its module gives none that is known here."""
+    annotation = parameter.annotation
+    return Any if annotation is inspect.Parameter.empty or isinstance(annotation, str) else annotation
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        items = arguments[0] if arguments else Any
+        return isinstance(value, list | tuple) and all(_fits(item, items) for item in value)
+    if annotation is type(None):
+        return value is None
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation in (int, str, bool):
+        return type(value) is annotation
+    return True
+
+
+def _check_overrides(config: Config, section: str) -> None:
+    """Overrides are checked like the settings that they override, but have no defaults."""
+    properties = dict(_schema()["$defs"][section]["properties"])
+    known = sorted({*datasets.names(), *config["dataset_options"]})
+    schema = {
+        "$defs": _schema()["$defs"],
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {k: v for k, v in properties.items() if not k.startswith("per_")},
+    }
+    for kind in ("per_dataset", "per_model"):
+        for name, override in config[section][kind].items():
+            if kind == "per_dataset" and name not in known:
+                raise UserError(_unknown(f"{section}.{kind}", name, "dataset", known))
+            _validate(override, schema, place=[section, kind, name])
+    if section == "training":
+        for dataset_name in config["datasets"]:
+            for model in config["models"]:
+                _check_training(settings(config, section, dataset_name, model), dataset_name)
+
+
+def _check_training(training: dict[str, Any], name: str) -> None:
+    low, high = training["scale"]
+    if low > high:
+        raise UserError(f"training.scale (for {name}): {low} is greater than {high}: swap them")
+    if training["warmup"] >= training["iterations"]:
+        raise UserError(
+            f"training.warmup (for {name}): {training['warmup']} must be less than the "
+            f"{training['iterations']} iterations"
+        )
+
+
+def _check_splits(config: Config, name: str, dataset: datasets.Dataset) -> None:
+    for model in config["models"]:
+        trained = settings(config, "training", name, model)["split"].split("+")
+        scored = settings(config, "evaluation", name, model)["split"].split("+")
+        for section, splits in (("training", trained), ("evaluation", scored)):
+            for split in splits:
+                if split not in dataset.splits:
+                    place = f"{section}.split (for {name})"
+                    raise UserError(_unknown(place, split, "split", dataset.splits))
+        both = sorted({*trained} & {*scored})
+        if both:
+            raise UserError(
+                f"evaluation.split (for {name}): {both[0]} is also trained on: score another split"
+            )
+
+
+def _check_trained_as(config: Config, entry: MethodEntry) -> None:
+    place = f"method_options.{entry.name}.trained_as"
+    if entry.trained_as not in method_names(config):
+        raise UserError(_unknown(place, entry.trained_as, "method", method_names(config)))
+    other = method(config, str(entry.trained_as))
+    if other.trained_as:
+        raise UserError(
+            f"{place}: {other.name} trains no model itself: name {other.trained_as}, whose model it uses"
+        )

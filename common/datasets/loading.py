@@ -1,0 +1,182 @@
+"""From a dataset's files to batches: augmentation, order and the pictures kept for panels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from common.datasets.base import Dataset
+from common.seeds import derive
+from methods.base import VOID
+
+PANEL_IMAGES = 3
+"""How many images of a split the picture panels show."""
+
+
+class Sample(NamedTuple):
+    """One image, uint8 `[3, H, W]`, and its labels, uint8 `[H, W]`."""
+
+    image: Tensor
+    labels: Tensor
+
+
+class Split(TorchDataset[Sample]):
+    """The images of one split (or of several, joined by `+`), at their original size."""
+
+    def __init__(self, dataset: Dataset, manifest: dict[str, Any], split: str) -> None:
+        """
+        Args:
+            dataset: Where the images come from.
+            manifest: What the prepare stage found there.
+            split: Such as `train` or `train+val`.
+        """
+        self.dataset = dataset
+        self.names = [(part, name) for part in split.split("+") for name in manifest["splits"][part]["names"]]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, labels = self.dataset.read(*self.names[index])
+        return Sample(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(labels))
+
+
+def panel_indices(length: int) -> list[int]:
+    """Which images of a split the picture panels show: spread evenly."""
+    count = min(PANEL_IMAGES, length)
+    return [(2 * place + 1) * length // (2 * count) for place in range(count)]
+
+
+class _Scale(v2.Transform):
+    """Resizes image and labels together by one random factor."""
+
+    def __init__(self, low: float, high: float, step: float | None) -> None:
+        super().__init__()
+        self.low, self.high, self.step = low, high, step
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        if self.step:
+            count = round((self.high - self.low) / self.step)
+            factor = self.low + self.step * int(torch.randint(count + 1, ()))
+        else:
+            factor = self.low + (self.high - self.low) * float(torch.rand(()))
+        h, w = v2.functional.get_size(flat_inputs[0])
+        return {"size": [max(1, round(h * factor)), max(1, round(w * factor))]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return v2.functional.resize(inpt, params["size"], antialias=True)
+
+
+def augmentation(settings: dict[str, Any], mean: list[float]) -> v2.Transform:
+    """The training augmentation, for image and labels together.
+
+    Args:
+        settings: The training settings.
+        mean: The mean colour in 0–255 that fills what lies outside the image.
+    """
+    fill = {tv_tensors.Image: mean, tv_tensors.Mask: VOID}
+    steps: list[v2.Transform] = []
+    if tuple(settings["scale"]) != (1, 1):
+        steps.append(_Scale(*settings["scale"], settings["scale_step"]))
+    if settings["rotation"]:
+        bilinear = v2.InterpolationMode.BILINEAR
+        steps.append(v2.RandomRotation(settings["rotation"], bilinear, fill=fill))
+    if settings["crop"]:
+        steps.append(v2.RandomCrop(settings["crop"], pad_if_needed=True, fill=fill))
+    if settings["flip"]:
+        steps.append(v2.RandomHorizontalFlip())
+    if settings["jitter"]:
+        jitter = settings["jitter"]
+        steps.append(v2.ColorJitter(jitter, jitter, jitter, min(jitter, 0.5)))
+    return v2.Compose(steps) if steps else v2.Identity()
+
+
+class Augmented(TorchDataset[Sample]):
+    """A split seen through the augmentation; an item's randomness depends on its position alone."""
+
+    def __init__(self, split: Split, transform: v2.Transform, seed: int) -> None:
+        self.split, self.transform, self.seed = split, transform, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        position, index = key
+        image, labels = self.split[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(derive(self.seed, "augmentation", position))
+            image, labels = self.transform(tv_tensors.Image(image), tv_tensors.Mask(labels))
+        return Sample(image.as_subclass(Tensor), labels.as_subclass(Tensor))
+
+
+class Order(Sampler[list[tuple[int, int]]]):
+    """Batches of (position, index): every epoch in another order, starting anywhere."""
+
+    def __init__(self, length: int, batch_size: int, first: int, last: int, seed: int) -> None:
+        """
+        Args:
+            length: Number of images.
+            batch_size: Images per batch; a batch may reach over the end of an epoch.
+            first: The first batch, counted from the start of training.
+            last: One past the last batch.
+            seed: The seed of the run.
+        """
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.first, self.last = first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, torch.empty(0, dtype=torch.long)
+        for batch in range(self.first, self.last):
+            keys = []
+            for position in range(batch * self.batch_size, (batch + 1) * self.batch_size):
+                if position // self.length != epoch:
+                    epoch = position // self.length
+                    generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
+                    order = torch.randperm(self.length, generator=generator)
+                keys.append((position, int(order[position % self.length])))
+            yield keys
+
+
+def training_batches(
+    split: Split,
+    settings: dict[str, Any],
+    mean: list[float],
+    seed: int,
+    first: int,
+    last: int,
+    workers: int = 0,
+) -> DataLoader[Sample]:
+    """Batches `first` to `last` − 1 of the training of one seed, images `[N, 3, H, W]` uint8.
+
+    Args:
+        split: The training images.
+        settings: The training settings.
+        mean: The mean colour in 0–255.
+        seed: The seed of the run.
+        first: The first batch.
+        last: One past the last batch.
+        workers: Processes that load and augment; the batches do not depend on it.
+    """
+    return DataLoader(
+        Augmented(split, augmentation(settings, mean), seed),
+        batch_sampler=Order(len(split), settings["batch_size"], first, last, seed),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=False,
+    )
+
+
+def coloured(labels: NDArray[np.uint8], colours: tuple[tuple[int, int, int], ...]) -> NDArray[np.uint8]:
+    """Label map `[H, W]` to a picture `[H, W, 3]`; void is white."""
+    palette = np.full((256, 3), 255, np.uint8)
+    palette[: len(colours)] = colours
+    return palette[labels]

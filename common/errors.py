@@ -1,0 +1,28 @@
+"""Errors that a user can cause, and how a stage reports the way it failed."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake in the configuration, the data or the environment, told in one sentence.
+
+    The sentence says what is wrong, where, and what to do. Every entry point prints it without a
+    traceback and exits with status 2.
+
+    Attributes:
+        kind: What kind of failure it is, for `error.json`.
+    """
+
+    kind = "input"
+
+
+class Diverged(UserError):
+    """The loss of a training run is not finite any more."""
+
+    kind = "diverged"
+
+
+class OutOfMemory(UserError):
+    """The memory of a GPU is too small for a run."""
+
+    kind = "out of memory"

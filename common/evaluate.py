@@ -1,0 +1,94 @@
+"""Stage `evaluate`: scores one run on the split that the configuration names."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from common import config as configuration
+from common import devices, metrics, runs, stages
+from common.config import Config
+from common.datasets.loading import Split, panel_indices
+from common.files import read_json, replacing, write_json
+from common.inference import Predictor
+from common.provenance import peak_memory, record
+
+
+def evaluate(config: Config, run: runs.Run, device: torch.device) -> None:
+    """Writes a run's scores, the confusion counts of every image, and the labels of its panel.
+
+    The image is scored at its original size, alone, at one scale; void is left out.
+
+    Raises:
+        UserError: The trained model or the data are missing.
+    """
+    with stages.recording_failure(run.folder / "error.json", "evaluate"):
+        start = time.monotonic()
+        settings = configuration.settings(config, "evaluation", run.dataset, run.model)
+        manifest = read_json(run.training.manifest.path)
+        dataset = configuration.dataset(config, run.dataset)
+        split = Split(dataset, manifest, settings["split"])
+        predictor = Predictor.of(config, run, device)
+        counts, panel, diagnostics = _score(predictor, split, len(dataset.class_names))
+        with replacing(run.panel, "wb") as file:
+            np.savez_compressed(file, **panel)
+        with replacing(run.per_image, "wb") as file:
+            names = np.array([f"{part}/{name}" for part, name in split.names])
+            np.savez_compressed(file, names=names, confusion=counts)
+        write_json(
+            run.metrics,
+            {
+                "dataset": run.dataset,
+                "model": run.model,
+                "method": run.method,
+                "seed": run.seed,
+                "digest": run.digest,
+                "trained_as": run.training.method,
+                "model_digest": run.training.digest,
+                "split": settings["split"],
+                "images": len(split),
+                **metrics.scores(counts.sum(axis=0), list(dataset.class_names)),
+                "diagnostics": diagnostics,
+                "method_options": configuration.method(config, run.method).options,
+                "model_options": config["model_options"][run.model],
+                "content_sha256": manifest["content_sha256"],
+                "provenance": record(devices.describe(device)),
+                "wall_seconds": round(time.monotonic() - start, 3),
+                "peak_memory": peak_memory(device),
+            },
+        )
+
+
+@torch.inference_mode()
+def _score(
+    predictor: Predictor, split: Split, num_classes: int
+) -> tuple[np.ndarray, dict[str, Any], dict[str, float]]:
+    """Confusion counts `[images, K, K]`, the panel's label maps, and the mean diagnostics."""
+    counts, panel = [], {}
+    sums: dict[str, float] = {}
+    shown = panel_indices(len(split))
+    for index in range(len(split)):
+        sample = split[index]
+        probabilities = predictor(sample.image.unsqueeze(0).to(predictor.device))
+        predicted = metrics.labels_of(probabilities)[0].cpu()
+        counts.append(metrics.confusion(predicted, sample.labels, num_classes))
+        if index in shown:
+            panel[f"labels_{shown.index(index)}"] = predicted.numpy()
+        for key, value in predictor.trained.diagnostics().items():
+            sums[key] = sums.get(key, 0.0) + value
+    return np.stack(counts), panel, {key: value / len(split) for key, value in sums.items()}
+
+
+def _main() -> None:
+    parsed = stages.arguments("Scores one run.", "dataset", "model", "method", "seed")
+    run = runs.run(parsed.config, parsed.dataset, parsed.model, parsed.method, parsed.seed)
+    stages.check_digest(parsed.digest, run.digest)
+    evaluate(parsed.config, run, devices.choose(parsed.config["execution"]["device"]))
+    print(run.metrics)
+
+
+if __name__ == "__main__":
+    stages.main(_main)

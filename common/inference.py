@@ -1,0 +1,78 @@
+"""A trained model with a method's refinement: from images to probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common import config as configuration
+from common import runs
+from common.config import Config
+from common.errors import UserError
+from common.models import Network, upsample
+from methods import Method
+
+
+@dataclass
+class Predictor:
+    """What turns an image into class probabilities for one run.
+
+    Attributes:
+        network: The trained network, in evaluation mode.
+        trained: The method that it was trained with: gives `structure` and `probabilities`.
+        method: The method of the run: gives `refine`.
+        options: The model's options.
+        device: Where all of them are.
+    """
+
+    network: Network
+    trained: Method
+    method: Method
+    options: dict[str, Any]
+    device: torch.device
+
+    @classmethod
+    def of(cls, config: Config, run: runs.Run, device: torch.device) -> Predictor:
+        """Loads the trained model of a run.
+
+        Raises:
+            UserError: It is not there or cannot be read.
+        """
+        training = run.training
+        try:
+            model = torch.load(training.file, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise UserError(f"{training.file} is missing: run the train stage first") from None
+        except Exception as error:  # a damaged file fails in many ways
+            raise UserError(
+                f"{training.file} cannot be read ({type(error).__name__}): delete it and train again"
+            ) from error
+        options = config["model_options"][run.model]
+        network = Network(run.model, model["num_classes"], options | {"weights": "none"})
+        network.load_state_dict(model["network"])
+        arguments = (model["num_classes"], network.feature_channels)
+        trained = configuration.method(config, training.method).build(*arguments)
+        trained.load_state_dict(model["method_state"])
+        trained.progress = 1.0
+        method = trained
+        if run.method != training.method:
+            method = configuration.method(config, run.method).build(*arguments)
+            method.progress = 1.0
+        network = network.to(device, memory_format=torch.channels_last).eval()
+        return cls(network, trained.to(device).eval(), method.to(device).eval(), options, device)
+
+    def unrefined(self, images: Tensor) -> Tensor:
+        """The trained model's probabilities `[N, K, H, W]` of uint8 images `[N, 3, H, W]`."""
+        padded = self.network.pad(images)
+        output = self.network(padded)
+        logits = self.trained.structure(padded, output.features, output.unary)
+        size = (images.shape[2], images.shape[3])
+        logits = upsample(logits, padded, size, self.options["align_corners"])
+        return self.trained.probabilities(logits)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The probabilities `[N, K, H, W]` of uint8 images `[N, 3, H, W]`, refined."""
+        return self.method.refine(images, self.unrefined(images))

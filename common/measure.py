@@ -1,0 +1,160 @@
+"""Stage `measure`: what one run costs, alone on its device.
+
+Times are wall times after warm-up with the device's queue emptied before and after: inference of
+single images at their original size, split into network, structure and refinement, and steps of
+training on real batches without the loading of data.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common import config as configuration
+from common import devices, runs, stages
+from common.config import Config
+from common.datasets.loading import Split, training_batches
+from common.files import read_json, write_json
+from common.inference import Predictor
+from common.models import upsample
+from common.provenance import record
+from common.train import build, make_optimizer, training_step
+
+INFERENCE_IMAGES = 20
+TRAINING_STEPS = 10
+WARM_UP = 3
+SECONDS = 20.0
+"""Each measurement ends after this time, once it has three values."""
+
+
+def measure(config: Config, run: runs.Run, device: torch.device) -> None:
+    """Writes the run's `cost.json`; times are medians in milliseconds, memory is in bytes.
+
+    Raises:
+        UserError: The trained model or the data are missing.
+    """
+    with stages.recording_failure(run.folder / "error.json", "measure"):
+        manifest = read_json(run.training.manifest.path)
+        predictor = Predictor.of(config, run, device)
+        inference = _inference(config, run, predictor, manifest)
+        parameters = sum(p.numel() for m in (predictor.network, predictor.trained) for p in m.parameters())
+        del predictor
+        write_json(
+            run.cost,
+            {
+                "dataset": run.dataset,
+                "model": run.model,
+                "method": run.method,
+                "seed": run.seed,
+                "digest": run.digest,
+                "parameters": parameters,
+                **inference,
+                **_training(config, run, manifest, device),
+                "threads": torch.get_num_threads(),
+                "provenance": record(devices.describe(device)),
+            },
+        )
+
+
+@torch.inference_mode()
+def _inference(
+    config: Config, run: runs.Run, predictor: Predictor, manifest: dict[str, Any]
+) -> dict[str, Any]:
+    settings = configuration.settings(config, "evaluation", run.dataset, run.model)
+    split = Split(configuration.dataset(config, run.dataset), manifest, settings["split"])
+    device = predictor.device
+    images = [split[i].image.unsqueeze(0).to(device) for i in range(min(len(split), INFERENCE_IMAGES))]
+    parts: dict[str, list[float]] = {"network": [], "structure": [], "refine": []}
+    corners = predictor.options["align_corners"]
+
+    def once(image: Tensor) -> dict[str, float]:
+        padded = predictor.network.pad(image)
+        size = (image.shape[2], image.shape[3])
+        output, network = _timed(lambda: predictor.network(predictor.network.pad(image)), device)
+        logits, structure = _timed(
+            lambda: predictor.trained.structure(padded, output.features, output.unary), device
+        )
+        probabilities, last = _timed(
+            lambda: predictor.trained.probabilities(upsample(logits, padded, size, corners)), device
+        )
+        _, refine = _timed(lambda: predictor.method.refine(image, probabilities), device)
+        return {"network": network + last, "structure": structure, "refine": refine}
+
+    for image in images[:WARM_UP]:
+        once(image)
+    start = time.monotonic()
+    for image in itertools.cycle(images):
+        for part, seconds in once(image).items():
+            parts[part].append(1000 * seconds)
+        if _enough(len(parts["network"]), INFERENCE_IMAGES, start):
+            break
+    heights = {f"{image.shape[3]}x{image.shape[2]}" for image in images}
+    return {
+        **{f"{part}_ms": statistics.median(values) for part, values in parts.items()},
+        "inference_repeats": len(parts["network"]),
+        "image_sizes": sorted(heights),
+    }
+
+
+def _training(
+    config: Config, run: runs.Run, manifest: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """Steps of an untrained model on real batches; the batches are loaded before."""
+    settings = configuration.settings(config, "training", run.dataset, run.model)
+    options = config["model_options"][run.model]
+    dataset = configuration.dataset(config, run.dataset)
+    network, method = build(config, run.training, len(dataset.class_names))
+    network, method = network.to(device).train(), method.to(device).train()
+    optimizer = make_optimizer(network, method, settings)
+    count = 2 * settings["accumulate"]
+    split = Split(dataset, manifest, settings["split"])
+    mean = network.mean.flatten().tolist()
+    loader = training_batches(split, settings, mean, run.seed, 0, count)
+    batches = itertools.cycle([[part.to(device) for part in batch] for batch in loader])
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def step() -> None:
+        training_step(network, method, optimizer, batches, settings, options, device, run.seed)
+
+    for _ in range(WARM_UP):
+        step()
+    values: list[float] = []
+    start = time.monotonic()
+    while not _enough(len(values), TRAINING_STEPS, start):
+        values.append(1000 * devices.seconds(step, device))
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return {
+        "training_step_ms": statistics.median(values),
+        "training_repeats": len(values),
+        "training_batch": settings["batch_size"] * settings["accumulate"],
+        "training_peak_memory": peak,
+    }
+
+
+def _timed(function: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    result: list[Any] = []
+    seconds = devices.seconds(lambda: result.append(function()), device)
+    return result[0], seconds
+
+
+def _enough(count: int, wanted: int, start: float) -> bool:
+    return count >= wanted or (count >= 3 and time.monotonic() - start > SECONDS)
+
+
+def _main() -> None:
+    parsed = stages.arguments("Measures the cost of one run.", "dataset", "model", "method", "seed")
+    run = runs.run(parsed.config, parsed.dataset, parsed.model, parsed.method, parsed.seed)
+    stages.check_digest(parsed.digest, run.digest)
+    measure(parsed.config, run, devices.choose(parsed.config["execution"]["device"]))
+    print(run.cost)
+
+
+if __name__ == "__main__":
+    stages.main(_main)

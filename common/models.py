@@ -1,0 +1,243 @@
+"""Networks: `<architecture>-<backbone>` from segmentation-models-pytorch and timm."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from segmentation_models_pytorch import DeepLabV3, DeepLabV3Plus
+from segmentation_models_pytorch.encoders import encoders as smp_encoders
+from segmentation_models_pytorch.encoders import get_preprocessing_params
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.errors import UserError
+
+ARCHITECTURES = {"deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus}
+ATROUS_RATES = {16: [6, 12, 18], 8: [12, 24, 36]}
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+def check_name(model: str) -> None:
+    """Checks that `<architecture>-<backbone>` exists.
+
+    Raises:
+        UserError: It does not; the sentence names the choices.
+    """
+    architecture, _, backbone = model.partition("-")
+    if architecture not in ARCHITECTURES or not backbone:
+        raise UserError(
+            f"models: {model!r} must be <architecture>-<backbone> with one of the architectures "
+            f"{', '.join(ARCHITECTURES)}"
+        )
+    _encoder_name(backbone)
+
+
+def _encoder_name(backbone: str) -> str:
+    """The name under which segmentation-models-pytorch builds the backbone."""
+    if backbone in smp_encoders or backbone.startswith("tu-"):
+        plain = backbone.removeprefix("tu-")
+        if plain == backbone or timm.is_model(plain):
+            return backbone
+    elif timm.is_model(backbone):
+        return f"tu-{backbone}"
+    similar = timm.list_models(f"*{backbone.removeprefix('tu-')[:6]}*")[:5]
+    hint = f"; similar ones: {', '.join(similar)}" if similar else ""
+    raise UserError(
+        f"models: the backbone {backbone!r} is known neither to segmentation-models-pytorch nor to "
+        f"timm (timm.list_models() lists its names){hint}"
+    )
+
+
+class Output(NamedTuple):
+    """What a network returns.
+
+    Attributes:
+        features: What the classifier sees, `[N, C, h, w]`.
+        unary: The classifier's scores, `[N, K, h, w]`.
+        auxiliary: The auxiliary classifier's scores on an earlier stage, in training if there is one.
+    """
+
+    features: Tensor
+    unary: Tensor
+    auxiliary: Tensor | None
+
+
+class Network(nn.Module):
+    """Encoder, decoder and classifier, taken apart so that structure can act between them.
+
+    Attributes:
+        mean: Mean colour of the training images of the backbone, in 0–255, `[1, 3, 1, 1]`.
+        std: Their standard deviation, likewise.
+        classifier: The last 1×1 convolution, features to unary.
+        auxiliary: The auxiliary classifier on an earlier stage of the encoder, or None.
+    """
+
+    def __init__(self, model: str, num_classes: int, options: dict[str, Any]) -> None:
+        """
+        Args:
+            model: `<architecture>-<backbone>`.
+            num_classes: K.
+            options: The model's options (see the configuration's schema).
+
+        Raises:
+            UserError: The backbone cannot be built or its weights cannot be had.
+        """
+        super().__init__()
+        check_name(model)
+        architecture, _, backbone = model.partition("-")
+        name = _encoder_name(backbone)
+        stride = options["output_stride"]
+        arguments = {
+            "encoder_name": name,
+            "encoder_output_stride": stride,
+            "decoder_channels": options["decoder_channels"],
+            "decoder_atrous_rates": options["atrous_rates"] or ATROUS_RATES[stride],
+            "decoder_aspp_dropout": options["dropout"],
+            "classes": num_classes,
+        }
+        if options["separable"] is not None:
+            arguments["decoder_aspp_separable"] = options["separable"]
+        network = self._build(model, architecture, arguments, options["weights"])
+        self.encoder = network.encoder
+        self.decoder = network.decoder
+        self.classifier = network.segmentation_head[0]
+        self.feature_channels: int = self.classifier.in_channels
+        if options["classifier_std"] is not None:
+            nn.init.normal_(self.classifier.weight, std=options["classifier_std"])
+            nn.init.zeros_(self.classifier.bias)
+        self.auxiliary = (
+            nn.Conv2d(self.encoder.out_channels[-2], num_classes, 1) if options["auxiliary_weight"] else None
+        )
+        self.input_multiple = stride
+        colours = _colours(name) | {key: options[key] for key in ("mean", "std") if options[key]}
+        for key in ("mean", "std"):
+            value = 255 * torch.tensor(colours[key]).view(1, 3, 1, 1)
+            self.register_buffer(key, value, persistent=False)
+
+    @staticmethod
+    def _build(
+        model: str, architecture: str, arguments: dict[str, Any], weights: str
+    ) -> DeepLabV3 | DeepLabV3Plus:
+        pretrained = "imagenet" if weights == "imagenet" else None
+        try:
+            network = ARCHITECTURES[architecture](encoder_weights=pretrained, **arguments)
+        except (OSError, RuntimeError) as error:
+            if not pretrained or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(
+                f"model_options.{model}.weights: the ImageNet weights are not cached and cannot be "
+                "downloaded: go online once, or set weights to none or to the path of a file"
+            ) from error
+        except (KeyError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+            raise UserError(
+                f"models: {model} cannot be built with output_stride "
+                f"{arguments['encoder_output_stride']} and these weights: {error}"
+            ) from error
+        if weights not in ("imagenet", "none"):
+            _load_weights(network.encoder, find_weights(weights), model)
+        return network
+
+    def forward(self, images: Tensor) -> Output:
+        """Runs the network.
+
+        Args:
+            images: RGB in 0–255, `[N, 3, H, W]` with sides that `pad` has made fit.
+        """
+        maps = self.encoder((images - self.mean) / self.std)
+        features = self.decoder(maps)
+        auxiliary = self.auxiliary(maps[-2]) if self.auxiliary and self.training else None
+        return Output(features, self.classifier(features), auxiliary)
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Makes the sides multiples of what the network needs, in its mean colour, float32."""
+        h, w = images.shape[2:]
+        multiple = self.input_multiple
+        below, right = -h % multiple, -w % multiple
+        images = images.float()
+        if below or right:
+            images = functional.pad(images - self.mean, (0, right, 0, below)) + self.mean
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def upsample(logits: Tensor, padded: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Logits of the output grid, bilinearly at the network's input size, cut to the image.
+
+    Args:
+        logits: `[N, K, h, w]`.
+        padded: The network's input, `[N, 3, H', W']`.
+        size: The size H, W of the image before `Network.pad`.
+        align_corners: Whether the corner cells' centres fall on the corner pixels' centres.
+
+    Returns:
+        `[N, K, H, W]`.
+    """
+    logits = functional.interpolate(logits, padded.shape[2:], mode="bilinear", align_corners=align_corners)
+    return logits[..., : size[0], : size[1]]
+
+
+def _colours(encoder: str) -> dict[str, list[float]]:
+    """Mean and standard deviation of the colours (0–1) that the backbone was trained with."""
+    if encoder.startswith("tu-"):
+        settings = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
+        return {"mean": list(settings.mean), "std": list(settings.std)} if settings else IMAGENET
+    if "imagenet" in smp_encoders[encoder]["pretrained_settings"]:
+        settings = get_preprocessing_params(encoder, "imagenet")
+        return {"mean": list(settings["mean"]), "std": list(settings["std"])}
+    return IMAGENET
+
+
+def find_weights(weights: str) -> Path:
+    """The file of pretrained weights that the configuration names.
+
+    Args:
+        weights: A path, or a file name that is looked for in the folder STRUCTSEG_WEIGHTS.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    path = Path(weights).expanduser()
+    folder = os.environ.get("STRUCTSEG_WEIGHTS")
+    if not path.is_file() and folder:
+        path = Path(folder).expanduser() / weights
+    if not path.is_file():
+        raise UserError(
+            f"the weights file {weights!r} is not there: give its path in model_options, or its "
+            "folder in the environment variable STRUCTSEG_WEIGHTS"
+        )
+    return path
+
+
+def weights_digest(weights: str) -> str | None:
+    """SHA-256 of the file that the option `weights` names; None if it names none."""
+    if weights in ("imagenet", "none"):
+        return None
+    return hashlib.sha256(find_weights(weights).read_bytes()).hexdigest()
+
+
+def _load_weights(encoder: nn.Module, path: Path, model: str) -> None:
+    """Loads a backbone's state dict; a classification head in the file is left out."""
+    target = encoder.model if hasattr(encoder, "model") else encoder
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state)
+        state = {key: value.float() for key, value in state.items() if torch.is_tensor(value)}
+        missing = target.load_state_dict(state, strict=False).missing_keys
+    except Exception as error:  # every format has errors of its own
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"model_options.{model}.weights: {path} does not fit: {reason}") from error
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(
+            f"model_options.{model}.weights: {path} is not of this backbone: it lacks "
+            f"{len(missing)} of its tensors, {missing[0]} among them"
+        )

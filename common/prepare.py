@@ -1,0 +1,141 @@
+"""Stage `prepare`: looks at a dataset once, reports everything that is wrong, writes its manifest.
+
+The manifest lists the images that are there and what is in them; training and evaluation go by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from common import config as configuration
+from common import runs, stages
+from common.config import Config
+from common.datasets import Dataset
+from common.datasets.loading import panel_indices
+from common.errors import UserError
+from common.files import replacing, write_json
+from common.provenance import record
+from methods.base import VOID
+
+MOST_PROBLEMS = 50
+"""How many bad files are listed; their number is always told."""
+
+
+def prepare(config: Config, name: str) -> None:
+    """Writes the manifest of a dataset and the images for its picture panels.
+
+    Raises:
+        UserError: Files are missing, damaged or not legal; the message lists them all.
+    """
+    target = runs.manifest(config, name)
+    with stages.recording_failure(target.error, "prepare"):
+        start = time.monotonic()
+        dataset = configuration.dataset(config, name)
+        content, panel = inspect(dataset, name)
+        with replacing(target.panel, "wb") as file:
+            np.savez_compressed(file, **panel)
+        content |= {
+            "dataset": name,
+            "options": configuration.dataset_options(config, name),
+            "digest": target.digest,
+            "provenance": record("cpu"),
+            "wall_seconds": round(time.monotonic() - start, 3),
+        }
+        write_json(target.path, content)
+
+
+def inspect(dataset: Dataset, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Reads every image of every split.
+
+    Returns:
+        The manifest's content, and the arrays of the panels: `<split>_image_<i>`, `<split>_labels_<i>`.
+
+    Raises:
+        UserError: Some files are bad; the message lists them all.
+    """
+    problems: list[str] = []
+    splits: dict[str, Any] = {}
+    panel: dict[str, np.ndarray] = {}
+    content_hash = hashlib.sha256()
+    for split in dataset.splits:
+        try:
+            names = dataset.names(split)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        shown = panel_indices(len(names))
+        pixels = np.zeros(256, np.int64)
+        sizes = []
+        for index, image, labels in _read_all(dataset, split, names, problems):
+            sizes.append(labels.shape)
+            pixels += np.bincount(labels.ravel(), minlength=256)
+            content_hash.update(image.tobytes())
+            content_hash.update(labels.tobytes())
+            if index in shown:
+                panel[f"{split}_image_{shown.index(index)}"] = image
+                panel[f"{split}_labels_{shown.index(index)}"] = labels
+        classes = len(dataset.class_names)
+        splits[split] = {
+            "names": names,
+            "sizes": sorted({f"{w}x{h}" for h, w in sizes}),
+            "pixels": {n: int(c) for n, c in zip(dataset.class_names, pixels[:classes])},
+            "void_pixels": int(pixels[VOID]),
+        }
+    problems += _in_several_splits(splits)
+    if problems:
+        raise UserError(_summary(name, problems))
+    content = {
+        "class_names": list(dataset.class_names),
+        "content_sha256": content_hash.hexdigest(),
+        "splits": splits,
+    }
+    return content, panel
+
+
+def _read_all(
+    dataset: Dataset, split: str, names: list[str], problems: list[str]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    for index, name in enumerate(names):
+        try:
+            image, labels = dataset.read(split, name)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            yield index, image, labels
+
+
+def _in_several_splits(splits: dict[str, Any]) -> list[str]:
+    seen: dict[str, str] = {}
+    problems = []
+    for split, content in splits.items():
+        for name in content["names"]:
+            other = seen.setdefault(name, split)
+            if other != split:
+                problems.append(f"the image {name} is in both {other} and {split}")
+    return problems
+
+
+def _summary(name: str, problems: list[str]) -> str:
+    if len(problems) == 1:
+        return f"dataset {name}: {problems[0].removeprefix(f'dataset {name}: ')}"
+    distinct = list(dict.fromkeys(problems))
+    listed = "".join(f"\n  {problem}" for problem in distinct[:MOST_PROBLEMS])
+    more = len(distinct) - MOST_PROBLEMS
+    rest = f"\n  and {more} more" if more > 0 else ""
+    return f"dataset {name} has {len(distinct)} problems; mend or remove these files:{listed}{rest}"
+
+
+def _main() -> None:
+    parsed = stages.arguments("Checks a dataset and writes its manifest.", "dataset")
+    stages.check_digest(parsed.digest, runs.manifest(parsed.config, parsed.dataset).digest)
+    prepare(parsed.config, parsed.dataset)
+    print(runs.manifest(parsed.config, parsed.dataset).path)
+
+
+if __name__ == "__main__":
+    stages.main(_main)

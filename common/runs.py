@@ -1,0 +1,288 @@
+"""The list of runs, and the folders that their results live in.
+
+The digest in a folder's name says what its content depends on, so a changed option is a new folder,
+an old result is never mistaken for a new one, and results copied from elsewhere are simply found.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any
+
+from common import config as configuration
+from common.config import Config
+from common.errors import UserError
+from common.files import digest
+
+METHODS = Path(__file__).resolve().parent.parent / "methods"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the prepare stage writes about a dataset.
+
+    Attributes:
+        dataset: The dataset's name.
+        digest: Of the options that its content depends on.
+        path: `<results>/datasets/<dataset>-<digest>.json`.
+    """
+
+    dataset: str
+    digest: str
+    path: Path
+
+    @property
+    def panel(self) -> Path:
+        """The images and labels that the picture panels show."""
+        return self.path.with_suffix(".panel.npz")
+
+    @property
+    def error(self) -> Path:
+        """Where a failure of the prepare stage is told."""
+        return self.path.with_suffix(".error.json")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One model to train.
+
+    Attributes:
+        dataset: Name of the dataset.
+        model: Name of the model.
+        method: Name of the method entry that trains it.
+        seed: The seed.
+        digest: Of everything that the trained model depends on.
+        folder: Where its files are.
+        manifest: The dataset's manifest.
+    """
+
+    dataset: str
+    model: str
+    method: str
+    seed: int
+    digest: str
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def file(self) -> Path:
+        """The trained model."""
+        return self.folder / "model.pt"
+
+    @property
+    def log(self) -> Path:
+        """The log of its training."""
+        return self.folder / "training.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One (dataset, model, method, seed).
+
+    Attributes:
+        dataset: Name of the dataset.
+        model: Name of the model.
+        method: Name of the method entry.
+        seed: The seed.
+        digest: Of everything that the scores depend on.
+        folder: Where its files are.
+        training: The model that it evaluates.
+    """
+
+    dataset: str
+    model: str
+    method: str
+    seed: int
+    digest: str
+    folder: Path
+    training: Training
+
+    @property
+    def metrics(self) -> Path:
+        """The scores."""
+        return self.folder / "metrics.json"
+
+    @property
+    def per_image(self) -> Path:
+        """The confusion counts of every image."""
+        return self.folder / "per_image.npz"
+
+    @property
+    def panel(self) -> Path:
+        """The predicted labels of the images that the picture panels show."""
+        return self.folder / "panel.npz"
+
+    @property
+    def cost(self) -> Path:
+        """Time and memory."""
+        return self.folder / "cost.json"
+
+
+def manifest(config: Config, name: str) -> Manifest:
+    """The manifest of a dataset."""
+    locations = configuration.dataset(config, name).locations
+    options = configuration.dataset_options(config, name)
+    content = {
+        "module": configuration.dataset_module(config, name),
+        "options": {key: value for key, value in options.items() if key not in locations},
+    }
+    code = digest(content)
+    path = Path(config["results"]) / "datasets" / f"{name}-{code}.json"
+    return Manifest(name, code, path)
+
+
+def training(config: Config, dataset: str, model: str, method: str, seed: int) -> Training:
+    """The training of one method entry that trains its own model."""
+    entry = configuration.method(config, method)
+    data = manifest(config, dataset)
+    options = dict(config["model_options"][model])
+    options["weights"] = PurePath(options["weights"]).name  # where it lies does not matter
+    content = {
+        "dataset": data.digest,
+        "model": [model, options],
+        "training": configuration.settings(config, "training", dataset, model),
+        "method": _identity(entry),
+        "seed": seed,
+    }
+    code = digest(content)
+    folder = Path(config["results"]) / "models" / dataset / model / method / f"seed{seed}-{code}"
+    return Training(dataset, model, method, seed, code, folder, data)
+
+
+def run(config: Config, dataset: str, model: str, method: str, seed: int) -> Run:
+    """One run of the configuration."""
+    trained = configuration.trained_method(config, method).name
+    source = training(config, dataset, model, trained, seed)
+    content = {
+        "training": source.digest,
+        "method": _identity(configuration.method(config, method)),
+        "evaluation": configuration.settings(config, "evaluation", dataset, model),
+    }
+    code = digest(content)
+    folder = Path(config["results"]) / "runs" / dataset / model / method / f"seed{seed}-{code}"
+    return Run(dataset, model, method, seed, code, folder, source)
+
+
+def runs(config: Config) -> list[Run]:
+    """Every combination of datasets, models, methods and seeds."""
+    names = (config["datasets"], config["models"], config["methods"], config["seeds"])
+    return [run(config, *combination) for combination in itertools.product(*names)]
+
+
+def tables(config: Config) -> list[Path]:
+    """The files that the tabulate stage writes once all runs are there."""
+    names = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "per_class.csv")
+    panels = [panel(config, name, model) for name in config["datasets"] for model in config["models"]]
+    return [*(Path(config["results"]) / name for name in names), *panels, stamp(config)]
+
+
+def panel(config: Config, dataset: str, model: str) -> Path:
+    """The picture panel of a dataset and model."""
+    return Path(config["results"]) / "figures" / f"{dataset}-{model}.png"
+
+
+def stamp(config: Config) -> Path:
+    """The file that says which runs the tables show; it exists if they show them all.
+
+    Only one such file is ever left, so tables of other runs are never taken for these.
+    """
+    content = [[run.digest for run in runs(config)], config["tables"]]
+    return Path(config["results"]) / f"tabulated-{digest(content)}.json"
+
+
+def check_selection(config: Config, **names: Any) -> None:
+    """Refuses a dataset, model, method or seed that the configuration does not know.
+
+    Raises:
+        UserError: A name is unknown; the sentence names the choices.
+    """
+    known = {
+        "dataset": config["datasets"],
+        "model": config["models"],
+        "method": [*config["methods"], *_trained_only(config)],
+        "seed": config["seeds"],
+    }
+    for kind, name in names.items():
+        if name not in known[kind]:
+            choices = ", ".join(map(str, known[kind]))
+            raise UserError(f"--{kind}: {name!r} is not in the configuration; choose from {choices}")
+
+
+def _trained_only(config: Config) -> Iterator[str]:
+    """Entries that are trained because others reuse their models, but are not runs themselves."""
+    trained = {configuration.trained_method(config, name).name for name in config["methods"]}
+    yield from sorted(trained - {*config["methods"]})
+
+
+def _identity(entry: configuration.MethodEntry) -> list[Any]:
+    return [entry.module, entry.options, code_digest(entry.module)]
+
+
+@cache
+def code_digest(module: str) -> str:
+    """SHA-256 of a method's code without comments, docstrings and layout.
+
+    The modules of `methods/` that it imports belong to it; `methods/base.py` is shared code.
+    """
+    texts = []
+    pending, seen = [module], {"base", "__init__"}
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        tree = ast.parse((METHODS / f"{name}.py").read_text(encoding="utf-8"))
+        texts.append(f"{name}: {_canonical(_without_docstrings(tree))}")
+        pending += _imported_methods(tree)
+    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
+
+
+def _imported_methods(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            head, _, name = node.module.partition(".")
+            found = [name] if name else [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):  # from .rmi import …, from . import rmi
+            head, found = "methods", [node.module or alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            paths = [alias.name.partition(".") for alias in node.names]
+            head, found = "methods", [name for package, _, name in paths if package == "methods"]
+        else:
+            continue
+        if head == "methods":
+            yield from (name for name in found if (METHODS / f"{name}.py").is_file())
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [
+                statement
+                for statement in node.body
+                if not (
+                    isinstance(statement, ast.Expr)
+                    and isinstance(statement.value, ast.Constant)
+                    and isinstance(statement.value.value, str)
+                )
+            ]
+    return tree
+
+
+def _canonical(node: Any) -> str:
+    """The syntax tree as text that is the same for every version of Python.
+
+    `ast.dump` is not: versions add fields, empty for old code, and change what they leave out.
+    """
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
+        inner = ",".join(f"{name}={_canonical(value)}" for name, value in fields)
+        return f"{type(node).__name__}({inner})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_canonical, node))}]"
+    return repr(node)

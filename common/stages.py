@@ -1,0 +1,95 @@
+"""What every stage shares: its arguments, and how it fails."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from common import config as configuration
+from common import devices, runs
+from common.errors import OutOfMemory, UserError
+from common.files import read_json, write_json
+
+
+def arguments(description: str, *selection: str) -> argparse.Namespace:
+    """Parses the arguments of a stage and loads its configuration into `.config`.
+
+    Args:
+        description: What the stage does.
+        *selection: Which of dataset, model, method and seed it needs.
+
+    Raises:
+        UserError: The configuration is wrong, or does not know the selected names.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[Path("config.yaml")],
+        help="YAML or JSON, later ones over earlier ones (default: config.yaml)",
+    )
+    for name in selection:
+        parser.add_argument(f"--{name}", required=True, type=int if name == "seed" else str)
+    parser.add_argument("--digest", help="refuse to run if the code or settings have another one")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parsed = parser.parse_args()
+    parsed.config = configuration.load(parsed.configfile)
+    runs.check_selection(parsed.config, **{name: getattr(parsed, name) for name in selection})
+    devices.set_threads(parsed.threads)
+    return parsed
+
+
+def check_digest(wanted: str | None, actual: str) -> None:
+    """Refuses to write elsewhere than the workflow expects.
+
+    Raises:
+        UserError: A method's code was edited since the workflow started.
+    """
+    if wanted not in (None, actual):
+        raise UserError("the code of the method has changed since the workflow started: start it again")
+
+
+def main(stage: Callable[[], None]) -> None:
+    """Runs a stage; a mistake of the user's is one sentence and exit status 2, no traceback."""
+    try:
+        stage()
+    except UserError as error:
+        print(f"structseg: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def recording_failure(path: Path, stage: str) -> Iterator[None]:
+    """Leaves an `error.json` at `path` if the block fails, and removes its own old one if not.
+
+    Args:
+        path: Where to write.
+        stage: The name of the stage; stages that share a folder leave each other's files alone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            error = OutOfMemory(
+                "the GPU's memory is too small: use a smaller training.batch_size (with a larger "
+                "accumulate) or training.crop"
+            )
+        kind = error.kind if isinstance(error, UserError) else "crash"
+        text = " ".join(str(error).split())
+        sentence = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with contextlib.suppress(OSError):  # a full disk must not hide the error itself
+            write_json(path, {"error": sentence, "kind": kind, "stage": stage, "when": now})
+        raise error
+    if path.exists() and read_json(path).get("stage") == stage:
+        path.unlink()

@@ -1,0 +1,384 @@
+"""Stage `train`: one model, trained by one method with one seed.
+
+A plain loop over iterations. Everything random is drawn from streams that depend on the seed and the
+iteration alone, so a run that was killed goes on from its last checkpoint and ends with the same model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from common import config as configuration
+from common import devices, runs, stages
+from common.config import Config
+from common.datasets.loading import Split, training_batches
+from common.errors import Diverged
+from common.files import locked, read_json, replacing
+from common.models import Network, upsample, weights_digest
+from common.provenance import peak_memory, record
+from common.seeds import derive
+from methods import Method
+
+
+def train(config: Config, training: runs.Training, device: torch.device) -> None:
+    """Trains the model of `training` and writes it; a finished one is left as it is.
+
+    Raises:
+        UserError: The data or weights are missing, another process trains this model, the loss is not
+            finite any more, or the GPU's memory is too small.
+    """
+    if training.file.exists():
+        return
+    with (
+        locked(training.folder / "state" / "lock"),
+        stages.recording_failure(training.folder / "error.json", "train"),
+    ):
+        _train(config, training, device)
+
+
+def _train(config: Config, training: runs.Training, device: torch.device) -> None:
+    settings = configuration.settings(config, "training", training.dataset, training.model)
+    options = config["model_options"][training.model]
+    execution = config["execution"]
+    manifest = read_json(training.manifest.path)
+    dataset = configuration.dataset(config, training.dataset)
+    network, method = build(config, training, len(dataset.class_names))
+    network, method = network.to(device), method.to(device)
+    optimizer = make_optimizer(network, method, settings)
+    checkpoints = Checkpoints(training.folder / "state", training.digest)
+    log: list[dict[str, float]] = []
+    done, seconds = 0, 0.0
+    state = checkpoints.latest(device)
+    if state:
+        network.load_state_dict(state["network"])
+        method.load_state_dict(state["method"])
+        optimizer.load_state_dict(state["optimizer"])
+        done, seconds, log = state["iteration"], state["seconds"], state["log"]
+    total, accumulate = settings["iterations"], settings["accumulate"]
+    batches = iter(
+        training_batches(
+            Split(dataset, manifest, settings["split"]),
+            settings,
+            network.mean.flatten().tolist(),
+            training.seed,
+            done * accumulate,
+            total * accumulate,
+            _workers(execution, device),
+        )
+    )
+    network.train()
+    method.train()
+    losses: list[Tensor] = []
+    window_start, window_iterations = time.monotonic(), 0
+    started = time.monotonic() - seconds
+    progress = tqdm(
+        total=total, initial=done, desc=training.method, unit="it", disable=None, dynamic_ncols=True
+    )
+    with Log(training, log, done) as logger, progress:
+        for iteration in range(done, total):
+            method.progress = iteration / total
+            rate = set_learning_rate(optimizer, settings, iteration)
+            losses.append(
+                training_step(
+                    network, method, optimizer, batches, settings, options, device,
+                    derive(training.seed, "dropout", iteration),
+                )
+            )  # fmt: skip
+            window_iterations += 1
+            progress.update()
+            finished = iteration + 1
+            last = finished == total
+            saving = finished % execution["checkpoint_every"] == 0 and not last
+            if finished % execution["log_every"] == 0 or saving or last:
+                loss = _mean_loss(losses, finished)
+                losses.clear()
+                now = time.monotonic()
+                images = window_iterations * settings["batch_size"] * accumulate
+                logger.write(
+                    {
+                        "iteration": finished,
+                        "loss": loss,
+                        "learning_rate": rate,
+                        "images_per_second": images / (now - window_start),
+                        "seconds": now - started,
+                        **method.diagnostics(),
+                    }
+                )
+                window_start, window_iterations = now, 0
+                progress.set_postfix(loss=f"{loss:.3f}")
+            if saving:
+                checkpoints.save(
+                    {
+                        "iteration": finished,
+                        "seconds": time.monotonic() - started,
+                        "log": log,
+                        "network": network.state_dict(),
+                        "method": method.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                    }
+                )
+    model = {
+        "dataset": training.dataset,
+        "model": training.model,
+        "model_options": options,
+        "method": training.method,
+        "method_options": configuration.method(config, training.method).options,
+        "num_classes": len(dataset.class_names),
+        "seed": training.seed,
+        "digest": training.digest,
+        "training": settings,
+        "content_sha256": manifest["content_sha256"],
+        "weights_sha256": weights_digest(options["weights"]),
+        "provenance": record(devices.describe(device)),
+        "wall_seconds": time.monotonic() - started,
+        "peak_memory": peak_memory(device),
+        "network": network.state_dict(),
+        "method_state": method.state_dict(),
+    }
+    with replacing(training.file, "wb") as file:
+        torch.save(model, file)
+    checkpoints.clear()
+
+
+# The pieces of the loop, which the measure stage times
+
+
+def build(config: Config, training: runs.Training, num_classes: int) -> tuple[Network, Method]:
+    """The untrained network and method of one seed; the network is the same for all methods."""
+    torch.manual_seed(derive(training.seed, "initialisation"))
+    network = Network(training.model, num_classes, config["model_options"][training.model])
+    torch.manual_seed(derive(training.seed, "method"))
+    entry = configuration.method(config, training.method)
+    method = entry.build(num_classes, network.feature_channels)
+    return network.to(memory_format=torch.channels_last), method
+
+
+def make_optimizer(network: Network, method: Method, settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """SGD or AdamW with groups for encoder and head, biases and normalisation without decay."""
+    head = [network.decoder, network.classifier, method]
+    if network.auxiliary:
+        head.append(network.auxiliary)
+    groups = []
+    for modules, multiplier in (([network.encoder], 1.0), (head, settings["head_multiplier"])):
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        for decay, chosen in (
+            (settings["weight_decay"], [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim <= 1]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "multiplier": multiplier})
+    rate = settings["learning_rate"]
+    if settings["optimizer"] == "adamw":
+        return torch.optim.AdamW(groups, lr=rate)
+    return torch.optim.SGD(groups, lr=rate, momentum=settings["momentum"])
+
+
+def learning_rate(settings: dict[str, Any], iteration: int) -> float:
+    """The encoder's learning rate of an iteration: linear warm-up, then the schedule over the rest."""
+    rate, warmup = settings["learning_rate"], settings["warmup"]
+    if iteration < warmup:
+        start = settings["warmup_factor"]
+        return rate * (start + (1 - start) * iteration / warmup)
+    share = (iteration - warmup) / (settings["iterations"] - warmup)
+    if settings["schedule"] == "poly":
+        return rate * (1 - share) ** settings["power"]
+    if settings["schedule"] == "cosine":
+        return rate * (1 + math.cos(math.pi * share)) / 2
+    return rate * settings["step_factor"] ** bisect_right(sorted(settings["step_at"]), share)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, settings: dict[str, Any], iteration: int) -> float:
+    """Sets the learning rate of every group for an iteration and returns the encoder's."""
+    rate = learning_rate(settings, iteration)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["multiplier"]
+    return rate
+
+
+def training_step(
+    network: Network,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Any],
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    device: torch.device,
+    seed: int,
+) -> Tensor:
+    """One step of the optimiser over `accumulate` batches.
+
+    Args:
+        network: The network, in training mode.
+        method: The method, likewise.
+        optimizer: Of both.
+        batches: Gives images uint8 `[N, 3, H, W]` and labels `[N, H, W]`.
+        settings: The training settings.
+        options: The model's options.
+        device: Where network and method are.
+        seed: Of everything random inside the network.
+
+    Returns:
+        The loss, a detached scalar on the device.
+    """
+    torch.manual_seed(seed)
+    optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=device)
+    for _ in range(settings["accumulate"]):
+        images, labels = (part.to(device, non_blocking=True) for part in next(batches))
+        with autocast(device, settings["precision"]):
+            loss = batch_loss(network, method, images, labels, options)
+        loss = loss / settings["accumulate"]
+        loss.backward()
+        total += loss.detach()
+    if settings["gradient_clip"] is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, settings["gradient_clip"])
+    optimizer.step()
+    return total
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """The context in which the network computes in the configured precision."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def batch_loss(
+    network: Network, method: Method, images: Tensor, labels: Tensor, options: dict[str, Any]
+) -> Tensor:
+    """The loss of one batch, that of the auxiliary classifier included; images are uint8."""
+    padded = network.pad(images)
+    output = network(padded)
+    logits = method.structure(padded, output.features, output.unary)
+    size, corners = labels.shape[1:], options["align_corners"]
+    labels = labels.long()
+    loss = method.loss(upsample(logits, padded, size, corners), labels)
+    if output.auxiliary is not None:
+        auxiliary = upsample(output.auxiliary, padded, size, corners)
+        loss = loss + options["auxiliary_weight"] * method.auxiliary_loss(auxiliary, labels)
+    return loss
+
+
+def _mean_loss(losses: list[Tensor], finished: int) -> float:
+    """The mean of the last losses; a loss that is not finite ends the run."""
+    values = torch.stack(losses).tolist()
+    for offset, value in enumerate(values):
+        if not math.isfinite(value):
+            iteration = finished - len(values) + offset + 1
+            raise Diverged(
+                f"the loss is {value} at iteration {iteration}: lower training.learning_rate, use "
+                "warmup or set gradient_clip"
+            )
+    return math.fsum(values) / len(values)
+
+
+def _workers(execution: dict[str, Any], device: torch.device) -> int:
+    if execution["workers"] is not None:
+        return execution["workers"]
+    return max(0, torch.get_num_threads() - 1) if device.type == "cuda" else 0
+
+
+# Checkpoints and logs
+
+
+class Checkpoints:
+    """The last two checkpoints of one training, each whole or absent."""
+
+    def __init__(self, folder: Path, digest: str) -> None:
+        self.digest = digest
+        self.current = folder / "checkpoint.pt"
+        self.previous = folder / "previous.pt"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Writes a checkpoint and keeps the one before."""
+        if self.current.exists():
+            os.replace(self.current, self.previous)
+        with replacing(self.current, "wb") as file:
+            torch.save(state | {"digest": self.digest}, file)
+
+    def latest(self, device: torch.device) -> dict[str, Any] | None:
+        """The newest checkpoint of this very training that can be read, or None."""
+        for path in (self.current, self.previous):
+            try:
+                state = torch.load(path, map_location=device, weights_only=True)
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # a damaged file fails in many ways
+                print(f"structseg: {path} is damaged ({type(error).__name__}) and left aside")
+                continue
+            if state.get("digest") == self.digest:
+                return state
+        return None
+
+    def clear(self) -> None:
+        """Removes the checkpoints of a finished training."""
+        for path in (self.current, self.previous):
+            path.unlink(missing_ok=True)
+
+
+class Log:
+    """`training.jsonl` and the TensorBoard files; what a killed process wrote too much is dropped."""
+
+    def __init__(self, training: runs.Training, lines: list[dict[str, float]], done: int) -> None:
+        """
+        Args:
+            training: Whose log it is.
+            lines: The lines up to the checkpoint that training goes on from; new ones are added.
+            done: Iterations done at that checkpoint.
+        """
+        self.lines = lines
+        training.log.parent.mkdir(parents=True, exist_ok=True)
+        self.file = training.log.open("w", encoding="utf-8")
+        for line in lines:
+            self._append(line)
+        self.board = SummaryWriter(str(training.folder / "tensorboard"), purge_step=done + 1)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.board.close()
+
+    def write(self, line: dict[str, float]) -> None:
+        """Adds one line; it has an `iteration`."""
+        self.lines.append(line)
+        self._append(line)
+        for key, value in line.items():
+            if key != "iteration":
+                self.board.add_scalar(key, value, line["iteration"])
+
+    def _append(self, line: dict[str, float]) -> None:
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+
+def _main() -> None:
+    parsed = stages.arguments(
+        "Trains one model; goes on from its last checkpoint.", "dataset", "model", "method", "seed"
+    )
+    config = parsed.config
+    device = devices.choose(config["execution"]["device"])
+    name = configuration.trained_method(config, parsed.method).name
+    training = runs.training(config, parsed.dataset, parsed.model, name, parsed.seed)
+    stages.check_digest(parsed.digest, training.digest)
+    train(config, training, device)
+    print(training.file)
+
+
+if __name__ == "__main__":
+    stages.main(_main)

@@ -1,0 +1,216 @@
+"""A grid CRF trained end to end by differentiable dual decomposition ("DD-CRF").
+
+Wang et al. 2019, "End-to-end Training of CNN-CRF via Differentiable Dual-Decomposition", arXiv
+1912.02937. Cells of the output grid are joined to their neighbours at distance (gap) 1 and 2, along
+rows and along columns. For every gap g the rows and columns of each of the g² sub-grids are chains,
+so a cell lies on 2G chains for G gaps. Each chain starts with its share θ/(2G) of the unary scores θ.
+One iteration computes on every chain the soft max-marginals
+
+    μᵢ(k) = γ · log Σ_{x: xᵢ=k} exp(score(x) / γ)          (γ ≤ 0: the hard maximum)
+
+by a forward and a backward pass, and moves the chains towards agreement:
+
+    θ_c ← θ_c − α (μ_c − mean over the cell's chains of μ),   α = 1 / max(h, w).
+
+The logits are Σ_c μ_c of the last iteration, trained by cross-entropy. The dual,
+Σ_chains γ·log Σₖ exp(μ(k)/γ) at any one cell of each chain, never rises.
+
+Cost: chains are walked step by step, G·iterations·max(h, w) dependent steps of N·K²·max(h, w) numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Method
+
+
+class DDCRF(Method):
+    """A CRF layer on the unary scores; the pairwise scores are read from the features.
+
+    The pairwise score of two neighbouring cells i and j is one 1×1 convolution of [fᵢ; fⱼ] to K²
+    numbers, shared by both directions and all gaps, and so the sum of a map of i and a map of j.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_channels: int,
+        iterations: int = 5,
+        gaps: int = 2,
+        gamma: float = 2.0,
+    ) -> None:
+        """
+        Args:
+            num_classes: K.
+            feature_channels: C.
+            iterations: Updates of the dual, at least 1. The paper: 5 with ASPP, 15 without.
+            gaps: Number of gaps G, at least 1; neighbours lie 1, …, G cells apart.
+            gamma: γ, how soft the maximum is; 0 or less for the hard maximum.
+
+        Raises:
+            ValueError: An option is out of its range.
+        """
+        super().__init__(num_classes, feature_channels)
+        if gaps < 1:
+            raise ValueError(f"gaps must be at least 1, not {gaps!r}")
+        _check(iterations, gamma)
+        self.iterations = iterations
+        self.gaps = gaps
+        self.gamma = gamma
+        self.left = nn.Conv2d(feature_channels, num_classes**2, 1)
+        self.right = nn.Conv2d(feature_channels, num_classes**2, 1, bias=False)
+        for layer in (self.left, self.right):
+            nn.init.normal_(layer.weight, std=0.001)
+        nn.init.zeros_(self.left.bias)
+
+    def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
+        k = self.num_classes
+        left = self.left(features).unflatten(1, (k, k))
+        right = self.right(features).unflatten(1, (k, k))
+        gaps = range(1, self.gaps + 1)
+        horizontal = [left[..., :-g] + right[..., g:] for g in gaps]
+        vertical = [left[..., :-g, :] + right[..., g:, :] for g in gaps]
+        return dual_decomposition(
+            unary, horizontal, vertical, iterations=self.iterations, gamma=self.gamma
+        ).logits
+
+
+@dataclass(frozen=True)
+class DualDecomposition:
+    """What `dual_decomposition` returns.
+
+    Attributes:
+        logits: Σ over the chains of a cell of μ in the last iteration, `[N, K, h, w]`.
+        dual: The dual of every iteration, summed over the batch, `[iterations]`.
+    """
+
+    logits: Tensor
+    dual: Tensor
+
+
+def dual_decomposition(
+    unary: Tensor,
+    horizontal: Sequence[Tensor],
+    vertical: Sequence[Tensor],
+    *,
+    iterations: int = 5,
+    gamma: float = 2.0,
+) -> DualDecomposition:
+    """Approximate inference in a grid CRF by dual decomposition into chains.
+
+    Half precision is computed in float32. Differentiable in all tensors.
+
+    Args:
+        unary: Scores of the labels of each cell, `[N, K, h, w]`.
+        horizontal: Item g−1 scores the labels of cells (r, c) and (r, c+g): `[N, K, K, h, max(0, w−g)]`.
+        vertical: Item g−1 scores the labels of cells (r, c) and (r+g, c): `[N, K, K, max(0, h−g), w]`.
+        iterations: Number of updates, at least 1.
+        gamma: γ in the units of the scores; 0 or less for the hard maximum.
+
+    Returns:
+        The logits and the dual of every iteration. No iteration is skipped.
+
+    Raises:
+        ValueError: A shape or a value does not fit.
+    """
+    _check(iterations, gamma)
+    _check_shapes(unary, horizontal, vertical)
+    dtype = torch.promote_types(unary.dtype, torch.float32)
+    # All scores are in units of γ from here on: then γ is 1 in every formula.
+    unit = gamma if gamma > 0 else 1.0
+    with torch.autocast(unary.device.type, enabled=False):
+        unary = unary.to(dtype) / unit
+        problems = [
+            *(_Lines(scores.to(dtype) / unit, gap, gamma > 0) for gap, scores in enumerate(horizontal, 1)),
+            *(_Columns(scores.to(dtype) / unit, gap, gamma > 0) for gap, scores in enumerate(vertical, 1)),
+        ]
+        theta = [unary / len(problems)] * len(problems)
+        step = 1 / max(unary.shape[2:])
+        duals = []
+        for iteration in range(iterations):
+            results = [lines.marginals(scores) for lines, scores in zip(problems, theta)]
+            duals.append(sum(dual for _, dual in results))
+            total = sum(marginals for marginals, _ in results)
+            if iteration + 1 < iterations:
+                mean = total / len(problems)
+                theta = [t - step * (m - mean) for t, (m, _) in zip(theta, results)]
+        return DualDecomposition(unit * total, unit * torch.stack(duals))
+
+
+class _Lines:
+    """All chains of one gap along the rows, walked together.
+
+    The cells of a row are cut into blocks of `gap`: the cells of one block follow those of the block
+    before, each on its own chain, so one step serves all chains. The backward pass is the forward pass
+    on the mirrored row; the two are stacked and walked as one. Rows and images come last in memory:
+    the sums over labels then run over whole vectors.
+    """
+
+    def __init__(self, scores: Tensor, gap: int, soft: bool) -> None:
+        """
+        Args:
+            scores: Pairwise scores in units of γ, `[N, K, K, rows, edges]`.
+            gap: Distance of the two ends of an edge.
+            soft: Whether the maximum is soft.
+        """
+        self.gap = gap
+        self.soft = soft
+        scores = scores.permute(4, 1, 2, 0, 3)
+        # Per block [edges, K of the earlier cell, K of the later cell, direction, N, rows]
+        self.blocks = torch.stack([scores, scores.flip(0).transpose(1, 2)], dim=3).split(gap)
+
+    def marginals(self, unary: Tensor) -> tuple[Tensor, Tensor]:
+        """The chains' max-marginals `[N, K, h, w]` and the sum of their maxima, a scalar."""
+        cells = unary.permute(3, 1, 0, 2)  # [cells of a row, K, N, rows]
+        both = torch.stack([cells, cells.flip(0)], dim=2)
+        first, *later = both.split(self.gap)
+        messages = [first]
+        for block, edges in zip(later, self.blocks):
+            before = messages[-1][: len(block)].unsqueeze(2)
+            messages.append(block + self._maximum(before + edges))
+        forward, backward = torch.cat(messages).unbind(2)
+        marginals = forward + backward.flip(0) - cells
+        dual = self._maximum(marginals[: self.gap]).sum()
+        return marginals.permute(2, 1, 3, 0), dual
+
+    def _maximum(self, scores: Tensor) -> Tensor:
+        return torch.logsumexp(scores, dim=1) if self.soft else scores.max(dim=1).values
+
+
+class _Columns(_Lines):
+    """The same along the columns: the rows of the transposed grid."""
+
+    def __init__(self, scores: Tensor, gap: int, soft: bool) -> None:
+        super().__init__(scores.transpose(3, 4), gap, soft)
+
+    def marginals(self, unary: Tensor) -> tuple[Tensor, Tensor]:
+        marginals, dual = super().marginals(unary.transpose(2, 3))
+        return marginals.transpose(2, 3), dual
+
+
+def _check(iterations: int, gamma: float) -> None:
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, not {iterations!r}")
+    if not float(gamma) - float(gamma) == 0:
+        raise ValueError(f"gamma must be a finite number, not {gamma!r}")
+
+
+def _check_shapes(unary: Tensor, horizontal: Sequence[Tensor], vertical: Sequence[Tensor]) -> None:
+    if unary.ndim != 4 or 0 in unary.shape:
+        raise ValueError(f"unary must be [N, K, h, w] with no empty side, not {[*unary.shape]}")
+    if len(horizontal) != len(vertical) or not horizontal:
+        raise ValueError(
+            f"horizontal and vertical must have one tensor per gap each, not {len(horizontal)} "
+            f"and {len(vertical)}"
+        )
+    n, k, h, w = unary.shape
+    for gap, (row, column) in enumerate(zip(horizontal, vertical), 1):
+        wanted = {"horizontal": [n, k, k, h, max(0, w - gap)], "vertical": [n, k, k, max(0, h - gap), w]}
+        for name, scores in (("horizontal", row), ("vertical", column)):
+            if [*scores.shape] != wanted[name]:
+                raise ValueError(f"{name}[{gap - 1}] must be {wanted[name]}, not {[*scores.shape]}")

@@ -1,0 +1,129 @@
+"""Wrong configurations, each refused with its one sentence before anything runs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common import config as configuration
+from common import runs
+from common.errors import UserError
+from tests.conftest import ROOT, TINY
+
+MODEL = "deeplabv3plus-test_resnet"
+
+WRONG = [
+    ("datasets: [digitz]", r"datasets: unknown dataset 'digitz' \(did you mean digits\?\); choose from camvid, digits"),
+    ("datasets: digits", "datasets: 'digits' is not of type array"),
+    ("datasets: []", r"datasets: \[\] should be non-empty"),
+    ("datasets: null", "datasets: None is not of type array"),
+    ("models: [resnet50]", "models: 'resnet50' must be <architecture>-<backbone> .* deeplabv3, deeplabv3plus"),
+    ("models: [unet-resnet50]", "models: 'unet-resnet50' must be .* deeplabv3, deeplabv3plus"),
+    ("models: [deeplabv3-resnet5]", "the backbone 'resnet5' is known neither to .* nor to timm"),
+    ("methods: [ce, rmii]", r"methods: unknown method 'rmii' \(did you mean rmi\?\); choose from bce, ce, crf-1"),
+    ("methods: [ce, ce]", r"methods: \['ce', 'ce'\] has non-unique elements"),
+    ("seeds: [zero]", r"seeds.0: 'zero' is not of type integer"),
+    ("seeds: [-1]", "seeds.0: -1 is less than the minimum of 0"),
+    ("seed: [1]", r"the configuration: unknown key 'seed' \(did you mean seeds\?\)"),
+    ("method_options: {x: {module: crf}}\nmethods: [x]", "method_options.x.module: unknown module .* 'crf' .*; choose from bce"),
+    ("method_options: {rmi: {radios: 3}}\nmethods: [rmi]", r"method_options.rmi: unknown option 'radios' \(did you mean radius\?\); choose from radius, pool"),
+    ("method_options: {ce: {radius: 3}}", "method_options.ce: unknown option 'radius'; there are none"),
+    ("method_options: {rmi: {radius: three}}\nmethods: [rmi]", "method_options.rmi.radius: 'three' is not of type int"),
+    ("method_options: {rmi: {radius: 0}}\nmethods: [rmi]", "method_options.rmi: radius must be an integer from 1 to 10, not 0"),
+    ("method_options: {rmi: {pool: median}}\nmethods: [rmi]", "method_options.rmi.pool: 'median' is not of type Literal"),
+    ("method_options: {ddcrf: {iterations: 0}}\nmethods: [ddcrf]", "method_options.ddcrf: iterations must be at least 1"),
+    ("method_options: {ddcrf: {gamma: .nan}}\nmethods: [ddcrf]", "method_options.ddcrf: gamma must be a finite number"),
+    ("method_options: {crf-1: {bilateral: [1, 2]}}\nmethods: [crf-1]", "method_options.crf-1: bilateral must be 3 positive"),
+    ("method_options: {crf-1: {trained_as: cee}}\nmethods: [crf-1]", r"method_options.crf-1.trained_as: unknown method 'cee' \(did you mean ce\?\)"),
+    ("method_options: {crf-2: {module: densecrf, trained_as: crf-1}}\nmethods: [crf-2]", "crf-1 trains no model itself: name ce"),
+    ("dataset_options: {digits: {sise: 48}}", r"dataset_options.digits: unknown option 'sise' \(did you mean size\?\)"),
+    ("dataset_options: {digits: {size: 8}}", "dataset_options.digits: size must be at least 48, not 8"),
+    ("dataset_options: {digits: {size: large}}", "dataset_options.digits.size: 'large' is not of type int"),
+    ("training: {itrations: 5}", r"training: unknown key 'itrations' \(did you mean iterations\?\)"),
+    ("training: {iterations: 0}", "training.iterations: 0 is less than the minimum of 1"),
+    ("training: {iterations: 2.5}", "training.iterations: 2.5 is not of type integer"),
+    ("training: {optimizer: adam}", "training.optimizer: 'adam' is none of sgd, adamw"),
+    ("training: {learning_rate: 0}", "training.learning_rate: 0 is less than or equal to the minimum of 0"),
+    ("training: {warmup: 4}", r"training.warmup \(for digits\): 4 must be less than the 4 iterations"),
+    ("training: {scale: [2, 1]}", r"training.scale \(for digits\): 2 is greater than 1"),
+    ("training: {split: training}", r"training.split \(for digits\): unknown split 'training' \(did you mean train\?\)"),
+    ("training: {split: train+test}", r"evaluation.split \(for digits\): test is also trained on"),
+    ("training: {per_dataset: {digit: {flip: true}}}", r"training.per_dataset: unknown dataset 'digit'"),
+    ("training: {per_dataset: {digits: {crops: 3}}}", r"training.per_dataset.digits: unknown key 'crops' \(did you mean crop\?\)"),
+    ("training: {per_dataset: {digits: {crop: 3}}}", "training.per_dataset.digits.crop: 3"),
+    ("training: {per_model: {resnet: {iterations: 3}}}", "models: 'resnet' must be <architecture>-<backbone>"),
+    (f"model_options: {{{MODEL}: {{output_stride: 4}}}}", rf"model_options.{MODEL}.output_stride: 4 is none of 8, 16"),
+    (f"model_options: {{{MODEL}: {{stride: 8}}}}", rf"model_options.{MODEL}: unknown key 'stride'"),
+    ("execution: {device: gpu}", "execution.device: 'gpu'"),
+    ("tables: {baseline: cee}", r"tables.baseline: unknown method 'cee' \(did you mean ce\?\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "sentence"), WRONG, ids=[change for change, _ in WRONG])
+def test_wrong_configurations_are_one_sentence(change: str, sentence: str, tmp_path: Path) -> None:
+    base, over = tmp_path / "base.yaml", tmp_path / "over.yaml"
+    base.write_text(yaml.safe_dump(TINY))
+    over.write_text(change)
+    with pytest.raises(UserError, match=sentence) as caught:
+        configuration.check_values(configuration.load([base, over]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("datasets: [", "is no valid YAML"),
+        ("- a", "must be a mapping"),
+        (None, "cannot be read"),
+        ("", "the configuration: datasets is missing"),
+    ],
+)
+def test_unreadable_files_are_one_sentence(content: str | None, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        configuration.load([path])
+
+
+def test_later_files_lie_over_earlier_ones(tmp_path: Path) -> None:
+    over = tmp_path / "over.yaml"
+    over.write_text("methods: [rmi]\ntraining: {per_dataset: {digits: {batch_size: 3}}}\n")
+    config = configuration.load([ROOT / "config.yaml", over])
+    assert config["methods"] == ["rmi"]
+    settings = configuration.settings(config, "training", "digits", MODEL)
+    assert settings["batch_size"] == 3
+    assert settings["optimizer"] == "adamw", "mappings are merged"
+    assert settings["momentum"] == 0.9, "defaults are filled in"
+
+
+def test_settings_of_a_model_win_over_those_of_a_dataset() -> None:
+    config = copy.deepcopy(TINY)
+    config["training"] |= {
+        "per_dataset": {"digits": {"batch_size": 3, "iterations": 5}},
+        "per_model": {MODEL: {"batch_size": 4}},
+    }
+    settings = configuration.settings(configuration.complete(config), "training", "digits", MODEL)
+    assert (settings["batch_size"], settings["iterations"]) == (4, 5)
+
+
+def test_a_completed_configuration_completes_to_itself() -> None:
+    config = configuration.complete(TINY)
+    assert configuration.complete(config) == config
+    assert "evaluation" not in TINY, "the argument is left as it was"
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "workflow/presets").glob("*.yaml")), ids=lambda p: p.stem)
+def test_presets_are_valid(preset: Path) -> None:
+    config = configuration.load([ROOT / "config.yaml", preset])
+    configuration.check_values(config)
+    assert runs.runs(config)
+
+
+def test_the_default_configuration_is_the_benchmark_of_the_readme() -> None:
+    config = configuration.load([ROOT / "config.yaml"])
+    configuration.check_values(config)
+    assert len(runs.runs(config)) == 8

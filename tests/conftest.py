@@ -1,0 +1,83 @@
+"""What the tests share: small configurations, and clones of the project to run it in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY = {
+    "datasets": ["digits"],
+    "models": ["deeplabv3plus-test_resnet"],
+    "methods": ["ce"],
+    "seeds": [0],
+    "dataset_options": {"digits": {"size": 48, "train_images": 12, "val_images": 2, "test_images": 4}},
+    "model_options": {
+        "deeplabv3plus-test_resnet": {
+            "weights": "none",
+            "output_stride": 8,
+            "atrous_rates": [1, 2, 3],
+            "decoder_channels": 8,
+        }
+    },
+    "method_options": {"crf-1": {"module": "densecrf", "iterations": 1}},
+    "training": {"iterations": 4, "batch_size": 2, "optimizer": "adamw", "learning_rate": 0.001},
+    "execution": {"device": "cpu", "checkpoint_every": 2, "log_every": 1},
+    "resources": {"cpus": 1},
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("there is no GPU on this machine")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # tests run side by side
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> dict:
+    """A configuration that trains in a second, with its results under `tmp_path`."""
+    return yaml.safe_load(yaml.safe_dump(TINY)) | {"results": str(tmp_path / "results")}
+
+
+def clone(folder: Path) -> Path:
+    """A copy of the project's files, as a fresh clone has them."""
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target)
+    return folder
+
+
+def run(
+    *arguments: str, cwd: Path, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m …` in `cwd` as a user would, with one thread."""
+    result = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+    )
+    if check:
+        assert result.returncode == 0, result.stdout + result.stderr
+    return result

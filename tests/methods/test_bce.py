@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from methods.bce import BinaryCrossEntropy
+
+
+def test_equals_one_hot_binary_cross_entropy() -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(2, 5, 7, 6, dtype=torch.double)
+    labels = torch.randint(5, (2, 7, 6))
+    labels[:, :2] = 255
+    valid = labels != 255
+    one_hot = functional.one_hot(labels * valid, 5).permute(0, 3, 1, 2).double()
+    every = functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
+    expected = (every * valid.unsqueeze(1)).sum() / (valid.sum() + 1)
+    torch.testing.assert_close(BinaryCrossEntropy(5, 1).loss(logits, labels), expected)

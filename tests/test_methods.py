@@ -1,0 +1,180 @@
+"""The contract of methods/: run over every method found, a new file's included."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+
+import methods
+from methods.base import VOID, Method
+
+NAMES = methods.names()
+CHANNELS = 6
+
+
+def build(name: str, num_classes: int = 4) -> Method:
+    torch.manual_seed(0)
+    return methods.load(name)(num_classes, CHANNELS).double()
+
+
+def example(num_classes: int = 4, side: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    logits = 2 * torch.randn(2, num_classes, side, side, generator=generator, dtype=torch.double)
+    labels = torch.randint(num_classes, (2, side, side), generator=generator)
+    labels[0, :4] = VOID
+    return logits, labels
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_documented_and_has_defaults(name: str) -> None:
+    method = methods.load(name)
+    module = inspect.getmodule(method)
+    assert module.__doc__ and len(module.__doc__) > 40, "say what the method is and where it is from"
+    assert method.__doc__
+    parameters = list(inspect.signature(method).parameters.values())
+    assert [p.name for p in parameters[:2]] == ["num_classes", "feature_channels"]
+    for parameter in parameters[2:]:
+        assert parameter.default is not inspect.Parameter.empty, f"{parameter.name} needs a default"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imports_no_stage(name: str) -> None:
+    tree = ast.parse(Path(inspect.getfile(methods.load(name))).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            for module in modules:
+                assert not str(module).startswith("common") or str(module) == "common.kernels"
+
+
+@pytest.mark.parametrize("num_classes", [2, 11, 21])
+@pytest.mark.parametrize("name", NAMES)
+def test_structure_gives_logits_on_the_grid(name: str, num_classes: int) -> None:
+    method = build(name, num_classes)
+    features = torch.randn(2, CHANNELS, 5, 7, dtype=torch.double, requires_grad=True)
+    unary = torch.randn(2, num_classes, 5, 7, dtype=torch.double, requires_grad=True)
+    images = torch.rand(2, 3, 40, 56, dtype=torch.double) * 255
+    logits = method.structure(images, features, unary)
+    assert logits.shape == unary.shape
+    logits.square().sum().backward()
+    assert unary.grad.isfinite().all() and unary.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_get_gradients(name: str) -> None:
+    method = build(name)
+    features = torch.randn(2, CHANNELS, 6, 6, dtype=torch.double)
+    unary = torch.randn(2, 4, 6, 6, dtype=torch.double, requires_grad=True)
+    _, labels = example(side=6)
+    logits = method.structure(torch.rand(2, 3, 6, 6).double() * 255, features, unary)
+    (logits.log_softmax(1).gather(1, labels.clamp(max=3).unsqueeze(1)).sum()).backward()
+    for key, parameter in method.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_is_a_finite_scalar_with_a_correct_gradient(name: str) -> None:
+    method = build(name)
+    logits, labels = example(side=16)
+    value = method.loss(logits, labels)
+    assert value.shape == () and value.isfinite()
+    direction = torch.randn(logits.shape, dtype=torch.double, generator=torch.Generator().manual_seed(2))
+
+    def along(step: torch.Tensor) -> torch.Tensor:
+        return method.loss(logits + step * direction, labels)
+
+    assert torch.autograd.gradcheck(along, torch.zeros((), dtype=torch.double, requires_grad=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_prefers_the_truth(name: str) -> None:
+    method = build(name)
+    _, labels = example()
+    truth = torch.nn.functional.one_hot(labels.clamp(max=3), 4).permute(0, 3, 1, 2).double()
+    good, bad = 8 * truth - 4, 4 - 8 * truth
+    assert method.loss(good, labels) < method.loss(bad, labels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_void_changes_nothing(name: str) -> None:
+    method = build(name)
+    logits, labels = example()
+    logits.requires_grad_()
+    method.loss(logits, labels).backward()
+    assert torch.equal(logits.grad[0, :, :2], torch.zeros_like(logits.grad[0, :, :2]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_survives_images_of_void_and_absent_classes(name: str) -> None:
+    method = build(name)
+    logits, labels = example()
+    for these in (torch.full_like(labels, VOID), torch.zeros_like(labels)):
+        logits = logits.detach().requires_grad_()
+        value = method.loss(logits, these)
+        value.backward()
+        assert value.isfinite() and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_logits_are_computed_in_float32(name: str) -> None:
+    method = build(name).float()
+    logits, labels = example()
+    logits = logits.bfloat16()
+    half, single = method.loss(logits, labels), method.loss(logits.float(), labels)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, single)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_probabilities_and_refine(name: str) -> None:
+    method = build(name).float().eval()
+    logits, _ = example()
+    probabilities = method.probabilities(logits.float())
+    images = (torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(3)) * 255).to(torch.uint8)
+    refined = method.refine(images, probabilities)
+    for map_ in (probabilities, refined):
+        assert map_.shape == logits.shape and map_.dtype == torch.float32
+        torch.testing.assert_close(map_.sum(1), torch.ones(2, 24, 24), atol=1e-4, rtol=0)
+        assert (map_ >= 0).all()
+    one = method.refine(images[1:], probabilities[1:])
+    torch.testing.assert_close(one, refined[1:], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_auxiliary_loss_and_diagnostics(name: str) -> None:
+    method = build(name)
+    logits, labels = example()
+    assert method.auxiliary_loss(logits, labels).isfinite()
+    method.structure(
+        torch.rand(1, 3, 32, 32).double(), torch.rand(1, CHANNELS, 4, 4).double(), logits[:1, :, :4, :4]
+    )
+    for key, value in method.diagnostics().items():
+        assert isinstance(key, str) and isinstance(value, float)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_goes_through_a_file(name: str, tmp_path: Path) -> None:
+    method = build(name)
+    torch.save(method.state_dict(), tmp_path / "state.pt")
+    other = methods.load(name)(4, CHANNELS).double()
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    features, unary = torch.rand(1, CHANNELS, 4, 4).double(), torch.rand(1, 4, 4, 4).double()
+    images = torch.rand(1, 3, 32, 32).double()
+    assert torch.equal(method.structure(images, features, unary), other.structure(images, features, unary))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_gpu_equals_cpu(name: str) -> None:
+    method = build(name)
+    logits, labels = example()
+    features = torch.randn(2, CHANNELS, 24, 24, dtype=torch.double)
+    images = torch.rand(2, 3, 24, 24).double() * 255
+    on_cpu = method.loss(method.structure(images, features, logits), labels)
+    method = method.cuda()
+    on_gpu = method.loss(method.structure(images.cuda(), features.cuda(), logits.cuda()), labels.cuda())
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu)

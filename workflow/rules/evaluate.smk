@@ -1,0 +1,19 @@
+# Scores one run.
+rule evaluate:
+    input:
+        manifest=lambda wildcards: ancient(run_of(wildcards).training.manifest.path),
+        model=lambda wildcards: ancient(run_of(wildcards).training.file),
+    output:
+        metrics=f"{RUN}/metrics.json",
+        per_image=f"{RUN}/per_image.npz",
+        panel=f"{RUN}/panel.npz",
+    log:
+        f"{RUN}/evaluate.log",
+    priority: 1
+    threads: RESOURCES["cpus"]
+    resources:
+        gpu=RESOURCES["gpu"],
+        mem_mb=RESOURCES["mem_mb"],
+        runtime=RESOURCES["other_minutes"],
+    shell:
+        logged("evaluate", *ONE_RUN)

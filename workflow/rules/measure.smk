@@ -1,0 +1,16 @@
+# Measures what one run costs. It takes all cores of the machine, so that nothing runs beside it.
+rule measure:
+    input:
+        manifest=lambda wildcards: ancient(run_of(wildcards).training.manifest.path),
+        model=lambda wildcards: ancient(run_of(wildcards).training.file),
+    output:
+        cost=f"{RUN}/cost.json",
+    log:
+        f"{RUN}/measure.log",
+    threads: workflow.cores or RESOURCES["cpus"]
+    resources:
+        gpu=RESOURCES["gpu"],
+        mem_mb=RESOURCES["mem_mb"],
+        runtime=RESOURCES["other_minutes"],
+    shell:
+        logged("measure", *ONE_RUN)

@@ -1,0 +1,14 @@
+# Looks at a dataset once: what is there, and whether it is sound.
+rule prepare:
+    output:
+        manifest=f"{RESULTS}/datasets/{{dataset}}-{{digest}}.json",
+        panel=f"{RESULTS}/datasets/{{dataset}}-{{digest}}.panel.npz",
+    log:
+        f"{RESULTS}/datasets/{{dataset}}-{{digest}}.log",
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=RESOURCES["mem_mb"],
+        runtime=RESOURCES["other_minutes"],
+    shell:
+        logged("prepare", "dataset", "digest")

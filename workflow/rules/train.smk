@@ -1,0 +1,16 @@
+# Trains one model. Its checkpoints lie in state/, which is no output, so that they survive a failure.
+rule train:
+    input:
+        manifest=lambda wildcards: ancient(training_of(wildcards).manifest.path),
+    output:
+        model=f"{MODEL}/model.pt",
+    log:
+        f"{MODEL}/train.log",
+    priority: 2
+    threads: RESOURCES["cpus"]
+    resources:
+        gpu=RESOURCES["gpu"],
+        mem_mb=RESOURCES["mem_mb"],
+        runtime=RESOURCES["train_minutes"],
+    shell:
+        logged("train", *ONE_RUN)
