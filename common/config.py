@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
+import itertools
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -105,10 +106,11 @@ def complete(config: Config) -> Config:
         _check_splits(config, name, dataset(config, name))
     for section in ("training", "evaluation"):
         _check_overrides(config, section)
-    for name in config["methods"]:
-        entry = method(config, name)
+    _check_method_overrides(config)
+    for name, dataset_name in itertools.product(config["methods"], config["datasets"]):
+        entry = method(config, name, dataset_name)
         if entry.trained_as:
-            _check_trained_as(config, entry)
+            _check_trained_as(config, entry, dataset_name)
     baseline = config["tables"]["baseline"]
     if baseline not in method_names(config):
         raise UserError(_unknown("tables.baseline", baseline, "method", method_names(config)))
@@ -128,11 +130,16 @@ def check_values(config: Config) -> None:
     for name in config["datasets"]:
         num_classes = len(dataset(config, name).class_names)
         for entry in config["methods"]:
-            method(config, entry).build(num_classes, feature_channels=4)
-            trained_method(config, entry).build(num_classes, feature_channels=4)
+            method(config, entry, name).build(num_classes, feature_channels=4)
+            trained_method(config, entry, name).build(num_classes, feature_channels=4)
 
 
 # What the names mean
+
+
+def dataset_names(config: Config) -> list[str]:
+    """All names that `datasets` may list: the entries of `dataset_options` and the modules."""
+    return sorted({*config["dataset_options"], *datasets.names()})
 
 
 def dataset_module(config: Config, name: str) -> str:
@@ -148,8 +155,7 @@ def dataset(config: Config, name: str) -> datasets.Dataset:
     """
     module = dataset_module(config, name)
     if module not in datasets.names():
-        known = sorted({*datasets.names(), *config["dataset_options"]})
-        raise UserError(_unknown("datasets", name, "dataset", known))
+        raise UserError(_unknown("datasets", name, "dataset", dataset_names(config)))
     kind = datasets.load(module)
     place = f"dataset_options.{name}"
     try:
@@ -177,13 +183,14 @@ def method_names(config: Config) -> list[str]:
     return sorted({*config["method_options"], *methods.names()})
 
 
-def method(config: Config, name: str) -> MethodEntry:
-    """What a method name means.
+def method(config: Config, name: str, dataset: str) -> MethodEntry:
+    """What a method name means on a dataset.
 
     Raises:
         UserError: There is no such method, it cannot be loaded, or an option is wrong.
     """
     given = dict(config["method_options"].get(name, {}))
+    overrides = given.pop("per_dataset", {})
     module = given.pop("module", name)
     if module not in methods.names():
         if name in config["method_options"]:
@@ -196,14 +203,15 @@ def method(config: Config, name: str) -> MethodEntry:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"methods/{module}.py cannot be loaded: {reason}") from error
     trained_as = given.pop("trained_as", kind.trained_as)
+    given |= overrides.get(dataset, {})
     options = _options(f"method_options.{name}", given, _parameters(kind, skip=2))
     return MethodEntry(name, module, options, trained_as)
 
 
-def trained_method(config: Config, name: str) -> MethodEntry:
+def trained_method(config: Config, name: str, dataset: str) -> MethodEntry:
     """The method entry that is trained for `name`: itself, or the one it is `trained_as`."""
-    entry = method(config, name)
-    return method(config, entry.trained_as) if entry.trained_as else entry
+    entry = method(config, name, dataset)
+    return method(config, entry.trained_as, dataset) if entry.trained_as else entry
 
 
 # Checking
@@ -321,7 +329,6 @@ def _fits(value: Any, annotation: Any) -> bool:
 def _check_overrides(config: Config, section: str) -> None:
     """Overrides are checked like the settings that they override, but have no defaults."""
     properties = dict(_schema()["$defs"][section]["properties"])
-    known = sorted({*datasets.names(), *config["dataset_options"]})
     schema = {
         "$defs": _schema()["$defs"],
         "type": "object",
@@ -330,13 +337,24 @@ def _check_overrides(config: Config, section: str) -> None:
     }
     for kind in ("per_dataset", "per_model"):
         for name, override in config[section][kind].items():
-            if kind == "per_dataset" and name not in known:
-                raise UserError(_unknown(f"{section}.{kind}", name, "dataset", known))
+            if kind == "per_dataset":
+                _check_dataset_name(config, f"{section}.{kind}", name)
             _validate(override, schema, place=[section, kind, name])
     if section == "training":
         for dataset_name in config["datasets"]:
             for model in config["models"]:
                 _check_training(settings(config, section, dataset_name, model), dataset_name)
+
+
+def _check_method_overrides(config: Config) -> None:
+    for name, options in config["method_options"].items():
+        for dataset_name in options.get("per_dataset", {}):
+            _check_dataset_name(config, f"method_options.{name}.per_dataset", dataset_name)
+
+
+def _check_dataset_name(config: Config, place: str, name: str) -> None:
+    if name not in dataset_names(config):
+        raise UserError(_unknown(place, name, "dataset", dataset_names(config)))
 
 
 def _check_training(training: dict[str, Any], name: str) -> None:
@@ -366,11 +384,11 @@ def _check_splits(config: Config, name: str, dataset: datasets.Dataset) -> None:
             )
 
 
-def _check_trained_as(config: Config, entry: MethodEntry) -> None:
+def _check_trained_as(config: Config, entry: MethodEntry, dataset: str) -> None:
     place = f"method_options.{entry.name}.trained_as"
     if entry.trained_as not in method_names(config):
         raise UserError(_unknown(place, entry.trained_as, "method", method_names(config)))
-    other = method(config, str(entry.trained_as))
+    other = method(config, str(entry.trained_as), dataset)
     if other.trained_as:
         raise UserError(
             f"{place}: {other.name} trains no model itself: name {other.trained_as}, whose model it uses"

@@ -52,7 +52,7 @@ def evaluate(config: Config, run: runs.Run, device: torch.device) -> None:
                 "images": len(split),
                 **metrics.scores(counts.sum(axis=0), list(dataset.class_names)),
                 "diagnostics": diagnostics,
-                "method_options": configuration.method(config, run.method).options,
+                "method_options": configuration.method(config, run.method, run.dataset).options,
                 "model_options": config["model_options"][run.model],
                 "content_sha256": manifest["content_sha256"],
                 "provenance": record(devices.describe(device)),

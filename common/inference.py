@@ -54,12 +54,12 @@ class Predictor:
         network = Network(run.model, model["num_classes"], options | {"weights": "none"})
         network.load_state_dict(model["network"])
         arguments = (model["num_classes"], network.feature_channels)
-        trained = configuration.method(config, training.method).build(*arguments)
+        trained = configuration.method(config, training.method, run.dataset).build(*arguments)
         trained.load_state_dict(model["method_state"])
         trained.progress = 1.0
         method = trained
         if run.method != training.method:
-            method = configuration.method(config, run.method).build(*arguments)
+            method = configuration.method(config, run.method, run.dataset).build(*arguments)
             method.progress = 1.0
         network = network.to(device, memory_format=torch.channels_last).eval()
         return cls(network, trained.to(device).eval(), method.to(device).eval(), options, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from common.errors import UserError
 
 ARCHITECTURES = {"deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus}
 ATROUS_RATES = {16: [6, 12, 18], 8: [12, 24, 36]}
-IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def check_name(model: str) -> None:
@@ -114,10 +115,10 @@ class Network(nn.Module):
             nn.Conv2d(self.encoder.out_channels[-2], num_classes, 1) if options["auxiliary_weight"] else None
         )
         self.input_multiple = stride
-        colours = _colours(name) | {key: options[key] for key in ("mean", "std") if options[key]}
+        colours = _colours(name, options["weights"])
         for key in ("mean", "std"):
-            value = 255 * torch.tensor(colours[key]).view(1, 3, 1, 1)
-            self.register_buffer(key, value, persistent=False)
+            value = torch.tensor(options[key] or colours[key])
+            self.register_buffer(key, 255 * value.view(1, 3, 1, 1))
 
     @staticmethod
     def _build(
@@ -180,14 +181,13 @@ def upsample(logits: Tensor, padded: Tensor, size: tuple[int, int], align_corner
     return logits[..., : size[0], : size[1]]
 
 
-def _colours(encoder: str) -> dict[str, list[float]]:
+def _colours(encoder: str, weights: str) -> dict[str, Sequence[float]]:
     """Mean and standard deviation of the colours (0–1) that the backbone was trained with."""
     if encoder.startswith("tu-"):
         settings = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
-        return {"mean": list(settings.mean), "std": list(settings.std)} if settings else IMAGENET
-    if "imagenet" in smp_encoders[encoder]["pretrained_settings"]:
-        settings = get_preprocessing_params(encoder, "imagenet")
-        return {"mean": list(settings["mean"]), "std": list(settings["std"])}
+        return {"mean": settings.mean, "std": settings.std} if settings else IMAGENET
+    if weights == "imagenet":
+        return get_preprocessing_params(encoder, "imagenet")  # lies beside the weights, on the hub
     return IMAGENET
 
 

@@ -139,7 +139,7 @@ def manifest(config: Config, name: str) -> Manifest:
 
 def training(config: Config, dataset: str, model: str, method: str, seed: int) -> Training:
     """The training of one method entry that trains its own model."""
-    entry = configuration.method(config, method)
+    entry = configuration.method(config, method, dataset)
     data = manifest(config, dataset)
     options = dict(config["model_options"][model])
     options["weights"] = PurePath(options["weights"]).name  # where it lies does not matter
@@ -157,11 +157,11 @@ def training(config: Config, dataset: str, model: str, method: str, seed: int) -
 
 def run(config: Config, dataset: str, model: str, method: str, seed: int) -> Run:
     """One run of the configuration."""
-    trained = configuration.trained_method(config, method).name
+    trained = configuration.trained_method(config, method, dataset).name
     source = training(config, dataset, model, trained, seed)
     content = {
         "training": source.digest,
-        "method": _identity(configuration.method(config, method)),
+        "method": _identity(configuration.method(config, method, dataset)),
         "evaluation": configuration.settings(config, "evaluation", dataset, model),
     }
     code = digest(content)
@@ -216,7 +216,11 @@ def check_selection(config: Config, **names: Any) -> None:
 
 def _trained_only(config: Config) -> Iterator[str]:
     """Entries that are trained because others reuse their models, but are not runs themselves."""
-    trained = {configuration.trained_method(config, name).name for name in config["methods"]}
+    trained = {
+        configuration.trained_method(config, name, dataset).name
+        for name in config["methods"]
+        for dataset in config["datasets"]
+    }
     yield from sorted(trained - {*config["methods"]})
 
 

@@ -135,7 +135,7 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
         "model": training.model,
         "model_options": options,
         "method": training.method,
-        "method_options": configuration.method(config, training.method).options,
+        "method_options": configuration.method(config, training.method, training.dataset).options,
         "num_classes": len(dataset.class_names),
         "seed": training.seed,
         "digest": training.digest,
@@ -161,7 +161,7 @@ def build(config: Config, training: runs.Training, num_classes: int) -> tuple[Ne
     torch.manual_seed(derive(training.seed, "initialisation"))
     network = Network(training.model, num_classes, config["model_options"][training.model])
     torch.manual_seed(derive(training.seed, "method"))
-    entry = configuration.method(config, training.method)
+    entry = configuration.method(config, training.method, training.dataset)
     method = entry.build(num_classes, network.feature_channels)
     return network.to(memory_format=torch.channels_last), method
 
@@ -373,7 +373,7 @@ def _main() -> None:
     )
     config = parsed.config
     device = devices.choose(config["execution"]["device"])
-    name = configuration.trained_method(config, parsed.method).name
+    name = configuration.trained_method(config, parsed.method, parsed.dataset).name
     training = runs.training(config, parsed.dataset, parsed.model, name, parsed.seed)
     stages.check_digest(parsed.digest, training.digest)
     train(config, training, device)

@@ -39,6 +39,8 @@ WRONG = [
     ("method_options: {crf-1: {bilateral: [1, 2]}}\nmethods: [crf-1]", "method_options.crf-1: bilateral must be 3 positive"),
     ("method_options: {crf-1: {trained_as: cee}}\nmethods: [crf-1]", r"method_options.crf-1.trained_as: unknown method 'cee' \(did you mean ce\?\)"),
     ("method_options: {crf-2: {module: densecrf, trained_as: crf-1}}\nmethods: [crf-2]", "crf-1 trains no model itself: name ce"),
+    ("method_options: {rmi: {per_dataset: {digit: {radius: 2}}}}", r"method_options.rmi.per_dataset: unknown dataset 'digit'"),
+    ("method_options: {rmi: {per_dataset: {digits: {radius: 11}}}}\nmethods: [rmi]", "method_options.rmi: radius must be an integer"),
     ("dataset_options: {digits: {sise: 48}}", r"dataset_options.digits: unknown option 'sise' \(did you mean size\?\)"),
     ("dataset_options: {digits: {size: 8}}", "dataset_options.digits: size must be at least 48, not 8"),
     ("dataset_options: {digits: {size: large}}", "dataset_options.digits.size: 'large' is not of type int"),
@@ -98,6 +100,14 @@ def test_later_files_lie_over_earlier_ones(tmp_path: Path) -> None:
     assert settings["batch_size"] == 3
     assert settings["optimizer"] == "adamw", "mappings are merged"
     assert settings["momentum"] == 0.9, "defaults are filled in"
+
+
+def test_options_of_a_method_may_depend_on_the_dataset() -> None:
+    options = {"rmi": {"radius": 2, "per_dataset": {"digits": {"pool_size": 2}}}}
+    config = configuration.complete(TINY | {"method_options": options})
+    on_digits, on_camvid = (configuration.method(config, "rmi", name) for name in ("digits", "camvid"))
+    assert (on_digits.options["radius"], on_digits.options["pool_size"]) == (2, 2)
+    assert (on_camvid.options["radius"], on_camvid.options["pool_size"]) == (2, 4)
 
 
 def test_settings_of_a_model_win_over_those_of_a_dataset() -> None:

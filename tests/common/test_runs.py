@@ -131,7 +131,13 @@ def test_code_counts(code: Path, old_new: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["from methods.other import A", "from methods import other", "import methods.other", "from .other import A"]
+    "line",
+    [
+        "from methods.other import A",
+        "from methods import other",
+        "import methods.other",
+        "from .other import A",
+    ],
 )
 def test_imported_methods_count(code: Path, line: str) -> None:
     before = digest_of(code, f"{line}\n{CODE}")
