@@ -76,17 +76,36 @@ def load(files: Iterable[Path]) -> Config:
             raise UserError(f"{file} is no valid YAML: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
             raise UserError(f"{file} must be a mapping of keys to settings")
-        merged = _merge(merged, content)
+        merged = merge(merged, content)
     return complete(merged)
 
 
-def _merge(base: Config, over: Config) -> Config:
+def merge(base: Config, over: Mapping[str, Any]) -> Config:
+    """`over` laid on `base`: mappings are merged, everything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            value = _merge(merged[key], value)
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            value = merge(merged[key], value)
         merged[key] = value
     return merged
+
+
+def typed(content: Any) -> Any:
+    """Turns texts that are numbers, booleans or null into these.
+
+    Snakemake leaves the scalars inside a `--config` mapping or list as texts.
+    """
+    if isinstance(content, Mapping):
+        return {key: typed(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [typed(value) for value in content]
+    if isinstance(content, str):
+        try:
+            value = yaml.safe_load(content)
+        except yaml.YAMLError:
+            return content
+        return value if content and isinstance(value, int | float | None) else content
+    return content
 
 
 def complete(config: Config) -> Config:

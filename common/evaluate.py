@@ -11,7 +11,8 @@ import torch
 from common import config as configuration
 from common import devices, metrics, runs, stages
 from common.config import Config
-from common.datasets.loading import Split, panel_indices
+from common.datasets.base import panel_indices
+from common.datasets.loading import Split
 from common.files import read_json, replacing, write_json
 from common.inference import Predictor
 from common.provenance import peak_memory, record

@@ -8,8 +8,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets import Dataset
-from common.datasets.loading import coloured
+from common.datasets.base import Dataset, coloured
 from common.files import replacing
 
 matplotlib.use("Agg")

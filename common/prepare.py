@@ -15,8 +15,7 @@ import numpy as np
 from common import config as configuration
 from common import runs, stages
 from common.config import Config
-from common.datasets import Dataset
-from common.datasets.loading import panel_indices
+from common.datasets.base import Dataset, panel_indices
 from common.errors import UserError
 from common.files import replacing, write_json
 from common.provenance import record

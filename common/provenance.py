@@ -20,7 +20,6 @@ PACKAGES = (
     "torchvision",
     "segmentation-models-pytorch",
     "timm",
-    "torchmetrics",
     "numpy",
     "scipy",
     "scikit-learn",

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 Colour = tuple[int, int, int]
 
+PANEL_IMAGES = 3
+"""How many images of a split the picture panels show."""
+
 
 class Dataset:
     """Images with label maps. Options are the keyword arguments of a subclass's `__init__`.
@@ -40,3 +43,16 @@ class Dataset:
             UserError: A file is missing or damaged, the sizes differ or a label is not legal.
         """
         raise LookupError(name)
+
+
+def panel_indices(length: int) -> list[int]:
+    """Which images of a split the picture panels show: spread evenly."""
+    count = min(PANEL_IMAGES, length)
+    return [(2 * place + 1) * length // (2 * count) for place in range(count)]
+
+
+def coloured(labels: NDArray[np.uint8], colours: tuple[Colour, ...]) -> NDArray[np.uint8]:
+    """Label map `[H, W]` to a picture `[H, W, 3]`; void is white."""
+    palette = np.full((256, 3), 255, np.uint8)
+    palette[: len(colours)] = colours
+    return palette[labels]

@@ -1,13 +1,11 @@
-"""From a dataset's files to batches: augmentation, order and the pictures kept for panels."""
+"""From a dataset's files to batches: augmentation and order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
@@ -17,9 +15,6 @@ from torchvision.transforms import v2
 from common.datasets.base import Dataset
 from common.seeds import derive
 from methods.base import VOID
-
-PANEL_IMAGES = 3
-"""How many images of a split the picture panels show."""
 
 
 class Sample(NamedTuple):
@@ -48,12 +43,6 @@ class Split(TorchDataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image, labels = self.dataset.read(*self.names[index])
         return Sample(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(labels))
-
-
-def panel_indices(length: int) -> list[int]:
-    """Which images of a split the picture panels show: spread evenly."""
-    count = min(PANEL_IMAGES, length)
-    return [(2 * place + 1) * length // (2 * count) for place in range(count)]
 
 
 class _Scale(v2.Transform):
@@ -173,10 +162,3 @@ def training_batches(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
     )
-
-
-def coloured(labels: NDArray[np.uint8], colours: tuple[tuple[int, int, int], ...]) -> NDArray[np.uint8]:
-    """Label map `[H, W]` to a picture `[H, W, 3]`; void is white."""
-    palette = np.full((256, 3), 255, np.uint8)
-    palette[: len(colours)] = colours
-    return palette[labels]

@@ -102,6 +102,16 @@ def test_later_files_lie_over_earlier_ones(tmp_path: Path) -> None:
     assert settings["momentum"] == 0.9, "defaults are filled in"
 
 
+def test_texts_from_the_command_line_get_their_types() -> None:
+    given = {
+        "seeds": ["0", "1"],
+        "a": {"b": "0.5", "c": "none", "d": "null", "e": "true", "f": "1: 2"},
+        "g": "",
+    }
+    expected = {"seeds": [0, 1], "a": {"b": 0.5, "c": "none", "d": None, "e": True, "f": "1: 2"}, "g": ""}
+    assert configuration.typed(given) == expected
+
+
 def test_options_of_a_method_may_depend_on_the_dataset() -> None:
     options = {"rmi": {"radius": 2, "per_dataset": {"digits": {"pool_size": 2}}}}
     config = configuration.complete(TINY | {"method_options": options})

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from common import config as configuration
+from common.datasets.base import coloured, panel_indices
 from common.datasets.digits import Digits
-from common.datasets.loading import Split, coloured, panel_indices, training_batches
+from common.datasets.loading import Split, training_batches
 
 MANIFEST = {
     "splits": {"train": {"names": [f"train-{i:05d}" for i in range(7)]}, "val": {"names": ["val-00000"]}}

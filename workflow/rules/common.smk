@@ -3,8 +3,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from snakemake.settings.enums import RerunTrigger
-
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
@@ -14,19 +12,16 @@ from common.errors import UserError
 from common.files import digest, write_json
 
 try:
-    CONFIG = configuration.complete(config)
+    CONFIG = configuration.complete(
+        configuration.merge(
+            config, configuration.typed(workflow.config_settings.config)
+        )
+    )
     if workflow.is_main_process:
         configuration.check_values(CONFIG)
 except UserError as error:
     print(f"structseg: {error}", file=sys.stderr)
     sys.exit(2)
-
-# The digest in a path says what the file depends on, so that a missing file is the only reason to run a
-# job: a new version of a rule or of Python must not retrain anything. Stages rename whole files into
-# place, so a file that is there is complete.
-if workflow.dag_settings:  # there are none for --lint
-    workflow.dag_settings.rerun_triggers = {RerunTrigger.MTIME}
-    workflow.dag_settings.force_incomplete = True
 
 RESULTS = Path(CONFIG["results"])
 RESOURCES = CONFIG["resources"]
@@ -35,6 +30,18 @@ TRAININGS = {str(run.training.folder): run.training for run in RUNS.values()}
 
 # Stages read the completed configuration from a file named after its content.
 CONFIG_FILE = RESULTS / "configs" / f"{digest(CONFIG)}.json"
+
+# How a stage is called. The digest in a path says what a result depends on; inputs are ancient(), and rules
+# have no parameters, so that a missing file is the only reason to run a job. But Snakemake also
+# reruns a rule whose shell command changed, so the commands are fixed texts: what differs between
+# configurations and machines is filled in from PYTHON and CONFIG_FILE when a job starts.
+PYTHON = f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)}"
+CALL = "{PYTHON} -m common.{rule} --configfile {CONFIG_FILE:q}"
+DATASET = " --dataset {wildcards.dataset} --digest {wildcards.digest}"
+METHOD = (
+    " --model {wildcards.model} --method {wildcards.method} --seed {wildcards.seed}"
+)
+LOGGED = " --threads {threads} > {log} 2>&1 || {{ tail -n 20 {log} >&2; exit 1; }}"
 
 FOLDER = "{dataset}/{model}/{method}/seed{seed}-{digest}"
 MODEL = f"{RESULTS}/models/{FOLDER}"
@@ -50,27 +57,6 @@ wildcard_constraints:
     digest="[0-9a-f]+",
 
 
-def command(stage, *selection):
-    """The command line of a stage."""
-    selected = [f"--{name} {{wildcards.{name}}}" for name in selection]
-    python, path = shlex.quote(sys.executable), shlex.quote(str(ROOT))
-    settings = shlex.quote(str(CONFIG_FILE))
-    parts = [
-        f"PYTHONPATH={path} {python} -m common.{stage} --configfile {settings}",
-        *selected,
-    ]
-    return " ".join(parts)
-
-
-def logged(stage, *selection):
-    """The same for a job: with its threads and log, whose end is shown when the stage fails."""
-    ending = "--threads {threads} > {log} 2>&1 || {{ tail -n 20 {log} >&2; exit 1; }}"
-    return f"{command(stage, *selection)} {ending}"
-
-
-ONE_RUN = ("dataset", "model", "method", "seed", "digest")
-
-
 def training_of(wildcards):
     return TRAININGS[MODEL.format(**wildcards)]
 
@@ -84,4 +70,4 @@ onstart:
 
 
 onerror:
-    shell(f"{command('tabulate')} > /dev/null")
+    shell("{PYTHON} -m common.tabulate --configfile {CONFIG_FILE:q} > /dev/null")

@@ -16,4 +16,4 @@ rule evaluate:
         mem_mb=RESOURCES["mem_mb"],
         runtime=RESOURCES["other_minutes"],
     shell:
-        logged("evaluate", *ONE_RUN)
+        CALL + DATASET + METHOD + LOGGED

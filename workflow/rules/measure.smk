@@ -13,4 +13,4 @@ rule measure:
         mem_mb=RESOURCES["mem_mb"],
         runtime=RESOURCES["other_minutes"],
     shell:
-        logged("measure", *ONE_RUN)
+        CALL + DATASET + METHOD + LOGGED

@@ -11,4 +11,4 @@ rule prepare:
         mem_mb=RESOURCES["mem_mb"],
         runtime=RESOURCES["other_minutes"],
     shell:
-        logged("prepare", "dataset", "digest")
+        CALL + DATASET + LOGGED

@@ -13,4 +13,4 @@ rule train:
         mem_mb=RESOURCES["mem_mb"],
         runtime=RESOURCES["train_minutes"],
     shell:
-        logged("train", *ONE_RUN)
+        CALL + DATASET + METHOD + LOGGED
