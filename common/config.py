@@ -6,6 +6,7 @@ import copy
 import difflib
 import inspect
 import itertools
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -99,12 +100,23 @@ def typed(content: Any) -> Any:
         return {key: typed(value) for key, value in content.items()}
     if isinstance(content, list):
         return [typed(value) for value in content]
-    if isinstance(content, str):
+    if isinstance(content, str) and content:
         try:
             value = yaml.safe_load(content)
         except yaml.YAMLError:
             return content
-        return value if content and isinstance(value, int | float | None) else content
+        return value if isinstance(value, int | float | None) else content
+    return content
+
+
+def _exponents(content: Any) -> Any:
+    """A copy in which texts like 1e-3 are numbers: YAML 1.1 only knows 1.0e-3."""
+    if isinstance(content, Mapping):
+        return {key: _exponents(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_exponents(value) for value in content]
+    if isinstance(content, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", content):
+        return float(content)
     return content
 
 
@@ -114,7 +126,7 @@ def complete(config: Config) -> Config:
     Raises:
         UserError: Something is wrong; the sentence names the entry and the valid choices.
     """
-    config = copy.deepcopy(config)
+    config = _exponents(config)
     models, options = config.get("models"), config.setdefault("model_options", {})
     if isinstance(models, list) and isinstance(options, dict):
         for model in models:

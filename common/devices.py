@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import platform
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from common.errors import UserError
+
+POLL_SECONDS = 0.5
+"""How long to wait before looking for a free GPU again."""
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -29,6 +35,40 @@ def choose(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"execution.device: {name!r} is not on this machine; set it to auto or cpu")
     return device
+
+
+@contextlib.contextmanager
+def leased(name: str = "auto") -> Iterator[torch.device]:
+    """A device for this process alone, if it is a GPU: waits until one is free.
+
+    Snakemake counts GPUs but does not hand them out. So a job locks one of those that
+    CUDA_VISIBLE_DEVICES (or the machine) offers; the kernel frees the lock when the process ends,
+    however it ends. In a SLURM job, or with `cuda:<index>`, the device is given and nothing is locked.
+
+    Args:
+        name: As in `choose`.
+
+    Raises:
+        UserError: As in `choose`.
+    """
+    device = choose(name)
+    if device.type != "cuda" or device.index is not None or "SLURM_JOB_ID" in os.environ:
+        yield device
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    folder = Path(tempfile.gettempdir()) / f"structseg-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context((folder / f"gpu-{gpu}.lock").open("w")) for gpu in names]
+        while True:
+            for index, file in enumerate(files):
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    torch.cuda.set_device(index)
+                    yield torch.device("cuda", index)
+                    return
+            time.sleep(POLL_SECONDS)
 
 
 @cache

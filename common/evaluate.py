@@ -87,7 +87,8 @@ def _main() -> None:
     parsed = stages.arguments("Scores one run.", "dataset", "model", "method", "seed")
     run = runs.run(parsed.config, parsed.dataset, parsed.model, parsed.method, parsed.seed)
     stages.check_digest(parsed.digest, run.digest)
-    evaluate(parsed.config, run, devices.choose(parsed.config["execution"]["device"]))
+    with devices.leased(parsed.config["execution"]["device"]) as device:
+        evaluate(parsed.config, run, device)
     print(run.metrics)
 
 

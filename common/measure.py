@@ -152,7 +152,8 @@ def _main() -> None:
     parsed = stages.arguments("Measures the cost of one run.", "dataset", "model", "method", "seed")
     run = runs.run(parsed.config, parsed.dataset, parsed.model, parsed.method, parsed.seed)
     stages.check_digest(parsed.digest, run.digest)
-    measure(parsed.config, run, devices.choose(parsed.config["execution"]["device"]))
+    with devices.leased(parsed.config["execution"]["device"]) as device:
+        measure(parsed.config, run, device)
     print(run.cost)
 
 

@@ -372,11 +372,11 @@ def _main() -> None:
         "Trains one model; goes on from its last checkpoint.", "dataset", "model", "method", "seed"
     )
     config = parsed.config
-    device = devices.choose(config["execution"]["device"])
     name = configuration.trained_method(config, parsed.method, parsed.dataset).name
     training = runs.training(config, parsed.dataset, parsed.model, name, parsed.seed)
     stages.check_digest(parsed.digest, training.digest)
-    train(config, training, device)
+    with devices.leased(config["execution"]["device"]) as device:
+        train(config, training, device)
     print(training.file)
 
 

@@ -23,7 +23,7 @@ class BinaryCrossEntropy(Method):
 def binary_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = VOID) -> Tensor:
     """Binary cross-entropy, summed over classes and divided by (valid pixels + 1).
 
-    With `bce(x, y) = softplus(x) − x·y` no one-hot map is needed: `Σₖ bce = Σₖ softplus(xₖ) − x_label`.
+    With `bce(x, y) = −log σ(−x) − x·y` no one-hot map is needed: `Σₖ bce = Σₖ −log σ(−xₖ) − x_label`.
 
     Args:
         logits: `[N, K, H, W]`; half precision is computed in float32.
@@ -37,7 +37,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = VOI
         logits = logits.float()
     valid = valid_pixels(labels, logits.shape[1], ignore_index)
     target = labels.long().where(valid, 0).unsqueeze(1)
-    per_pixel = functional.softplus(logits).sum(dim=1) - logits.gather(1, target).squeeze(1)
+    per_pixel = -functional.logsigmoid(-logits).sum(dim=1) - logits.gather(1, target).squeeze(1)
     return (per_pixel * valid).sum() / (valid.sum() + 1)
 
 

@@ -14,10 +14,11 @@ negative: the log-determinant of a small covariance is.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from methods.base import VOID, Method
@@ -118,13 +119,17 @@ class RMILoss(nn.Module):
 
     def per_class(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The RMI term of each class, mean over images: `[K]`. Arguments as in `forward`."""
-        valid = valid_pixels(labels, self.num_classes, self.ignore_index)
-        target = labels.long().where(valid, self.num_classes)
-        one_hot = functional.one_hot(target, self.num_classes + 1)[..., :-1].permute(0, 3, 1, 2)
-        probabilities = logits.sigmoid() * valid.unsqueeze(1) + PROBABILITY_FLOOR
-        truth = self._neighbourhoods(self._pooled(one_hot.to(logits.dtype), "nearest"))
-        predicted = self._neighbourhoods(self._pooled(probabilities, "bilinear"))
-        return conditional_entropy(truth, predicted).to(logits.dtype) / self.radius**2
+        valid = valid_pixels(labels, self.num_classes, self.ignore_index).unsqueeze(1)
+        target = labels.long().unsqueeze(1).where(valid, 0)
+        truth = torch.zeros_like(logits).scatter_(1, target, valid.to(logits.dtype))
+        probabilities = logits.sigmoid() * valid + PROBABILITY_FLOOR
+        truth, predicted = self._pooled(truth, "nearest"), self._pooled(probabilities, "bilinear")
+        if min(truth.shape[2:]) < self.radius:
+            raise ValueError(
+                f"the pooled image of {truth.shape[2]}×{truth.shape[3]} is smaller than the radius "
+                f"{self.radius}: use larger crops, a smaller pool_size or a smaller radius"
+            )
+        return conditional_entropy(truth, predicted, self.radius).to(logits.dtype) / self.radius**2
 
     def _pooled(self, maps: Tensor, mode: str) -> Tensor:
         size = self.pool_size
@@ -140,36 +145,54 @@ class RMILoss(nn.Module):
         corners = True if mode == "bilinear" else None
         return functional.interpolate(maps, shape, mode=mode, align_corners=corners)
 
-    def _neighbourhoods(self, maps: Tensor) -> Tensor:
-        """All R×R windows as vectors: `[N, K, h, w]` to `[N, K, R², positions]`."""
-        n, k, h, w = maps.shape
-        if min(h, w) < self.radius:
-            raise ValueError(
-                f"the pooled image of {h}×{w} is smaller than the radius {self.radius}: "
-                "use larger crops, a smaller pool_size or a smaller radius"
-            )
-        windows = functional.unfold(maps.reshape(n * k, 1, h, w), self.radius)
-        return windows.view(n, k, self.radius**2, -1)
 
-
-def conditional_entropy(truth: Tensor, predicted: Tensor) -> Tensor:
+def conditional_entropy(truth: Tensor, predicted: Tensor, radius: int) -> Tensor:
     """`½·logdet(Σ_{Y|P} + εI)`, the entropy of Y given P up to a constant, mean over images.
 
     The Schur complement's Cholesky factor is the lower right block of the factor of the joint matrix
-    with ε on its whole diagonal, which is positive definite for every finite input; nothing is inverted.
+    with ε on its whole diagonal, which is positive definite for every finite input; nothing is
+    inverted.
 
     Args:
-        truth: Y, `[N, K, D, positions]`.
-        predicted: P, of the same shape.
+        truth: The pooled labels, whose R×R windows are Y, `[N, K, h, w]`.
+        predicted: The pooled probabilities, whose windows are P, of the same shape.
+        radius: R.
 
     Returns:
         `[K]` in float64.
     """
-    dimension = truth.shape[2]
-    joint = torch.cat([predicted, truth], dim=2).double()
-    joint = joint - joint.mean(dim=3, keepdim=True)
-    covariance = joint @ joint.transpose(2, 3)
-    ridge = EPSILON * torch.eye(2 * dimension, dtype=torch.double, device=joint.device)
+    n, k, h, w = truth.shape
+    dimension = radius**2
+    maps = torch.stack([predicted, truth], dim=2).reshape(n * k, 2, h, w).double()
+    covariance = _WindowCovariance.apply(maps, radius).view(n, k, 2 * dimension, 2 * dimension)
+    ridge = EPSILON * torch.eye(2 * dimension, dtype=torch.double, device=maps.device)
     factor = torch.linalg.cholesky(covariance + ridge)
     diagonal = factor.diagonal(dim1=2, dim2=3)[..., dimension:]
     return diagonal.log().sum(dim=2).mean(dim=0)
+
+
+class _WindowCovariance(torch.autograd.Function):
+    """Σ over positions of x̄·x̄ᵀ, x̄ the centred vector of all channels' R×R windows at a position.
+
+    `[B, C, h, w]` to `[B, C·R², C·R²]`. By hand, because autograd would keep and pass through four
+    more copies of the unfolded windows. Maps are centred before they are unfolded, so that what is
+    subtracted from the sums of products afterwards is small.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, radius: int) -> Tensor:
+        centred = maps - maps.mean(dim=(2, 3), keepdim=True)
+        windows = functional.unfold(centred, radius)
+        mean = windows.mean(dim=2, keepdim=True)
+        ctx.save_for_backward(centred, mean)
+        ctx.radius = radius
+        return windows @ windows.mT - windows.shape[2] * mean @ mean.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        centred, mean = ctx.saved_tensors
+        windows = functional.unfold(centred, ctx.radius)
+        both = gradient + gradient.mT
+        windows = both @ windows - both @ mean  # the windows' own mean has no gradient: Σ x̄ = 0
+        return functional.fold(windows, centred.shape[2:], ctx.radius), None

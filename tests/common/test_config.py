@@ -102,6 +102,13 @@ def test_later_files_lie_over_earlier_ones(tmp_path: Path) -> None:
     assert settings["momentum"] == 0.9, "defaults are filled in"
 
 
+def test_exponents_are_numbers(tmp_path: Path) -> None:
+    over = tmp_path / "over.yaml"
+    over.write_text("training: {learning_rate: 1e-3, weight_decay: 5E-4}")
+    training = configuration.load([ROOT / "config.yaml", over])["training"]
+    assert (training["learning_rate"], training["weight_decay"]) == (0.001, 0.0005)
+
+
 def test_texts_from_the_command_line_get_their_types() -> None:
     given = {
         "seeds": ["0", "1"],

@@ -1,0 +1,80 @@
+"""GPUs are handed out one to a process; without a GPU the lease is tried on pretended ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import devices
+from common.errors import UserError
+from tests.conftest import ROOT
+
+HOLD = """
+import sys, torch, time
+from pathlib import Path
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 2
+torch.cuda.set_device = lambda index: None
+from common import devices
+devices.POLL_SECONDS = 0.02
+with devices.leased("auto") as device:
+    print(device.index, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def hold(folder: Path) -> subprocess.Popen:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(folder),
+        "CUDA_VISIBLE_DEVICES": "4,7",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD],
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def test_two_processes_never_have_the_same_gpu_and_a_killed_one_frees_its_own(tmp_path: Path) -> None:
+    first, second = hold(tmp_path), hold(tmp_path)
+    held = {process: process.stdout.readline().strip() for process in (first, second)}
+    assert sorted(held.values()) == ["0", "1"]
+    third = hold(tmp_path)
+    time.sleep(1)
+    first.kill()
+    assert third.stdout.readline().strip() == held[first]
+    for process in (second, third):
+        process.communicate("\n", timeout=60)
+        assert process.returncode == 0
+
+
+def test_under_a_scheduler_nothing_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with devices.leased("auto") as one, devices.leased("auto") as two:
+        assert one == two == torch.device("cuda")
+
+
+def test_devices_that_are_not_there() -> None:
+    if not torch.cuda.is_available():
+        assert devices.choose("auto") == torch.device("cpu")
+        with pytest.raises(UserError, match="'cuda' is not on this machine; set it to auto or cpu"):
+            devices.choose("cuda")
+    with pytest.raises(UserError, match="'cuda:99' is not on this machine"):
+        devices.choose("cuda:99")
+
+
+def test_devices_have_names() -> None:
+    torch.set_num_threads(1)
+    assert devices.describe(torch.device("cpu")).endswith(", 1 threads")
+    assert devices.seconds(lambda: time.sleep(0.01), torch.device("cpu")) >= 0.01
