@@ -36,7 +36,7 @@ check-machine:
 	@touch $@
 
 test: lint
-	python -m pytest -n auto -m "not long"
+	python -m pytest -n auto --dist loadfile -m "not long"
 
 test-long: .venv/installed-dev
 	python -m pytest -m long
