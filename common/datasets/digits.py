@@ -35,10 +35,10 @@ class Digits(Dataset):
     def __init__(
         self,
         size: int = 64,
-        train_images: int = 2000,
+        train_images: int = 1200,
         val_images: int = 200,
-        test_images: int = 300,
-        noise: float = 0.1,
+        test_images: int = 200,
+        noise: float = 0.07,
         seed: int = 0,
     ) -> None:
         """
