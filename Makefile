@@ -1,7 +1,7 @@
 # make           install into .venv, run the default benchmark, print the leaderboard
 # make test      the quick tests and the linters
 # make test-long what takes longer
-# make gpu-check the tests that need a GPU, and a short run on it
+# make gpu-check the tests that need a GPU
 # make clean     remove what the benchmark wrote (not .venv)
 
 PYTHON ?= python3
@@ -13,8 +13,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: benchmark check-machine test test-long lint format gpu-check clean
 
 benchmark: .venv/installed
-	snakemake --cores $(CORES) --quiet rules
-	@cat results/leaderboard.md
+	snakemake --cores $(CORES) --keep-going --quiet rules; status=$$?; \
+		cat results/leaderboard.md; exit $$status
 
 check-machine:
 	@command -v $(PYTHON) >/dev/null || \

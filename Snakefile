@@ -20,4 +20,6 @@ rule all:
     default_target: True
     input:
         TABLES,
+        [run.metrics for run in RUNS.values()],
+        [run.cost for run in RUNS.values()],
     localrule: True

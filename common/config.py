@@ -6,6 +6,7 @@ import copy
 import difflib
 import inspect
 import itertools
+import math
 import re
 import types
 import typing
@@ -109,14 +110,23 @@ def typed(content: Any) -> Any:
     return content
 
 
-def _exponents(content: Any) -> Any:
-    """A copy in which texts like 1e-3 are numbers: YAML 1.1 only knows 1.0e-3."""
+def _plain_numbers(content: Any, place: str = "") -> Any:
+    """A copy in which texts like 1e-3 are numbers (YAML 1.1 only knows 1.0e-3) and 2.0 is 2.
+
+    Raises:
+        UserError: A number is not finite.
+    """
+    inner = f"{place}." if place else ""
     if isinstance(content, Mapping):
-        return {key: _exponents(value) for key, value in content.items()}
+        return {key: _plain_numbers(value, f"{inner}{key}") for key, value in content.items()}
     if isinstance(content, list):
-        return [_exponents(value) for value in content]
+        return [_plain_numbers(value, f"{inner}{i}") for i, value in enumerate(content)]
     if isinstance(content, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", content):
-        return float(content)
+        content = float(content)
+    if isinstance(content, float):
+        if not math.isfinite(content):
+            raise UserError(f"{place}: {content} is not a finite number")
+        return int(content) if content.is_integer() else content
     return content
 
 
@@ -126,19 +136,23 @@ def complete(config: Config) -> Config:
     Raises:
         UserError: Something is wrong; the sentence names the entry and the valid choices.
     """
-    config = _exponents(config)
+    config = _plain_numbers(config)
     models, options = config.get("models"), config.setdefault("model_options", {})
     if isinstance(models, list) and isinstance(options, dict):
         for model in models:
             if isinstance(model, str):
                 options.setdefault(model, {})
     _validate(config, _schema(), filling=True)
+    config = _plain_numbers(config)  # the defaults too
     for name in config["datasets"]:
         _check_splits(config, name, dataset(config, name))
     for section in ("training", "evaluation"):
         _check_overrides(config, section)
+    for name in config["dataset_options"]:
+        dataset(config, name)
     _check_method_overrides(config)
-    for name, dataset_name in itertools.product(config["methods"], config["datasets"]):
+    names = {*config["methods"], *config["method_options"]}
+    for name, dataset_name in itertools.product(sorted(names), config["datasets"]):
         entry = method(config, name, dataset_name)
         if entry.trained_as:
             _check_trained_as(config, entry, dataset_name)
@@ -156,7 +170,8 @@ def check_values(config: Config) -> None:
     """
     from common import models
 
-    for model in {*config["models"], *config["model_options"], *config["training"]["per_model"]}:
+    overridden = [config[section]["per_model"] for section in ("training", "evaluation")]
+    for model in {*config["models"], *config["model_options"]}.union(*overridden):
         models.check_name(model)
     for name in config["datasets"]:
         num_classes = len(dataset(config, name).class_names)
@@ -186,6 +201,9 @@ def dataset(config: Config, name: str) -> datasets.Dataset:
     """
     module = dataset_module(config, name)
     if module not in datasets.names():
+        if name in config["dataset_options"]:
+            place = f"dataset_options.{name}"
+            raise UserError(_unknown(place, module, "module of common/datasets/", datasets.names()))
         raise UserError(_unknown("datasets", name, "dataset", dataset_names(config)))
     kind = datasets.load(module)
     place = f"dataset_options.{name}"
@@ -225,7 +243,7 @@ def method(config: Config, name: str, dataset: str) -> MethodEntry:
     module = given.pop("module", name)
     if module not in methods.names():
         if name in config["method_options"]:
-            place = f"method_options.{name}.module"
+            place = f"method_options.{name}"
             raise UserError(_unknown(place, module, "module of methods/", methods.names()))
         raise UserError(_unknown("methods", name, "method", method_names(config)))
     try:
@@ -316,10 +334,8 @@ def _options(
         value = given.get(name, parameter.default)
         if value is inspect.Parameter.empty:
             raise UserError(f"{place}: the option {name} must be given")
-        if isinstance(parameter.default, float) and isinstance(value, int):
-            value = float(value)  # 2 and 2.0 are one setting and must have one digest
         merged[name] = list(value) if isinstance(value, tuple) else value
-    return merged
+    return _plain_numbers(merged, place)  # 2 and 2.0 are one setting and must have one digest
 
 
 def _parameters(kind: type, skip: int = 0) -> dict[str, inspect.Parameter]:
@@ -392,6 +408,8 @@ def _check_training(training: dict[str, Any], name: str) -> None:
     low, high = training["scale"]
     if low > high:
         raise UserError(f"training.scale (for {name}): {low} is greater than {high}: swap them")
+    if low != high and not training["crop"]:
+        raise UserError(f"training.crop (for {name}): images of random scale need one: give [height, width]")
     if training["warmup"] >= training["iterations"]:
         raise UserError(
             f"training.warmup (for {name}): {training['warmup']} must be less than the "

@@ -8,9 +8,10 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -43,7 +44,8 @@ def leased(name: str = "auto") -> Iterator[torch.device]:
 
     Snakemake counts GPUs but does not hand them out. So a job locks one of those that
     CUDA_VISIBLE_DEVICES (or the machine) offers; the kernel frees the lock when the process ends,
-    however it ends. In a SLURM job, or with `cuda:<index>`, the device is given and nothing is locked.
+    however it ends. Locks belong to a user and, inside of a SLURM job, to the job. With `cuda:<index>`
+    the device is given and nothing is locked.
 
     Args:
         name: As in `choose`.
@@ -52,23 +54,29 @@ def leased(name: str = "auto") -> Iterator[torch.device]:
         UserError: As in `choose`.
     """
     device = choose(name)
-    if device.type != "cuda" or device.index is not None or "SLURM_JOB_ID" in os.environ:
+    if device.type != "cuda" or device.index is not None:
         yield device
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    folder = Path(tempfile.gettempdir()) / f"structseg-{os.getuid()}"
+    owner = f"{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'local')}"
+    folder = Path(tempfile.gettempdir()) / f"structseg-{owner}"
     folder.mkdir(mode=0o700, exist_ok=True)
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context((folder / f"gpu-{gpu}.lock").open("w")) for gpu in names]
-        while True:
-            for index, file in enumerate(files):
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    torch.cuda.set_device(index)
-                    yield torch.device("cuda", index)
-                    return
+        while (index := _lock_one(files)) is None:
             time.sleep(POLL_SECONDS)
+        torch.cuda.set_device(index)
+        yield torch.device("cuda", index)
+
+
+def _lock_one(files: Sequence[IO[str]]) -> int | None:
+    """Locks the first of the files that nobody has locked; None if there is none."""
+    for index, file in enumerate(files):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return index
+    return None
 
 
 @cache

@@ -18,7 +18,7 @@ from common.inference import Predictor
 from common.provenance import peak_memory, record
 
 
-def evaluate(config: Config, run: runs.Run, device: torch.device) -> None:
+def evaluate(config: Config, run: runs.Run) -> None:
     """Writes a run's scores, the confusion counts of every image, and the labels of its panel.
 
     The image is scored at its original size, alone, at one scale; void is left out.
@@ -26,7 +26,10 @@ def evaluate(config: Config, run: runs.Run, device: torch.device) -> None:
     Raises:
         UserError: The trained model or the data are missing.
     """
-    with stages.recording_failure(run.folder / "error.json", "evaluate"):
+    with (
+        stages.recording_failure(run.folder / "error.json", "evaluate"),
+        devices.leased(config["execution"]["device"]) as device,
+    ):
         start = time.monotonic()
         settings = configuration.settings(config, "evaluation", run.dataset, run.model)
         manifest = read_json(run.training.manifest.path)
@@ -34,6 +37,7 @@ def evaluate(config: Config, run: runs.Run, device: torch.device) -> None:
         split = Split(dataset, manifest, settings["split"])
         predictor = Predictor.of(config, run, device)
         counts, panel, diagnostics = _score(predictor, split, len(dataset.class_names))
+        runs.forget_tables(config)
         with replacing(run.panel, "wb") as file:
             np.savez_compressed(file, **panel)
         with replacing(run.per_image, "wb") as file:
@@ -48,7 +52,7 @@ def evaluate(config: Config, run: runs.Run, device: torch.device) -> None:
                 "seed": run.seed,
                 "digest": run.digest,
                 "trained_as": run.training.method,
-                "model_digest": run.training.digest,
+                "trained": predictor.provenance,
                 "split": settings["split"],
                 "images": len(split),
                 **metrics.scores(counts.sum(axis=0), list(dataset.class_names)),
@@ -70,7 +74,7 @@ def _score(
     """Confusion counts `[images, K, K]`, the panel's label maps, and the mean diagnostics."""
     counts, panel = [], {}
     sums: dict[str, float] = {}
-    shown = panel_indices(len(split))
+    shown = panel_indices(split.first_part)
     for index in range(len(split)):
         sample = split[index]
         probabilities = predictor(sample.image.unsqueeze(0).to(predictor.device))
@@ -87,8 +91,7 @@ def _main() -> None:
     parsed = stages.arguments("Scores one run.", "dataset", "model", "method", "seed")
     run = runs.run(parsed.config, parsed.dataset, parsed.model, parsed.method, parsed.seed)
     stages.check_digest(parsed.digest, run.digest)
-    with devices.leased(parsed.config["execution"]["device"]) as device:
-        evaluate(parsed.config, run, device)
+    evaluate(parsed.config, run)
     print(run.metrics)
 
 

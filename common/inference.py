@@ -26,6 +26,7 @@ class Predictor:
         method: The method of the run: gives `refine`.
         options: The model's options.
         device: Where all of them are.
+        provenance: How the trained model came to be.
     """
 
     network: Network
@@ -33,6 +34,7 @@ class Predictor:
     method: Method
     options: dict[str, Any]
     device: torch.device
+    provenance: dict[str, Any]
 
     @classmethod
     def of(cls, config: Config, run: runs.Run, device: torch.device) -> Predictor:
@@ -62,7 +64,10 @@ class Predictor:
             method = configuration.method(config, run.method, run.dataset).build(*arguments)
             method.progress = 1.0
         network = network.to(device, memory_format=torch.channels_last).eval()
-        return cls(network, trained.to(device).eval(), method.to(device).eval(), options, device)
+        kept = ("digest", "content_sha256", "weights_sha256", "wall_seconds", "peak_memory", "provenance")
+        provenance = {key: model[key] for key in kept}
+        parts = (trained.to(device).eval(), method.to(device).eval())
+        return cls(network, *parts, options, device, provenance)
 
     def unrefined(self, images: Tensor) -> Tensor:
         """The trained model's probabilities `[N, K, H, W]` of uint8 images `[N, 3, H, W]`."""

@@ -23,7 +23,7 @@ from common.datasets.loading import Split, training_batches
 from common.files import read_json, write_json
 from common.inference import Predictor
 from common.models import upsample
-from common.provenance import record
+from common.provenance import peak_memory, record
 from common.train import build, make_optimizer, training_step
 
 INFERENCE_IMAGES = 20
@@ -33,18 +33,24 @@ SECONDS = 20.0
 """Each measurement ends after this time, once it has three values."""
 
 
-def measure(config: Config, run: runs.Run, device: torch.device) -> None:
+def measure(config: Config, run: runs.Run) -> None:
     """Writes the run's `cost.json`; times are medians in milliseconds, memory is in bytes.
 
     Raises:
         UserError: The trained model or the data are missing.
     """
-    with stages.recording_failure(run.folder / "error.json", "measure"):
+    with (
+        stages.recording_failure(run.folder / "error.json", "measure"),
+        devices.leased(config["execution"]["device"]) as device,
+    ):
+        start = time.monotonic()
         manifest = read_json(run.training.manifest.path)
         predictor = Predictor.of(config, run, device)
         inference = _inference(config, run, predictor, manifest)
         parameters = sum(p.numel() for m in (predictor.network, predictor.trained) for p in m.parameters())
         del predictor
+        training = _training(config, run, manifest, device)
+        runs.forget_tables(config)
         write_json(
             run.cost,
             {
@@ -55,8 +61,12 @@ def measure(config: Config, run: runs.Run, device: torch.device) -> None:
                 "digest": run.digest,
                 "parameters": parameters,
                 **inference,
-                **_training(config, run, manifest, device),
+                **training,
+                "method_options": configuration.method(config, run.method, run.dataset).options,
+                "model_options": config["model_options"][run.model],
                 "threads": torch.get_num_threads(),
+                "wall_seconds": round(time.monotonic() - start, 3),
+                "peak_memory": peak_memory(device),
                 "provenance": record(devices.describe(device)),
             },
         )
@@ -105,13 +115,13 @@ def _inference(
 def _training(
     config: Config, run: runs.Run, manifest: dict[str, Any], device: torch.device
 ) -> dict[str, Any]:
-    """Steps of an untrained model on real batches; the batches are loaded before."""
+    """Steps of a new model on real batches, which are loaded before; its weights stay as they are."""
     settings = configuration.settings(config, "training", run.dataset, run.model)
     options = config["model_options"][run.model]
     dataset = configuration.dataset(config, run.dataset)
-    network, method = build(config, run.training, len(dataset.class_names))
+    network, method = build(config, run.training, len(dataset.class_names), pretrained=False)
     network, method = network.to(device).train(), method.to(device).train()
-    optimizer = make_optimizer(network, method, settings)
+    optimizer = make_optimizer(network, method, settings | {"learning_rate": 0.0})  # times, not training
     count = 2 * settings["accumulate"]
     split = Split(dataset, manifest, settings["split"])
     mean = network.mean.flatten().tolist()
@@ -152,8 +162,7 @@ def _main() -> None:
     parsed = stages.arguments("Measures the cost of one run.", "dataset", "model", "method", "seed")
     run = runs.run(parsed.config, parsed.dataset, parsed.model, parsed.method, parsed.seed)
     stages.check_digest(parsed.digest, run.digest)
-    with devices.leased(parsed.config["execution"]["device"]) as device:
-        measure(parsed.config, run, device)
+    measure(parsed.config, run)
     print(run.cost)
 
 

@@ -21,9 +21,6 @@ from common.files import replacing, write_json
 from common.provenance import record
 from methods.base import VOID
 
-MOST_PROBLEMS = 50
-"""How many bad files are listed; their number is always told."""
-
 
 def prepare(config: Config, name: str) -> None:
     """Writes the manifest of a dataset and the images for its picture panels.
@@ -120,13 +117,11 @@ def _in_several_splits(splits: dict[str, Any]) -> list[str]:
 
 
 def _summary(name: str, problems: list[str]) -> str:
-    if len(problems) == 1:
-        return f"dataset {name}: {problems[0].removeprefix(f'dataset {name}: ')}"
     distinct = list(dict.fromkeys(problems))
-    listed = "".join(f"\n  {problem}" for problem in distinct[:MOST_PROBLEMS])
-    more = len(distinct) - MOST_PROBLEMS
-    rest = f"\n  and {more} more" if more > 0 else ""
-    return f"dataset {name} has {len(distinct)} problems; mend or remove these files:{listed}{rest}"
+    if len(distinct) == 1:
+        return f"dataset {name}: {distinct[0].removeprefix(f'dataset {name}: ')}"
+    listed = "".join(f"  {problem}\n" for problem in distinct)
+    return f"dataset {name}:\n{listed}dataset {name} has {len(distinct)} problems: mend or remove these files"
 
 
 def _main() -> None:

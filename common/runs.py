@@ -190,10 +190,17 @@ def panel(config: Config, dataset: str, model: str) -> Path:
 def stamp(config: Config) -> Path:
     """The file that says which runs the tables show; it exists if they show them all.
 
-    Only one such file is ever left, so tables of other runs are never taken for these.
+    Only one such file is ever left, and none when results change, so tables of other runs are never
+    taken for these.
     """
-    content = [[run.digest for run in runs(config)], config["tables"]]
+    content = [[str(run.folder) for run in runs(config)], config["tables"]]
     return Path(config["results"]) / f"tabulated-{digest(content)}.json"
+
+
+def forget_tables(config: Config) -> None:
+    """Says that the tables do not show all results any more; stages that write results call it."""
+    for path in Path(config["results"]).glob("tabulated-*.json"):
+        path.unlink(missing_ok=True)
 
 
 def check_selection(config: Config, **names: Any) -> None:

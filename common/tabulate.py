@@ -88,14 +88,9 @@ def tabulate(config: Config) -> Path:
     for name, model in itertools.product(config["datasets"], config["models"]):
         chosen = [row for row in rows if (row.dataset, row.model) == (name, model)]
         _draw_panel(config, runs.panel(config, name, model), chosen)
-    current = runs.stamp(config)
-    for old in folder.glob("tabulated-*.json"):
-        if old != current:
-            old.unlink(missing_ok=True)
+    runs.forget_tables(config)
     if all(r.metrics and r.cost for r in results):
-        write_json(current, {"runs": [str(r.run.folder) for r in results]})
-    else:
-        current.unlink(missing_ok=True)
+        write_json(runs.stamp(config), {"runs": [str(r.run.folder) for r in results]})
     return folder / "leaderboard.md"
 
 
@@ -118,15 +113,15 @@ def _read(run: runs.Run) -> Result:
 
 def _reason(run: runs.Run) -> str:
     folders = [run.folder / "error.json"]
-    if not run.training.file.exists():
+    if not run.training.file.exists() and not run.metrics.exists():
         folders += [run.training.folder / "error.json", run.training.manifest.error]
     for path in folders:
         if path.exists():
             failure = read_json(path)
             return f"{failure['stage']} failed: {failure['error']}"
-    if not run.training.file.exists():
-        return "not trained yet"
-    return "not measured yet" if run.metrics.exists() else "not evaluated yet"
+    if run.metrics.exists():
+        return "not measured yet"
+    return "not evaluated yet" if run.training.file.exists() else "not trained yet"
 
 
 def _rows(config: Config, results: Iterable[Result]) -> list[Row]:
@@ -275,18 +270,22 @@ def _notes(config: Config, results: list[Result]) -> list[str]:
     scored = [r.metrics for r in results if r.metrics]
     measured = [r.cost for r in results if r.cost]
     notes = []
-    commits = {m["provenance"]["commit"] for m in scored}
+    origins = [m["provenance"] for m in scored] + [m["trained"]["provenance"] for m in scored]
+    commits = {origin["commit"] for origin in origins}
     if len(commits) > 1:
         listed = ", ".join(sorted(str(commit)[:10] for commit in commits))
         notes.append(f"WARNING: rows come from different commits of the code: {listed}.")
     elif commits and str(next(iter(commits))).endswith("+changes"):
         notes.append("The code had uncommitted changes.")
-    if len({m["provenance"]["packages"].get("torch") for m in scored}) > 1:
+    if len({origin["packages"].get("torch") for origin in origins}) > 1:
         notes.append("WARNING: rows were computed with different versions of PyTorch.")
     for name in config["datasets"]:
-        contents = {m["content_sha256"] for m in scored if m["dataset"] == name}
-        if len(contents) > 1:
+        rows = [m for m in scored if m["dataset"] == name]
+        if len({sha for m in rows for sha in (m["content_sha256"], m["trained"]["content_sha256"])}) > 1:
             notes.append(f"WARNING: rows of {name} saw different files of the dataset.")
+    for model in config["models"]:
+        if len({m["trained"]["weights_sha256"] for m in scored if m["model"] == model}) > 1:
+            notes.append(f"WARNING: rows of {model} started from different files of weights.")
     devices = sorted({m["provenance"]["device"] for m in measured})
     if len(devices) > 1:
         notes.append(f"WARNING: times come from different devices: {'; '.join(devices)}.")
@@ -308,13 +307,14 @@ def _draw_panel(config: Config, path: Path, rows: list[Row]) -> None:
     first = rows[0].results[0].run
     source = first.training.manifest.panel
     split = configuration.settings(config, "evaluation", first.dataset, first.model)["split"]
+    split = split.partition("+")[0]  # of joined splits, the panel shows the first
     columns = {}
     for row in rows:
         found = next((r for r in row.results if r.metrics and r.run.panel.exists()), None)
         if found:
             with np.load(found.run.panel) as arrays:
                 columns[f"{row.method} (seed {found.run.seed})"] = [arrays[k] for k in sorted(arrays)]
-    if not columns or not source.exists() or "+" in split:  # panels show one split
+    if not columns or not source.exists():
         return
     figures.draw_panel(path, configuration.dataset(config, first.dataset), source, split, columns)
 

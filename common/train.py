@@ -25,7 +25,7 @@ from common import config as configuration
 from common import devices, runs, stages
 from common.config import Config
 from common.datasets.loading import Split, training_batches
-from common.errors import Diverged
+from common.errors import Diverged, UserError
 from common.files import locked, read_json, replacing
 from common.models import Network, upsample, weights_digest
 from common.provenance import peak_memory, record
@@ -33,8 +33,11 @@ from common.seeds import derive
 from methods import Method
 
 
-def train(config: Config, training: runs.Training, device: torch.device) -> None:
+def train(config: Config, training: runs.Training) -> None:
     """Trains the model of `training` and writes it; a finished one is left as it is.
+
+    A second name of the finished model lies in `state/`: Snakemake deletes the output of a job that it
+    did not see the end of, be it complete or not. To train again, delete the folder.
 
     Raises:
         UserError: The data or weights are missing, another process trains this model, the loss is not
@@ -46,7 +49,33 @@ def train(config: Config, training: runs.Training, device: torch.device) -> None
         locked(training.folder / "state" / "lock"),
         stages.recording_failure(training.folder / "error.json", "train"),
     ):
-        _train(config, training, device)
+        if _restore(training):
+            return
+        with devices.leased(config["execution"]["device"]) as device:
+            _train(config, training, device)
+
+
+def _restore(training: runs.Training) -> bool:
+    """Brings back a finished model that was deleted; says whether there was one."""
+    finished = training.folder / "state" / "finished.pt"
+    try:
+        torch.load(finished, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return False
+    except Exception:  # a damaged file fails in many ways
+        finished.unlink()
+        return False
+    _name_twice(finished, training.file)
+    return True
+
+
+def _name_twice(path: Path, other: Path) -> None:
+    """Gives a file a second name, or a copy where the file system has no hard links."""
+    try:
+        os.link(path, other)
+    except OSError:
+        with replacing(other, "wb") as file:
+            file.write(path.read_bytes())
 
 
 def _train(config: Config, training: runs.Training, device: torch.device) -> None:
@@ -61,12 +90,13 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
     checkpoints = Checkpoints(training.folder / "state", training.digest)
     log: list[dict[str, float]] = []
     done, seconds = 0, 0.0
-    state = checkpoints.latest(device)
+    state = checkpoints.latest()
     if state:
         network.load_state_dict(state["network"])
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
         done, seconds, log = state["iteration"], state["seconds"], state["log"]
+    del state  # it is as large as the model
     total, accumulate = settings["iterations"], settings["accumulate"]
     batches = iter(
         training_batches(
@@ -148,18 +178,30 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
         "network": network.state_dict(),
         "method_state": method.state_dict(),
     }
-    with replacing(training.file, "wb") as file:
+    finished = training.folder / "state" / "finished.pt"
+    with replacing(finished, "wb") as file:
         torch.save(model, file)
+    _name_twice(finished, training.file)
     checkpoints.clear()
 
 
 # The pieces of the loop, which the measure stage times
 
 
-def build(config: Config, training: runs.Training, num_classes: int) -> tuple[Network, Method]:
-    """The untrained network and method of one seed; the network is the same for all methods."""
+def build(
+    config: Config, training: runs.Training, num_classes: int, pretrained: bool = True
+) -> tuple[Network, Method]:
+    """The network and method that a training starts with; the network is the same for all methods.
+
+    Args:
+        config: The configuration.
+        training: What is to be trained.
+        num_classes: K.
+        pretrained: Whether to load the backbone's weights if the configuration says so.
+    """
     torch.manual_seed(derive(training.seed, "initialisation"))
-    network = Network(training.model, num_classes, config["model_options"][training.model])
+    options = config["model_options"][training.model]
+    network = Network(training.model, num_classes, options | ({} if pretrained else {"weights": "none"}))
     torch.manual_seed(derive(training.seed, "method"))
     entry = configuration.method(config, training.method, training.dataset)
     method = entry.build(num_classes, network.feature_channels)
@@ -263,10 +305,13 @@ def batch_loss(
     """The loss of one batch, that of the auxiliary classifier included; images are uint8."""
     padded = network.pad(images)
     output = network(padded)
-    logits = method.structure(padded, output.features, output.unary)
     size, corners = labels.shape[1:], options["align_corners"]
     labels = labels.long()
-    loss = method.loss(upsample(logits, padded, size, corners), labels)
+    try:
+        logits = method.structure(padded, output.features, output.unary)
+        loss = method.loss(upsample(logits, padded, size, corners), labels)
+    except ValueError as error:  # the method cannot work with images of this size, say
+        raise UserError(f"the method refuses its input: {error}") from error
     if output.auxiliary is not None:
         auxiliary = upsample(output.auxiliary, padded, size, corners)
         loss = loss + options["auxiliary_weight"] * method.auxiliary_loss(auxiliary, labels)
@@ -310,11 +355,11 @@ class Checkpoints:
         with replacing(self.current, "wb") as file:
             torch.save(state | {"digest": self.digest}, file)
 
-    def latest(self, device: torch.device) -> dict[str, Any] | None:
+    def latest(self) -> dict[str, Any] | None:
         """The newest checkpoint of this very training that can be read, or None."""
         for path in (self.current, self.previous):
             try:
-                state = torch.load(path, map_location=device, weights_only=True)
+                state = torch.load(path, map_location="cpu", weights_only=True)
             except FileNotFoundError:
                 continue
             except Exception as error:  # a damaged file fails in many ways
@@ -375,8 +420,7 @@ def _main() -> None:
     name = configuration.trained_method(config, parsed.method, parsed.dataset).name
     training = runs.training(config, parsed.dataset, parsed.model, name, parsed.seed)
     stages.check_digest(parsed.digest, training.digest)
-    with devices.leased(config["execution"]["device"]) as device:
-        train(config, training, device)
+    train(config, training)
     print(training.file)
 
 

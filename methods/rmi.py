@@ -166,8 +166,9 @@ def conditional_entropy(truth: Tensor, predicted: Tensor, radius: int) -> Tensor
     maps = torch.stack([predicted, truth], dim=2).reshape(n * k, 2, h, w).double()
     covariance = _WindowCovariance.apply(maps, radius).view(n, k, 2 * dimension, 2 * dimension)
     ridge = EPSILON * torch.eye(2 * dimension, dtype=torch.double, device=maps.device)
-    factor = torch.linalg.cholesky(covariance + ridge)
+    factor, failed = torch.linalg.cholesky_ex(covariance + ridge)
     diagonal = factor.diagonal(dim1=2, dim2=3)[..., dimension:]
+    diagonal = diagonal.where((failed == 0).unsqueeze(2), torch.nan)  # only of logits that are not finite
     return diagonal.log().sum(dim=2).mean(dim=0)
 
 

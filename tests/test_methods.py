@@ -120,6 +120,14 @@ def test_loss_survives_images_of_void_and_absent_classes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_logits_that_are_not_finite_give_such_a_loss_and_no_crash(name: str) -> None:
+    """Training then says at which iteration, instead of failing inside a decomposition."""
+    logits, labels = example()
+    for value in (torch.nan, torch.inf):
+        assert not build(name).loss(torch.full_like(logits, value), labels).isfinite()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_logits_are_computed_in_float32(name: str) -> None:
     method = build(name).float()
     logits, labels = example()

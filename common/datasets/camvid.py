@@ -45,7 +45,13 @@ class CamVid(Dataset):
         return list(self._pairs(split))
 
     def read(self, split: str, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        image_path, label_path = self._pairs(split)[name]
+        pairs = self._pairs(split)
+        if name not in pairs:
+            raise UserError(
+                f"{self._folder() / split}.txt lists no image {name}: the data changed since it was "
+                "prepared; delete its manifest in results/datasets/ and run again"
+            )
+        image_path, label_path = pairs[name]
         image = _read_picture(image_path, "RGB")
         labels = _read_picture(label_path, None)
         if labels.ndim != 2:

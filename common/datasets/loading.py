@@ -37,6 +37,11 @@ class Split(TorchDataset[Sample]):
         self.dataset = dataset
         self.names = [(part, name) for part in split.split("+") for name in manifest["splits"][part]["names"]]
 
+    @property
+    def first_part(self) -> int:
+        """How many images the first of the joined splits has; they come first."""
+        return sum(part == self.names[0][0] for part, _ in self.names)
+
     def __len__(self) -> int:
         return len(self.names)
 

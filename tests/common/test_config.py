@@ -28,14 +28,14 @@ WRONG = [
     ("seeds: [zero]", r"seeds.0: 'zero' is not of type integer"),
     ("seeds: [-1]", "seeds.0: -1 is less than the minimum of 0"),
     ("seed: [1]", r"the configuration: unknown key 'seed' \(did you mean seeds\?\)"),
-    ("method_options: {x: {module: crf}}\nmethods: [x]", "method_options.x.module: unknown module .* 'crf' .*; choose from bce"),
+    ("method_options: {x: {module: crf}}\nmethods: [x]", "method_options.x: unknown module .* 'crf' .*; choose from bce"),
     ("method_options: {rmi: {radios: 3}}\nmethods: [rmi]", r"method_options.rmi: unknown option 'radios' \(did you mean radius\?\); choose from radius, pool"),
     ("method_options: {ce: {radius: 3}}", "method_options.ce: unknown option 'radius'; there are none"),
     ("method_options: {rmi: {radius: three}}\nmethods: [rmi]", "method_options.rmi.radius: 'three' is not of type int"),
     ("method_options: {rmi: {radius: 0}}\nmethods: [rmi]", "method_options.rmi: radius must be an integer from 1 to 10, not 0"),
     ("method_options: {rmi: {pool: median}}\nmethods: [rmi]", "method_options.rmi.pool: 'median' is not of type Literal"),
     ("method_options: {ddcrf: {iterations: 0}}\nmethods: [ddcrf]", "method_options.ddcrf: iterations must be at least 1"),
-    ("method_options: {ddcrf: {gamma: .nan}}\nmethods: [ddcrf]", "method_options.ddcrf: gamma must be a finite number"),
+    ("method_options: {ddcrf: {gamma: .nan}}\nmethods: [ddcrf]", "method_options.ddcrf.gamma: nan is not a finite number"),
     ("method_options: {crf-1: {bilateral: [1, 2]}}\nmethods: [crf-1]", "method_options.crf-1: bilateral must be 3 positive"),
     ("method_options: {crf-1: {trained_as: cee}}\nmethods: [crf-1]", r"method_options.crf-1.trained_as: unknown method 'cee' \(did you mean ce\?\)"),
     ("method_options: {crf-2: {module: densecrf, trained_as: crf-1}}\nmethods: [crf-2]", "crf-1 trains no model itself: name ce"),
@@ -50,6 +50,12 @@ WRONG = [
     ("training: {optimizer: adam}", "training.optimizer: 'adam' is none of sgd, adamw"),
     ("training: {learning_rate: 0}", "training.learning_rate: 0 is less than or equal to the minimum of 0"),
     ("training: {warmup: 4}", r"training.warmup \(for digits\): 4 must be less than the 4 iterations"),
+    ("training: {scale: [0.5, 2]}", r"training.crop \(for digits\): images of random scale need one"),
+    ("training: {learning_rate: .nan}", "training.learning_rate: nan is not a finite number"),
+    ("method_options: {rmii: {radius: 5}}", r"method_options.rmii: unknown module of methods/ 'rmii'"),
+    ("method_options: {crf-9: {module: densecrf, iterationz: 3}}", "method_options.crf-9: unknown option 'iterationz'"),
+    ("dataset_options: {digts: {size: 50}}", "dataset_options.digts: unknown module of common/datasets/ 'digts'"),
+    ("evaluation: {per_model: {nonsense: {split: val}}}", "models: 'nonsense' must be <architecture>-<backbone>"),
     ("training: {scale: [2, 1]}", r"training.scale \(for digits\): 2 is greater than 1"),
     ("training: {split: training}", r"training.split \(for digits\): unknown split 'training' \(did you mean train\?\)"),
     ("training: {split: train+test}", r"evaluation.split \(for digits\): test is also trained on"),
@@ -107,6 +113,9 @@ def test_exponents_are_numbers(tmp_path: Path) -> None:
     over.write_text("training: {learning_rate: 1e-3, weight_decay: 5E-4}")
     training = configuration.load([ROOT / "config.yaml", over])["training"]
     assert (training["learning_rate"], training["weight_decay"]) == (0.001, 0.0005)
+    over.write_text("training: {iterations: 1e4, batch_size: 16.0}")
+    training = configuration.load([ROOT / "config.yaml", over])["training"]
+    assert (type(training["iterations"]), type(training["batch_size"])) == (int, int)
 
 
 def test_texts_from_the_command_line_get_their_types() -> None:

@@ -28,13 +28,14 @@ with devices.leased("auto") as device:
 """
 
 
-def hold(folder: Path) -> subprocess.Popen:
+def hold(folder: Path, job: str = "") -> subprocess.Popen:
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(ROOT),
         "TMPDIR": str(folder),
         "CUDA_VISIBLE_DEVICES": "4,7",
     }
+    environment |= {"SLURM_JOB_ID": job} if job else {}
     return subprocess.Popen(
         [sys.executable, "-c", HOLD],
         env=environment,
@@ -57,12 +58,12 @@ def test_two_processes_never_have_the_same_gpu_and_a_killed_one_frees_its_own(tm
         assert process.returncode == 0
 
 
-def test_under_a_scheduler_nothing_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    with devices.leased("auto") as one, devices.leased("auto") as two:
-        assert one == two == torch.device("cuda")
+def test_locks_belong_to_the_slurm_job(tmp_path: Path) -> None:
+    one, two, other = hold(tmp_path, "1"), hold(tmp_path, "1"), hold(tmp_path, "2")
+    indices = [process.stdout.readline().strip() for process in (one, two, other)]
+    assert sorted(indices[:2]) == ["0", "1"] and indices[2] == "0"
+    for process in (one, two, other):
+        process.communicate("\n", timeout=60)
 
 
 def test_devices_that_are_not_there() -> None:

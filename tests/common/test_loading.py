@@ -97,7 +97,7 @@ def test_scales_in_steps() -> None:
     sizes = set()
     split = Split(Digits(size=48), MANIFEST, "train")
     for position in range(30):
-        changes = settings(scale=[0.5, 1.0], scale_step=0.25, batch_size=2)
+        changes = settings(scale=[0.5, 1.0], scale_step=0.25, crop=[48, 48]) | {"crop": None}
         loader = training_batches(split, changes, MEAN, 0, position, position + 1)
         sizes |= {loader.dataset[(2 * position, 0)].image.shape[1]}
     assert sizes == {24, 36, 48}

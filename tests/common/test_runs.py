@@ -48,6 +48,7 @@ def test_what_matters_changes_the_digests(change: dict) -> None:
         {"tables": {"baseline": "rmi"}},
         {"training": {"per_dataset": {"camvid": {"batch_size": 3}}}},
         {"method_options": {"rmi": {"radius": 3, "weight": 0.5}}},
+        {"training": {"head_multiplier": 1, "scale": [1.0, 1.0]}},
         {"method_options": {"crf-9": {"module": "densecrf"}}},
     ],
     ids=str,

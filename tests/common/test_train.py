@@ -30,7 +30,7 @@ def trained(config: Config, method: str = "ce", seed: int = 0) -> dict:
     training = runs.training(config, "digits", MODEL, method, seed)
     if not training.manifest.path.exists():
         prepare.prepare(config, "digits")
-    train.train(config, training, CPU)
+    train.train(config, training)
     return torch.load(training.file, weights_only=True)
 
 
@@ -177,7 +177,23 @@ def test_the_model_says_how_it_came_to_be(tiny: Config) -> None:
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4]
     assert {"loss", "learning_rate", "images_per_second", "seconds"} <= lines[0].keys()
     assert list((training.folder / "tensorboard").iterdir())
-    assert not list((training.folder / "state").glob("*.pt")), "checkpoints go when they are not needed"
+    left = {path.name for path in (training.folder / "state").glob("*.pt")}
+    assert left == {"finished.pt"}, "checkpoints go when they are not needed"
+
+
+def test_a_finished_model_that_snakemake_deleted_is_brought_back(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration.complete(tiny)
+    before = trained(config)
+    training = runs.training(config, "digits", MODEL, "ce", 0)
+    training.file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train", None)
+        assert equal_weights(trained(config), before)
+    training.file.unlink()
+    (training.folder / "state" / "finished.pt").write_bytes(b"damaged")
+    assert equal_weights(trained(config), before), "a damaged one is trained again"
 
 
 # Faults
@@ -230,7 +246,7 @@ def interrupted(config: Config, monkeypatch: pytest.MonkeyPatch, at: int) -> run
     with monkeypatch.context() as patch:
         patch.setattr(train, "training_step", failing)
         with pytest.raises(OSError, match="the machine failed"):
-            train.train(config, training, CPU)
+            train.train(config, training)
     return training
 
 
@@ -244,7 +260,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert read_json(training.folder / "error.json")["error"] == "OSError: the machine failed"
     checkpoint = training.folder / "state" / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    assert train.Checkpoints(training.folder / "state", training.digest).latest(CPU)["iteration"] == 2
+    assert train.Checkpoints(training.folder / "state", training.digest).latest()["iteration"] == 2
     assert equal_weights(trained(config), undisturbed)
     assert "is damaged" in capsys.readouterr().out
     assert not (training.folder / "error.json").exists()
@@ -255,8 +271,8 @@ def test_a_checkpoint_of_another_training_is_never_used(
 ) -> None:
     training = interrupted(configuration.complete(tiny), monkeypatch, at=3)
     folder = training.folder / "state"
-    assert train.Checkpoints(folder, training.digest).latest(CPU)
-    assert train.Checkpoints(folder, "another").latest(CPU) is None
+    assert train.Checkpoints(folder, training.digest).latest()
+    assert train.Checkpoints(folder, "another").latest() is None
 
 
 def test_a_second_process_is_kept_out(tiny: Config) -> None:
@@ -266,7 +282,7 @@ def test_a_second_process_is_kept_out(tiny: Config) -> None:
         locked(training.folder / "state" / "lock"),
         pytest.raises(UserError, match=f"is being written by process {os.getpid()}"),
     ):
-        train.train(config, training, CPU)
+        train.train(config, training)
     assert not (training.folder / "error.json").exists()
 
 
@@ -289,12 +305,28 @@ def test_a_loss_that_is_not_finite_names_the_iteration(tiny: Config, monkeypatch
     assert not training.file.exists()
 
 
+def test_a_method_that_refuses_its_input_is_one_sentence(tiny: Config) -> None:
+    tiny |= {"methods": ["rmi"], "method_options": {"rmi": {"radius": 10, "pool_size": 8}}}
+    config = configuration.complete(tiny)
+    with pytest.raises(UserError, match="the method refuses its input: the pooled image of 7×7 is smaller"):
+        trained(config, "rmi")
+
+
+def test_a_device_that_is_not_there_is_the_reason_of_the_row(tiny: Config) -> None:
+    tiny["execution"]["device"] = "cuda:7"
+    config = configuration.complete(tiny)
+    with pytest.raises(UserError, match="'cuda:7' is not on this machine"):
+        trained(config)
+    training = runs.training(config, "digits", MODEL, "ce", 0)
+    assert "cuda:7" in read_json(training.folder / "error.json")["error"]
+
+
 @pytest.mark.gpu
 def test_training_on_the_gpu(tiny: Config) -> None:
     tiny["execution"]["device"] = "cuda"
     config = configuration.complete(tiny | {"methods": ["ddcrf"]})
     prepare.prepare(config, "digits")
     training = runs.training(config, "digits", MODEL, "ddcrf", 0)
-    train.train(config, training, torch.device("cuda"))
+    train.train(config, training)
     model = torch.load(training.file, weights_only=True, map_location="cpu")
     assert all(v.isfinite().all() for v in model["network"].values())

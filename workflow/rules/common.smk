@@ -19,13 +19,17 @@ try:
     )
     if workflow.is_main_process:
         configuration.check_values(CONFIG)
+    RUNS = {str(run.folder): run for run in runs.runs(CONFIG)}
 except UserError as error:
     print(f"structseg: {error}", file=sys.stderr)
     sys.exit(2)
 
+if "tables" in sys.argv and workflow.resource_settings.cores is None:
+    # `snakemake tables` needs no more than one core, and so not to be told of it
+    workflow.resource_settings.cores = workflow.global_resources["_cores"] = 1
+
 RESULTS = Path(CONFIG["results"])
 RESOURCES = CONFIG["resources"]
-RUNS = {str(run.folder): run for run in runs.runs(CONFIG)}
 TRAININGS = {str(run.training.folder): run.training for run in RUNS.values()}
 
 # Stages read the completed configuration from a file named after its content.
@@ -41,7 +45,7 @@ DATASET = " --dataset {wildcards.dataset} --digest {wildcards.digest}"
 METHOD = (
     " --model {wildcards.model} --method {wildcards.method} --seed {wildcards.seed}"
 )
-LOGGED = " --threads {threads} > {log} 2>&1 || {{ tail -n 20 {log} >&2; exit 1; }}"
+LOGGED = " --threads {threads} > {log:q} 2>&1 || {{ tail -n 20 {log:q} >&2; exit 1; }}"
 
 FOLDER = "{dataset}/{model}/{method}/seed{seed}-{digest}"
 MODEL = f"{RESULTS}/models/{FOLDER}"
@@ -67,6 +71,15 @@ def run_of(wildcards):
 
 onstart:
     write_json(CONFIG_FILE, CONFIG)
+
+
+onsuccess:
+    if not runs.stamp(
+        CONFIG
+    ).exists():  # results changed that were there when the plan was made
+        shell(
+            "{PYTHON} -m common.tabulate --configfile {CONFIG_FILE:q} > /dev/null"
+        )
 
 
 onerror:

@@ -7,7 +7,7 @@ rule measure:
         cost=f"{RUN}/cost.json",
     log:
         f"{RUN}/measure.log",
-    threads: workflow.cores or RESOURCES["cpus"]
+    threads: workflow.resource_settings.cores or RESOURCES["cpus"]
     resources:
         gpu=RESOURCES["gpu"],
         mem_mb=RESOURCES["mem_mb"],

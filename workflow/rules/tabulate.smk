@@ -19,4 +19,4 @@ rule tables:
         RESULTS / "tables.log",
     localrule: True
     shell:
-        "{PYTHON} -m common.tabulate --configfile {CONFIG_FILE:q} | tee {log}"
+        "{PYTHON} -m common.tabulate --configfile {CONFIG_FILE:q} | tee {log:q}"
