@@ -224,8 +224,8 @@ def make_optimizer(network: Network, method: Method, settings: dict[str, Any]) -
                 groups.append({"params": chosen, "weight_decay": decay, "multiplier": multiplier})
     rate = settings["learning_rate"]
     if settings["optimizer"] == "adamw":
-        return torch.optim.AdamW(groups, lr=rate)
-    return torch.optim.SGD(groups, lr=rate, momentum=settings["momentum"])
+        return torch.optim.AdamW(groups, lr=rate, fused=True)
+    return torch.optim.SGD(groups, lr=rate, momentum=settings["momentum"], fused=True)
 
 
 def learning_rate(settings: dict[str, Any], iteration: int) -> float:
@@ -334,7 +334,8 @@ def _mean_loss(losses: list[Tensor], finished: int) -> float:
 def _workers(execution: dict[str, Any], device: torch.device) -> int:
     if execution["workers"] is not None:
         return execution["workers"]
-    return max(0, torch.get_num_threads() - 1) if device.type == "cuda" else 0
+    spare = torch.get_num_threads() - 1
+    return spare if device.type == "cuda" else min(1, spare)
 
 
 # Checkpoints and logs
