@@ -26,6 +26,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common.kernels import chains
+from common.kernels import decomposition as operators
 from methods.base import Method
 
 
@@ -73,10 +75,11 @@ class DDCRF(Method):
         left = self.left(features).unflatten(1, (k, k))
         right = self.right(features).unflatten(1, (k, k))
         gaps = range(1, self.gaps + 1)
-        horizontal = [left[..., :-g] + right[..., g:] for g in gaps]
-        vertical = [left[..., :-g, :] + right[..., g:, :] for g in gaps]
-        return dual_decomposition(
-            unary, horizontal, vertical, iterations=self.iterations, gamma=self.gamma
+        # Mixed precision may give the three different types.
+        dtype = torch.promote_types(torch.promote_types(unary.dtype, left.dtype), torch.float32)
+        unary, left, right = (x.to(dtype) for x in (unary, left, right))
+        return dual_decomposition_factored(
+            unary, left, right, gaps, iterations=self.iterations, gamma=self.gamma
         ).logits
 
 
@@ -99,35 +102,133 @@ def dual_decomposition(
     vertical: Sequence[Tensor],
     *,
     iterations: int = 5,
-    gamma: float = 2.0,
+    gamma: float | Tensor = 2.0,
 ) -> DualDecomposition:
     """Approximate inference in a grid CRF by dual decomposition into chains.
 
-    Half precision is computed in float32. Differentiable in all tensors.
+    Half precision is computed in float32. Differentiable once in all tensors; the results of two calls
+    are the same bit by bit. Kernels are compiled at the first call; where that is impossible, the plain
+    version `dual_decomposition_reference` is used, with a warning.
 
     Args:
         unary: Scores of the labels of each cell, `[N, K, h, w]`.
         horizontal: Item g−1 scores the labels of cells (r, c) and (r, c+g): `[N, K, K, h, max(0, w−g)]`.
         vertical: Item g−1 scores the labels of cells (r, c) and (r+g, c): `[N, K, K, max(0, h−g), w]`.
         iterations: Number of updates, at least 1.
-        gamma: γ in the units of the scores; 0 or less for the hard maximum.
+        gamma: γ in the units of the scores, a number or a 0-dim tensor; 0 or less for the hard maximum.
 
     Returns:
         The logits and the dual of every iteration. No iteration is skipped.
 
     Raises:
-        ValueError: A shape or a value does not fit.
+        ValueError: A shape, type, device or value does not fit.
     """
     _check(iterations, gamma)
     _check_shapes(unary, horizontal, vertical)
+    gaps = range(1, len(horizontal) + 1)
+    scores = [*horizontal, *vertical]
+    _check_kinds(unary, scores, gamma)
+    if not chains.available(unary.device, len(gaps)):
+        return dual_decomposition_reference(unary, horizontal, vertical, iterations=iterations, gamma=gamma)
+    return _by_kernels(unary, scores, gaps, False, iterations, gamma)
+
+
+def dual_decomposition_factored(
+    unary: Tensor,
+    left: Tensor,
+    right: Tensor,
+    gaps: Sequence[int] = (1, 2),
+    *,
+    iterations: int = 5,
+    gamma: float | Tensor = 2.0,
+) -> DualDecomposition:
+    """The same for pairwise scores that are the sum of a map of each end; they are never stored per edge.
+
+    The score of labels a, b at cells i, j, where j lies to the right of or below i, is
+    `left[:, a, b, i] + right[:, a, b, j]`, for every gap.
+
+    Args:
+        unary: Scores of the labels of each cell, `[N, K, h, w]`.
+        left: Of the earlier end of an edge, `[N, K, K, h, w]`.
+        right: Of the later end, `[N, K, K, h, w]`.
+        gaps: The distances of neighbours, at least 1 each.
+        iterations: As in `dual_decomposition`, as is all that follows.
+        gamma: γ.
+
+    Returns:
+        The logits and the dual of every iteration.
+
+    Raises:
+        ValueError: A shape, type, device or value does not fit.
+    """
+    _check(iterations, gamma)
+    _check_factored(unary, left, right, gaps)
+    _check_kinds(unary, [left, right], gamma)
+    if chains.available(unary.device, len(gaps)):
+        return _by_kernels(unary, [left, right], gaps, True, iterations, gamma)
+    horizontal, vertical = _edges(left, right, gaps)
+    return _reference(unary, horizontal, vertical, gaps, iterations, gamma)
+
+
+def _by_kernels(
+    unary: Tensor,
+    scores: Sequence[Tensor],
+    gaps: Sequence[int],
+    factored: bool,
+    iterations: int,
+    gamma: float | Tensor,
+) -> DualDecomposition:
+    dtype = torch.promote_types(unary.dtype, torch.float32)
+    with torch.autocast(unary.device.type, enabled=False):
+        unary, *scores = (x.to(dtype) for x in (unary, *scores))
+        gamma = torch.as_tensor(gamma, dtype=dtype, device=unary.device)
+        tensors = (unary, gamma, *scores)
+        keep = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+        logits, dual, *_ = operators.dual_decomposition(
+            unary, scores, gamma, [*gaps], factored, iterations, keep
+        )
+        return DualDecomposition(logits, dual)
+
+
+def _edges(left: Tensor, right: Tensor, gaps: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Factored scores written out for every edge, as `dual_decomposition` takes them."""
+    h, w = left.shape[-2:]
+    horizontal = [left[..., : max(0, w - g)] + right[..., min(g, w) :] for g in gaps]
+    vertical = [left[..., : max(0, h - g), :] + right[..., min(g, h) :, :] for g in gaps]
+    return horizontal, vertical
+
+
+def dual_decomposition_reference(
+    unary: Tensor,
+    horizontal: Sequence[Tensor],
+    vertical: Sequence[Tensor],
+    *,
+    iterations: int = 5,
+    gamma: float | Tensor = 2.0,
+) -> DualDecomposition:
+    """`dual_decomposition` in plain PyTorch: slower, but readable, on any device, and with all derivatives."""
+    _check(iterations, gamma)
+    _check_shapes(unary, horizontal, vertical)
+    return _reference(unary, horizontal, vertical, range(1, len(horizontal) + 1), iterations, gamma)
+
+
+def _reference(
+    unary: Tensor,
+    horizontal: Sequence[Tensor],
+    vertical: Sequence[Tensor],
+    gaps: Sequence[int],
+    iterations: int,
+    gamma: float | Tensor,
+) -> DualDecomposition:
     dtype = torch.promote_types(unary.dtype, torch.float32)
     # All scores are in units of γ from here on: then γ is 1 in every formula.
-    unit = gamma if gamma > 0 else 1.0
+    soft = bool(gamma > 0)
+    unit = gamma if soft else 1.0
     with torch.autocast(unary.device.type, enabled=False):
         unary = unary.to(dtype) / unit
         problems = [
-            *(_Lines(scores.to(dtype) / unit, gap, gamma > 0) for gap, scores in enumerate(horizontal, 1)),
-            *(_Columns(scores.to(dtype) / unit, gap, gamma > 0) for gap, scores in enumerate(vertical, 1)),
+            *(_Lines(scores.to(dtype) / unit, gap, soft) for gap, scores in zip(gaps, horizontal)),
+            *(_Columns(scores.to(dtype) / unit, gap, soft) for gap, scores in zip(gaps, vertical)),
         ]
         theta = [unary / len(problems)] * len(problems)
         step = 1 / max(unary.shape[2:])
@@ -193,11 +294,40 @@ class _Columns(_Lines):
         return marginals.transpose(2, 3), dual
 
 
-def _check(iterations: int, gamma: float) -> None:
+def _check(iterations: int, gamma: float | Tensor) -> None:
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, not {iterations!r}")
+    if isinstance(gamma, Tensor):
+        if gamma.ndim:
+            raise ValueError(f"gamma must be a number or a tensor without dimensions, not {[*gamma.shape]}")
+        if gamma.device.type != "cpu" or torch.compiler.is_compiling():
+            return  # to look at the value would stop everything until the device has computed it
     if not float(gamma) - float(gamma) == 0:
         raise ValueError(f"gamma must be a finite number, not {gamma!r}")
+
+
+def _check_kinds(unary: Tensor, scores: Sequence[Tensor], gamma: float | Tensor) -> None:
+    if not unary.is_floating_point():
+        raise ValueError(f"unary must have a floating-point type, not {unary.dtype}")
+    for tensor in scores:
+        if (tensor.dtype, tensor.device) != (unary.dtype, unary.device):
+            raise ValueError(
+                f"unary and pairwise scores must be of one type on one device, not {unary.dtype} on "
+                f"{unary.device} and {tensor.dtype} on {tensor.device}"
+            )
+    if isinstance(gamma, Tensor) and gamma.device.type not in ("cpu", unary.device.type):
+        raise ValueError(f"gamma is on {gamma.device} and unary on {unary.device}: move it there")
+
+
+def _check_factored(unary: Tensor, left: Tensor, right: Tensor, gaps: Sequence[int]) -> None:
+    if unary.ndim != 4 or 0 in unary.shape:
+        raise ValueError(f"unary must be [N, K, h, w] with no empty side, not {[*unary.shape]}")
+    if not gaps or min(gaps) < 1:
+        raise ValueError(f"gaps must be one or several distances of at least 1, not {gaps!r}")
+    n, k, h, w = unary.shape
+    for name, scores in (("left", left), ("right", right)):
+        if [*scores.shape] != [n, k, k, h, w]:
+            raise ValueError(f"{name} must be {[n, k, k, h, w]}, not {[*scores.shape]}")
 
 
 def _check_shapes(unary: Tensor, horizontal: Sequence[Tensor], vertical: Sequence[Tensor]) -> None:

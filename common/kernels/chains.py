@@ -1,0 +1,234 @@
+"""Passes over all chains of a grid: messages and their derivatives, on the CPU and on CUDA devices.
+
+The arrays that the kernels work on are packed: lines of the grid (its rows, then its columns, of all
+images one after the other) in blocks of W, `[blocks, places along the line, …, W]`. W is the length of
+the CPU's vectors, and 1 on CUDA. `cuda/chain.h` has the meaning of every array.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.kernels import cpu
+
+MAX_GAPS = 64
+NAMES = {torch.float32: "float32", torch.float64: "float64"}
+
+
+class _Problem(ctypes.Structure):
+    """`Problem` in cuda/chain.h."""
+
+    _fields_ = [
+        ("labels", ctypes.c_int),
+        ("gaps", ctypes.c_int),
+        ("lines", ctypes.c_int * 2),
+        ("valid", ctypes.c_int * 2),
+        ("length", ctypes.c_int * 2),
+        ("gap", ctypes.c_int * MAX_GAPS),
+    ]
+
+
+def available(device: torch.device, gaps: int) -> bool:
+    """Whether there are kernels for a device and a number of gaps; may compile, may warn once."""
+    if gaps > MAX_GAPS:
+        return False
+    return device.type == "cpu" and cpu.library("chain") is not None
+
+
+def lanes(device: torch.device, dtype: torch.dtype) -> int:
+    """W: how many chains one thread computes at a time."""
+    return getattr(cpu.library("chain"), f"lanes_{NAMES[dtype]}")()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Pairwise scores, packed.
+
+    Attributes:
+        left: `[edges, K, K, W]`; or, factored, `[cells, K, K, W]` of the earlier ends.
+        right: None; or `[cells, K, K, W]` of the later ends.
+    """
+
+    left: Tensor
+    right: Tensor | None = None
+
+
+class Grid:
+    """A grid of chains: how its arrays are packed, and the passes over them.
+
+    Args:
+        shape: N, K, h, w.
+        gaps: Distances between neighbours on a chain.
+        dtype: float32 or float64.
+        device: Where the arrays are.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], gaps: Sequence[int], dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.images, self.labels, self.height, self.width = shape
+        self.gaps = tuple(gaps)
+        self.dtype = dtype
+        self.device = device
+        self.lanes = lanes(device, dtype)
+        self.lengths = (self.width, self.height)
+        self.valid = (self.images * self.height, self.images * self.width)
+        self.blocks = tuple(-(-lines // self.lanes) for lines in self.valid)
+        self.sizes = tuple(blocks * length for blocks, length in zip(self.blocks, self.lengths))
+        self.cells = sum(self.sizes)
+        self._problem = _Problem(
+            self.labels, len(gaps), self.blocks, self.valid, self.lengths, (ctypes.c_int * MAX_GAPS)(*gaps)
+        )
+
+    # Packing
+
+    def new(self, *shape: int) -> Tensor:
+        """An array of `shape` and W that has nothing in it yet."""
+        return torch.empty((*shape, self.lanes), dtype=self.dtype, device=self.device)
+
+    def pack(self, plain: Tensor) -> Tensor:
+        """From `[N, R, h, w]` to `[cells, R, W]`; lines that only fill a block are 0."""
+        packed = self.new(self.cells, plain.shape[1])
+        rows, columns = packed.split(self.sizes)
+        self._pack(rows, plain)
+        self._pack(columns, plain.transpose(2, 3))
+        return packed
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """From `[cells, R, W]` to `[N, R, h, w]`: the sum of what the rows and the columns have."""
+        size = (self.images, packed.shape[1], self.height, self.width)
+        plain = torch.zeros(size, dtype=self.dtype, device=self.device)
+        rows, columns = packed.split(self.sizes)
+        self._unpack(plain, rows)
+        self._unpack(plain.transpose(2, 3), columns)
+        return plain
+
+    def pack_scores(self, scores: Sequence[Tensor], factored: bool) -> Scores:
+        """Packs pairwise scores.
+
+        Args:
+            scores: Of all gaps `[N, K, K, h, w−g]`, then of all gaps `[N, K, K, h−g, w]`; or, factored,
+                two maps `[N, K, K, h, w]` of the earlier and of the later ends.
+            factored: Which of the two.
+        """
+        if factored:
+            left, right = (self.pack(x.flatten(1, 2)) for x in scores)
+            return Scores(left, right)
+        packed = self.new(sum(self._edges()), self.labels**2)
+        for axis, part, plain in self._parts(packed, scores):
+            self._pack(part, plain.transpose(2, 3) if axis else plain)
+        return Scores(packed)
+
+    def unpack_scores(self, packed: Scores, like: Sequence[Tensor]) -> list[Tensor]:
+        """The way back, to tensors of the shapes of `like`."""
+        if packed.right is not None:
+            return [self.unpack(x).view(y.shape) for x, y in zip((packed.left, packed.right), like)]
+        result = [torch.zeros(x.shape, dtype=self.dtype, device=self.device) for x in like]
+        for axis, part, plain in self._parts(packed.left, result):
+            self._unpack(plain.transpose(2, 3) if axis else plain, part)
+        return result
+
+    def zeros_like(self, scores: Scores) -> Scores:
+        """Scores of 0."""
+        return Scores(
+            torch.zeros_like(scores.left), None if scores.right is None else torch.zeros_like(scores.right)
+        )
+
+    def _edges(self) -> list[int]:
+        return [
+            blocks * max(0, length - gap)
+            for blocks, length in zip(self.blocks, self.lengths)
+            for gap in self.gaps
+        ]
+
+    def _parts(self, packed: Tensor, scores: Sequence[Tensor]) -> list[tuple[int, Tensor, Tensor]]:
+        """Of each item of `scores` its axis, its part of the packed array, and itself as `[N, K², …]`."""
+        parts = packed.split(self._edges())
+        axes = [axis for axis in range(2) for _ in self.gaps]
+        return [(axis, part, x.flatten(1, 2)) for axis, part, x in zip(axes, parts, scores) if x.numel()]
+
+    def _pack(self, packed: Tensor, plain: Tensor) -> None:
+        self._call("pack", packed, plain, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
+
+    def _unpack(self, plain: Tensor, packed: Tensor) -> None:
+        self._call("unpack", plain, packed, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
+
+    # Passes
+
+    def messages(self, gamma: Tensor, theta: Tensor, scores: Scores, message: Tensor) -> Tensor:
+        """Walks all chains in both directions.
+
+        Args:
+            gamma: γ, a 0-dim tensor.
+            theta: Unary scores of the chains in units of γ, `[gaps, cells, K, W]`.
+            scores: Pairwise scores, not in units of γ.
+            message: Filled with the messages, `[2, gaps, cells, K + 2, W]`.
+
+        Returns:
+            The sum over the chains of their maxima in units of γ, a scalar.
+        """
+        dual = torch.empty((), dtype=self.dtype, device=self.device)
+        self._call("messages", self._problem, gamma, theta, scores.left, scores.right, message, dual)
+        return dual
+
+    def marginals(self, theta: Tensor, message: Tensor) -> Tensor:
+        """The max-marginals in units of γ, `[gaps, cells, K, W]`."""
+        k = self.labels
+        total = (message[0, :, :, k + 1] + message[1, :, :, k + 1]).unsqueeze(2)
+        return theta + (message[0, :, :, :k] + message[1, :, :, :k]) + total
+
+    def messages_backward(
+        self,
+        gamma: Tensor,
+        weight: Tensor,
+        theta: Tensor,
+        scores: Scores,
+        message: Tensor,
+        given: Tensor,
+        carried: Tensor,
+    ) -> Tensor:
+        """Walks all chains back.
+
+        Args:
+            gamma: γ.
+            weight: The derivative by the sum of maxima, a scalar.
+            theta: As given to `messages`.
+            scores: As given to `messages`.
+            message: As filled by it.
+            given: The derivative by the max-marginals, `[gaps, cells, K, W]`.
+            carried: Filled with that by the messages, `[2, gaps, cells, K, W]`; the one by `theta` is
+                `carried[0] + carried[1] − given`.
+
+        Returns:
+            The derivative by γ, of everything in the scores' own units.
+        """
+        entropy = torch.empty((), dtype=self.dtype, device=self.device)
+        arrays = (theta, scores.left, scores.right, message, given, carried)
+        self._call("messages_backward", self._problem, gamma, weight, *arrays, entropy)
+        return entropy
+
+    def scores_backward(
+        self, gamma: Tensor, theta: Tensor, scores: Scores, message: Tensor, carried: Tensor
+    ) -> Scores:
+        """The derivative by the pairwise scores, summed over iterations; arrays `[iterations, …]`."""
+        result = self.zeros_like(scores)
+        arrays = (theta, scores.left, scores.right, message, carried, result.left, result.right)
+        self._call("scores_backward", self._problem, gamma, len(theta), *arrays)
+        return result
+
+    def _call(self, name: str, *arguments: object) -> None:
+        function = getattr(cpu.library("chain"), f"{name}_{NAMES[self.dtype]}")
+        function(*map(_converted, arguments), torch.get_num_threads())
+
+
+def _converted(argument: object) -> object:
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, ctypes.Structure):
+        return ctypes.byref(argument)
+    return ctypes.c_longlong(argument) if isinstance(argument, int) else argument
