@@ -15,11 +15,14 @@ by a forward and a backward pass, and moves the chains towards agreement:
 The logits are Σ_c μ_c of the last iteration, trained by cross-entropy. The dual,
 Σ_chains γ·log Σₖ exp(μ(k)/γ) at any one cell of each chain, never rises.
 
-Cost: chains are walked step by step, G·iterations·max(h, w) dependent steps of N·K²·max(h, w) numbers.
+The published code has 21 labels compiled in and keeps K² numbers per edge and iteration for the backward
+pass. Here kernels for any K (`cuda/chain.h`, `common/kernels/`) keep the messages alone;
+`dual_decomposition_reference` is the same in plain PyTorch, and the definition.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -128,7 +131,7 @@ def dual_decomposition(
     gaps = range(1, len(horizontal) + 1)
     scores = [*horizontal, *vertical]
     _check_kinds(unary, scores, gamma)
-    if not chains.available(unary.device, len(gaps)):
+    if not _has_kernels(unary, gaps):
         return dual_decomposition_reference(unary, horizontal, vertical, iterations=iterations, gamma=gamma)
     return _by_kernels(unary, scores, gaps, False, iterations, gamma)
 
@@ -164,10 +167,15 @@ def dual_decomposition_factored(
     _check(iterations, gamma)
     _check_factored(unary, left, right, gaps)
     _check_kinds(unary, [left, right], gamma)
-    if chains.available(unary.device, len(gaps)):
+    if _has_kernels(unary, gaps):
         return _by_kernels(unary, [left, right], gaps, True, iterations, gamma)
     horizontal, vertical = _edges(left, right, gaps)
     return _reference(unary, horizontal, vertical, gaps, iterations, gamma)
+
+
+def _has_kernels(unary: Tensor, gaps: Sequence[int]) -> bool:
+    dtype = torch.promote_types(unary.dtype, torch.float32)
+    return chains.available(unary.device, dtype, unary.shape[1], len(gaps))
 
 
 def _by_kernels(
@@ -206,7 +214,7 @@ def dual_decomposition_reference(
     iterations: int = 5,
     gamma: float | Tensor = 2.0,
 ) -> DualDecomposition:
-    """`dual_decomposition` in plain PyTorch: slower, but readable, on any device, and with all derivatives."""
+    """`dual_decomposition` in plain PyTorch: slower, but readable, on any device, differentiable twice."""
     _check(iterations, gamma)
     _check_shapes(unary, horizontal, vertical)
     return _reference(unary, horizontal, vertical, range(1, len(horizontal) + 1), iterations, gamma)
@@ -302,7 +310,8 @@ def _check(iterations: int, gamma: float | Tensor) -> None:
             raise ValueError(f"gamma must be a number or a tensor without dimensions, not {[*gamma.shape]}")
         if gamma.device.type != "cpu" or torch.compiler.is_compiling():
             return  # to look at the value would stop everything until the device has computed it
-    if not float(gamma) - float(gamma) == 0:
+        gamma = gamma.item()
+    if not math.isfinite(gamma):
         raise ValueError(f"gamma must be a finite number, not {gamma!r}")
 
 

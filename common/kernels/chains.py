@@ -14,10 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.kernels import cpu
+from common.kernels import cpu, gpu
 
 MAX_GAPS = 64
+MAX_SHARED = 99 * 1024
+"""Bytes of shared memory that a block can have on every GPU from Ampere on."""
+
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
+SCALARS = {torch.float32: "float", torch.float64: "double"}
 
 
 class _Problem(ctypes.Structure):
@@ -33,15 +37,26 @@ class _Problem(ctypes.Structure):
     ]
 
 
-def available(device: torch.device, gaps: int) -> bool:
-    """Whether there are kernels for a device and a number of gaps; may compile, may warn once."""
-    if gaps > MAX_GAPS:
+@torch.compiler.assume_constant_result
+def available(device: torch.device, dtype: torch.dtype, labels: int, gaps: int) -> bool:
+    """Whether there are kernels for a problem; compiles them at first use, warns once if it cannot."""
+    if gaps > MAX_GAPS or dtype not in NAMES:
         return False
+    if device.type == "cuda":
+        fits = shared_memory(labels, dtype) <= MAX_SHARED
+        return fits and gpu.loadable("chain", SCALARS[dtype], device)
     return device.type == "cpu" and cpu.library("chain") is not None
+
+
+def shared_memory(labels: int, dtype: torch.dtype) -> int:
+    """Bytes that a warp needs on the GPU; `scratch_size` in cuda/chain.h."""
+    return labels * ((labels | 1) + 8) * dtype.itemsize
 
 
 def lanes(device: torch.device, dtype: torch.dtype) -> int:
     """W: how many chains one thread computes at a time."""
+    if device.type != "cpu":
+        return 1
     return getattr(cpu.library("chain"), f"lanes_{NAMES[dtype]}")()
 
 
@@ -81,6 +96,10 @@ class Grid:
         self.blocks = tuple(-(-lines // self.lanes) for lines in self.valid)
         self.sizes = tuple(blocks * length for blocks, length in zip(self.blocks, self.lengths))
         self.cells = sum(self.sizes)
+        self.chains = sum(
+            blocks * min(gap, length) for blocks, length in zip(self.blocks, self.lengths) for gap in gaps
+        )
+        self.on_gpu = device.type == "cuda"
         self._problem = _Problem(
             self.labels, len(gaps), self.blocks, self.valid, self.lengths, (ctypes.c_int * MAX_GAPS)(*gaps)
         )
@@ -153,10 +172,22 @@ class Grid:
         return [(axis, part, x.flatten(1, 2)) for axis, part, x in zip(axes, parts, scores) if x.numel()]
 
     def _pack(self, packed: Tensor, plain: Tensor) -> None:
+        if self.on_gpu:
+            self._plainly(packed, plain).copy_(plain)
+            return
         self._call("pack", packed, plain, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
 
     def _unpack(self, plain: Tensor, packed: Tensor) -> None:
+        if self.on_gpu:
+            plain.add_(self._plainly(packed, plain))
+            return
         self._call("unpack", plain, packed, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
+
+    @staticmethod
+    def _plainly(packed: Tensor, plain: Tensor) -> Tensor:
+        """A packed array with one line per block in the order of the plain one."""
+        n, rows, lines, places = plain.shape
+        return packed.view(n, lines, places, rows).permute(0, 3, 1, 2)
 
     # Passes
 
@@ -172,8 +203,13 @@ class Grid:
         Returns:
             The sum over the chains of their maxima in units of γ, a scalar.
         """
-        dual = torch.empty((), dtype=self.dtype, device=self.device)
-        self._call("messages", self._problem, gamma, theta, scores.left, scores.right, message, dual)
+        arrays = (gamma, theta, scores.left, scores.right, message)
+        if self.on_gpu:
+            maxima = self.new(self.chains)
+            self._launch("messages", 2 * self.chains, *arrays, maxima)
+            return maxima.sum()
+        dual = self.new_scalar()
+        self._call("messages", self._problem, *arrays, dual)
         return dual
 
     def marginals(self, theta: Tensor, message: Tensor) -> Tensor:
@@ -207,9 +243,13 @@ class Grid:
         Returns:
             The derivative by γ, of everything in the scores' own units.
         """
-        entropy = torch.empty((), dtype=self.dtype, device=self.device)
-        arrays = (theta, scores.left, scores.right, message, given, carried)
-        self._call("messages_backward", self._problem, gamma, weight, *arrays, entropy)
+        arrays = (gamma, weight, theta, scores.left, scores.right, message, given, carried)
+        if self.on_gpu:
+            entropies = self.new(2 * self.chains)
+            self._launch("messages_backward", 2 * self.chains, *arrays, entropies)
+            return entropies.sum()
+        entropy = self.new_scalar()
+        self._call("messages_backward", self._problem, *arrays, entropy)
         return entropy
 
     def scores_backward(
@@ -218,8 +258,20 @@ class Grid:
         """The derivative by the pairwise scores, summed over iterations; arrays `[iterations, …]`."""
         result = self.zeros_like(scores)
         arrays = (theta, scores.left, scores.right, message, carried, result.left, result.right)
-        self._call("scores_backward", self._problem, gamma, len(theta), *arrays)
+        if self.on_gpu:
+            self._launch("scores_backward", self.cells, gamma, len(theta), *arrays)
+        else:
+            self._call("scores_backward", self._problem, gamma, len(theta), *arrays)
         return result
+
+    def new_scalar(self) -> Tensor:
+        """A number that has no value yet."""
+        return torch.empty((), dtype=self.dtype, device=self.device)
+
+    def _launch(self, kernel: str, blocks: int, *arguments: Tensor | int | None) -> None:
+        shared = shared_memory(self.labels, self.dtype)
+        arguments = (self._problem, *arguments)
+        gpu.launch("chain", kernel, SCALARS[self.dtype], self.device, blocks, shared, arguments)
 
     def _call(self, name: str, *arguments: object) -> None:
         function = getattr(cpu.library("chain"), f"{name}_{NAMES[self.dtype]}")
