@@ -48,6 +48,8 @@ class DDCRF(Method):
         iterations: int = 5,
         gaps: int = 2,
         gamma: float = 2.0,
+        gamma_end: float | None = None,
+        learn_gamma: bool = False,
     ) -> None:
         """
         Args:
@@ -56,6 +58,9 @@ class DDCRF(Method):
             iterations: Updates of the dual, at least 1. The paper: 5 with ASPP, 15 without.
             gaps: Number of gaps G, at least 1; neighbours lie 1, …, G cells apart.
             gamma: γ, how soft the maximum is; 0 or less for the hard maximum.
+            gamma_end: If given, γ goes to this value in the course of training, in equal steps as in the
+                published code; both must be positive.
+            learn_gamma: Whether γ is a parameter that starts at `gamma`. It stays positive.
 
         Raises:
             ValueError: An option is out of its range.
@@ -64,26 +69,56 @@ class DDCRF(Method):
         if gaps < 1:
             raise ValueError(f"gaps must be at least 1, not {gaps!r}")
         _check(iterations, gamma)
+        _check_course(gamma, gamma_end, learn_gamma)
         self.iterations = iterations
         self.gaps = gaps
         self.gamma = gamma
+        self.gamma_end = gamma_end
+        self.log_gamma = nn.Parameter(torch.tensor(math.log(gamma))) if learn_gamma else None
         self.left = nn.Conv2d(feature_channels, num_classes**2, 1)
         self.right = nn.Conv2d(feature_channels, num_classes**2, 1, bias=False)
         for layer in (self.left, self.right):
             nn.init.normal_(layer.weight, std=0.001)
         nn.init.zeros_(self.left.bias)
+        self._latest: tuple[Tensor, ...] | None = None
 
     def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
         k = self.num_classes
         left = self.left(features).unflatten(1, (k, k))
         right = self.right(features).unflatten(1, (k, k))
-        gaps = range(1, self.gaps + 1)
         # Mixed precision may give the three different types.
         dtype = torch.promote_types(torch.promote_types(unary.dtype, left.dtype), torch.float32)
         unary, left, right = (x.to(dtype) for x in (unary, left, right))
+        self._latest = None if self.training else tuple(x.detach() for x in (unary, left, right))
+        gaps = range(1, self.gaps + 1)
         return dual_decomposition_factored(
-            unary, left, right, gaps, iterations=self.iterations, gamma=self.gamma
+            unary, left, right, gaps, iterations=self.iterations, gamma=self._gamma()
         ).logits
+
+    def _gamma(self) -> float | Tensor:
+        if self.log_gamma is not None:
+            return self.log_gamma.exp()
+        if self.gamma_end is None:
+            return self.gamma
+        return self.gamma + (self.gamma_end - self.gamma) * self.progress
+
+    def diagnostics(self) -> dict[str, float]:
+        """How good the latest labellings are, in evaluation mode only; and γ, unless it is constant.
+
+        `gap_per_cell` says how far they are from the best ones at most, per cell of the grid, and
+        `agreement` is the share of cells at which all chains have the same best label.
+        """
+        values = {}
+        if self.log_gamma is not None or self.gamma_end is not None:
+            values["gamma"] = torch.as_tensor(self._gamma()).item()
+        if self._latest is not None:
+            unary, left, right = self._latest
+            horizontal, vertical = _edges(left, right, range(1, self.gaps + 1))
+            options = {"iterations": self.iterations, "gamma": self._gamma()}
+            found = primal_dual_gap(unary, horizontal, vertical, **options)
+            values["gap_per_cell"] = float(found.gap.mean()) / (unary.shape[2] * unary.shape[3])
+            values["agreement"] = float(found.agreement.mean())
+        return values
 
 
 @dataclass(frozen=True)
@@ -170,7 +205,85 @@ def dual_decomposition_factored(
     if _has_kernels(unary, gaps):
         return _by_kernels(unary, [left, right], gaps, True, iterations, gamma)
     horizontal, vertical = _edges(left, right, gaps)
-    return _reference(unary, horizontal, vertical, gaps, iterations, gamma)
+    return _reference(unary, horizontal, vertical, gaps, iterations, gamma)[0]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How close to the best labelling of the grid a decoded one is, of each image of a batch.
+
+    Attributes:
+        bound: No labelling has a score above this: the dual of the chains under the hard maximum, `[N]`.
+            (The dual of a soft maximum contains entropy as well and bounds nothing of use.)
+        score: The score of the labelling that the logits decode to, `[N]`.
+        agreement: The share of cells at which all chains have the same best label, `[N]`.
+    """
+
+    bound: Tensor
+    score: Tensor
+    agreement: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """How far the decoded labelling is from the best one at most, `[N]`."""
+        return self.bound - self.score
+
+
+@torch.no_grad()
+def primal_dual_gap(
+    unary: Tensor,
+    horizontal: Sequence[Tensor],
+    vertical: Sequence[Tensor],
+    *,
+    iterations: int = 5,
+    gamma: float | Tensor = 2.0,
+) -> Certificate:
+    """Runs `dual_decomposition` and certifies the labelling that its logits decode to.
+
+    Arguments and errors are those of `dual_decomposition`. If the gap is 0, the labelling is the best.
+    """
+    _check(iterations, gamma)
+    _check_shapes(unary, horizontal, vertical)
+    scores = [*horizontal, *vertical]
+    _check_kinds(unary, scores, gamma)
+    dtype = torch.promote_types(unary.dtype, torch.float32)
+    gaps = range(1, len(horizontal) + 1)
+    with torch.autocast(unary.device.type, enabled=False):
+        unary, *scores = (x.to(dtype) for x in (unary, *scores))
+        if _has_kernels(unary, gaps):
+            gamma = torch.as_tensor(gamma, dtype=dtype, device=unary.device)
+            logits, marginals = operators.hard_marginals(unary, scores, gamma, [*gaps], False, iterations)
+        else:
+            result, theta = _reference(unary, horizontal, vertical, gaps, iterations, gamma)
+            logits = result.logits
+            chosen = zip(_problems(scores, gaps, soft=False), theta)
+            marginals = torch.stack([problem.marginals(t)[0] for problem, t in chosen])
+    labels = marginals.argmax(dim=2)
+    agreement = (labels == labels[0]).all(dim=0).double().mean(dim=(1, 2))
+    score = _score(logits.argmax(dim=1), unary, scores[: len(gaps)], scores[len(gaps) :])
+    return Certificate(_hard_dual(marginals.amax(dim=2), gaps), score, agreement)
+
+
+def _hard_dual(maxima: Tensor, gaps: Sequence[int]) -> Tensor:
+    """Sums the chains' maxima `[2G, N, h, w]` at each chain's first cell, for each image."""
+    rows = [part[:, :, :gap] for gap, part in zip(gaps, maxima)]
+    columns = [part[:, :gap] for gap, part in zip(gaps, maxima[len(gaps) :])]
+    return sum(part.double().sum(dim=(1, 2)) for part in (*rows, *columns))
+
+
+def _score(labels: Tensor, unary: Tensor, horizontal: Sequence[Tensor], vertical: Sequence[Tensor]) -> Tensor:
+    """The score of a labelling `[N, h, w]` of each image, `[N]`."""
+    h, w = labels.shape[1:]
+    total = unary.double().gather(1, labels.unsqueeze(1)).sum(dim=(1, 2, 3))
+    for gap, (row, column) in enumerate(zip(horizontal, vertical), 1):
+        right, below = labels[:, :, min(gap, w) :], labels[:, min(gap, h) :]
+        pairs = [
+            (row, labels[:, :, : max(0, w - gap)] * unary.shape[1] + right),
+            (column, labels[:, : max(0, h - gap)] * unary.shape[1] + below),
+        ]
+        for scores, pair in pairs:
+            total = total + scores.flatten(1, 2).double().gather(1, pair.unsqueeze(1)).sum(dim=(1, 2, 3))
+    return total
 
 
 def _has_kernels(unary: Tensor, gaps: Sequence[int]) -> bool:
@@ -217,7 +330,7 @@ def dual_decomposition_reference(
     """`dual_decomposition` in plain PyTorch: slower, but readable, on any device, differentiable twice."""
     _check(iterations, gamma)
     _check_shapes(unary, horizontal, vertical)
-    return _reference(unary, horizontal, vertical, range(1, len(horizontal) + 1), iterations, gamma)
+    return _reference(unary, horizontal, vertical, range(1, len(horizontal) + 1), iterations, gamma)[0]
 
 
 def _reference(
@@ -227,17 +340,15 @@ def _reference(
     gaps: Sequence[int],
     iterations: int,
     gamma: float | Tensor,
-) -> DualDecomposition:
+) -> tuple[DualDecomposition, list[Tensor]]:
+    """Returns the chains' unary scores of the last iteration too."""
     dtype = torch.promote_types(unary.dtype, torch.float32)
     # All scores are in units of γ from here on: then γ is 1 in every formula.
     soft = bool(gamma > 0)
     unit = gamma if soft else 1.0
     with torch.autocast(unary.device.type, enabled=False):
         unary = unary.to(dtype) / unit
-        problems = [
-            *(_Lines(scores.to(dtype) / unit, gap, soft) for gap, scores in zip(gaps, horizontal)),
-            *(_Columns(scores.to(dtype) / unit, gap, soft) for gap, scores in zip(gaps, vertical)),
-        ]
+        problems = _problems([x.to(dtype) / unit for x in (*horizontal, *vertical)], gaps, soft)
         theta = [unary / len(problems)] * len(problems)
         step = 1 / max(unary.shape[2:])
         duals = []
@@ -248,7 +359,12 @@ def _reference(
             if iteration + 1 < iterations:
                 mean = total / len(problems)
                 theta = [t - step * (m - mean) for t, (m, _) in zip(theta, results)]
-        return DualDecomposition(unit * total, unit * torch.stack(duals))
+        return DualDecomposition(unit * total, unit * torch.stack(duals)), [unit * t for t in theta]
+
+
+def _problems(scores: Sequence[Tensor], gaps: Sequence[int], soft: bool) -> list[_Lines]:
+    rows = [_Lines(x, gap, soft) for gap, x in zip(gaps, scores)]
+    return rows + [_Columns(x, gap, soft) for gap, x in zip(gaps, scores[len(gaps) :])]
 
 
 class _Lines:
@@ -313,6 +429,15 @@ def _check(iterations: int, gamma: float | Tensor) -> None:
         gamma = gamma.item()
     if not math.isfinite(gamma):
         raise ValueError(f"gamma must be a finite number, not {gamma!r}")
+
+
+def _check_course(gamma: float, gamma_end: float | None, learn_gamma: bool) -> None:
+    if gamma_end is not None and learn_gamma:
+        raise ValueError("gamma_end and learn_gamma exclude each other: gamma is either annealed or learned")
+    if (gamma_end is not None or learn_gamma) and gamma <= 0:
+        raise ValueError(f"gamma must be positive to be annealed or learned, not {gamma!r}")
+    if gamma_end is not None and not (math.isfinite(gamma_end) and gamma_end > 0):
+        raise ValueError(f"gamma_end must be a positive finite number, not {gamma_end!r}")
 
 
 def _check_kinds(unary: Tensor, scores: Sequence[Tensor], gamma: float | Tensor) -> None:

@@ -127,6 +127,16 @@ class Grid:
         self._unpack(plain.transpose(2, 3), columns)
         return plain
 
+    def unpack_each(self, packed: Tensor) -> Tensor:
+        """From `[gaps, cells, R, W]` to `[2 gaps, N, R, h, w]`: what the rows have, then the columns."""
+        size = (2, len(packed), self.images, packed.shape[2], self.height, self.width)
+        plain = torch.zeros(size, dtype=self.dtype, device=self.device)
+        for index, layer in enumerate(packed):
+            rows, columns = layer.split(self.sizes)
+            self._unpack(plain[0, index], rows)
+            self._unpack(plain[1, index].transpose(2, 3), columns)
+        return plain.flatten(0, 1)
+
     def pack_scores(self, scores: Sequence[Tensor], factored: bool) -> Scores:
         """Packs pairwise scores.
 

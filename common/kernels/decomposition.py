@@ -39,7 +39,7 @@ def dual_decomposition(
 
     Returns:
         Logits `[N, K, h, w]`, the dual `[iterations]`, and packed unary scores and messages of every
-        iteration (of none, unless `keep`).
+        iteration; of the last one alone, unless `keep`.
     """
     grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
     packed = grid.pack_scores(scores, factored)
@@ -58,8 +58,6 @@ def dual_decomposition(
         if iteration + 1 < iterations:
             marginals -= grid.pack(total / (2 * len(gaps)))
             torch.sub(theta, marginals, alpha=step, out=thetas[iteration + 1 if keep else 0])
-    if not keep:
-        thetas, messages = thetas[:0].clone(), messages[:0].clone()
     return unit * total, unit * torch.stack(duals), thetas, messages
 
 
@@ -76,7 +74,7 @@ def _(
     n, k, h, w = unary.shape
     width = lanes(unary.device, unary.dtype)
     cells = -(-(n * h) // width) * w + -(-(n * w) // width) * h
-    slots = iterations if keep else 0
+    slots = iterations if keep else 1
     return (
         torch.empty_like(unary, memory_format=torch.contiguous_format),
         unary.new_empty(iterations),
@@ -132,6 +130,28 @@ def _(
 ) -> list[Tensor]:
     like = (logits_gradient, gamma, *scores)
     return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in like]
+
+
+@torch.no_grad()
+def hard_marginals(
+    unary: Tensor,
+    scores: Sequence[Tensor],
+    gamma: Tensor,
+    gaps: Sequence[int],
+    factored: bool,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    """The max-marginals under the hard maximum of the chains that the last iteration has arrived at.
+
+    Returns:
+        The logits of the decomposition, and for the rows' chains of every gap, then the columns',
+        max-marginals `[2G, N, K, h, w]`.
+    """
+    logits, _, thetas, messages = dual_decomposition(unary, scores, gamma, gaps, factored, iterations, False)
+    grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
+    theta, message = thetas[0] * _unit(gamma), messages[0]
+    grid.messages(-torch.ones_like(gamma), theta, grid.pack_scores(scores, factored), message)
+    return logits, grid.unpack_each(grid.marginals(theta, message))
 
 
 def _unit(gamma: Tensor) -> Tensor:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
-from common.kernels import cache, gpu
+from common.kernels import cache, chains, decomposition, gpu
+from methods.ddcrf import dual_decomposition, dual_decomposition_factored
 from tests.conftest import ROOT
 
 USE = """
@@ -110,5 +115,78 @@ def test_cuda_kernels_compile_without_a_gpu(folder: Path, architecture: str, sca
 
 
 def test_what_nvrtc_refuses_is_said(folder: Path) -> None:
-    with pytest.raises(gpu.CompilerError, match=r"NVRTC refuses chain.cu: .*sm_1"):
+    with pytest.raises(gpu.CompilerError, match=r"NVRTC refuses chain.cu: .*gpu-architecture"):
         gpu.cubin("chain", "sm_1", "float")
+
+
+# The CUDA source, run by threads of the CPU
+
+
+@pytest.fixture(scope="module")
+def warps(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    if not shutil.which("g++"):
+        pytest.skip("there is no g++ on this machine")
+    library = tmp_path_factory.mktemp("warps") / "warp.so"
+    flags = ["-std=c++20", "-O1", "-pthread", "-shared", "-fPIC", "-DSCALAR=double", f"-I{ROOT / 'cuda'}"]
+    subprocess.run(["g++", *flags, str(Path(__file__).with_name("warp.cpp")), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+class GridOfWarps(chains.Grid):
+    """A grid on the CPU that takes itself to be on a GPU."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.on_gpu = True
+
+
+@pytest.mark.parametrize(("k", "h", "w"), [(3, 4, 6), (34, 2, 3)])
+@pytest.mark.parametrize("factored", [False, True])
+@pytest.mark.parametrize("gamma", [1.5, -1.0])
+def test_the_cuda_source_computes_the_same_as_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, warps: ctypes.CDLL, gamma: float, factored: bool, k: int, h: int, w: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.double)
+
+    unary = draw(2, k, h, w)
+    scores = [draw(2, k, k, h, w - g) for g in (1, 2)] + [draw(2, k, k, h - g, w) for g in (1, 2)]
+    if factored:
+        scores = [draw(2, k, k, h, w) for _ in range(2)]
+    weights, falling = draw(2, k, h, w), draw(2)
+
+    def outputs() -> list[Tensor]:
+        leaves = [x.clone().requires_grad_() for x in (unary, *scores)]
+        soft = torch.tensor(gamma, dtype=torch.double, requires_grad=True)
+        if factored:
+            result = dual_decomposition_factored(*leaves, iterations=2, gamma=soft)
+        else:
+            result = dual_decomposition(leaves[0], leaves[1:3], leaves[3:], iterations=2, gamma=soft)
+        total = (result.logits * weights).sum() + (result.dual * falling).sum()
+        return [result.logits, result.dual, *torch.autograd.grad(total, [*leaves, soft])]
+
+    def launch(
+        _: str, kernel: str, scalar: str, device: torch.device, blocks: int, shared: int, arguments: tuple
+    ) -> None:
+        launched.add(kernel)
+        assert scalar == "double" and shared <= 8 << 15
+        pointers = [
+            ctypes.byref(x)
+            if isinstance(x, ctypes.Structure)
+            else ctypes.c_int(x)
+            if isinstance(x, int)
+            else ctypes.c_void_p(None if x is None else x.data_ptr())
+            for x in arguments
+        ]
+        getattr(warps, f"run_{kernel}")(blocks, *pointers)
+
+    launched: set[str] = set()
+    expected = outputs()
+    monkeypatch.setattr(chains, "lanes", lambda device, dtype: 1)
+    monkeypatch.setattr(decomposition, "Grid", GridOfWarps)
+    monkeypatch.setattr(gpu, "launch", launch)
+    for x, y in zip(outputs(), expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
+    assert launched == {"messages", "messages_backward", "scores_backward"}

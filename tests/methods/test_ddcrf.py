@@ -18,6 +18,7 @@ from methods.ddcrf import (
     dual_decomposition,
     dual_decomposition_factored,
     dual_decomposition_reference,
+    primal_dual_gap,
 )
 
 GAMMAS = [-1.0, 0.1, 1.0, 2.0, 10.0]
@@ -463,3 +464,95 @@ def test_wrong_factors_are_one_sentence(gaps: tuple[int, ...], side: int, senten
 def test_wrong_gamma_is_one_sentence(gamma: Tensor) -> None:
     with pytest.raises(ValueError, match="gamma must be a"):
         dual_decomposition(*random_problem(1, 2, 2, 2, 1), gamma=gamma)
+
+
+# The certificate
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize(("seed", "scale"), [(0, 1.0), (1, 1.0), (2, 3.0)])
+def test_the_certificate_bounds_the_best_labelling(
+    monkeypatch: pytest.MonkeyPatch, kernels: bool, seed: int, scale: float
+) -> None:
+    if not kernels:
+        monkeypatch.setattr(cpu, "library", lambda name: None)
+    n, k, h, w = 2, 3, 2, 3
+    unary, horizontal, vertical = random_problem(n, k, h, w, 2, seed, scale)
+    found = primal_dual_gap(unary, horizontal, vertical, iterations=20, gamma=0.5)
+    logits = dual_decomposition(unary, horizontal, vertical, iterations=20, gamma=0.5).logits
+    for image in range(n):
+        scores = {}
+        for x in itertools.product(range(k), repeat=h * w):
+            grid = torch.tensor(x).view(h, w)
+            score = sum(float(unary[image, grid[r, c], r, c]) for r in range(h) for c in range(w))
+            for g in (1, 2):
+                for r, c in itertools.product(range(h), range(w)):
+                    if c + g < w:
+                        score += float(horizontal[g - 1][image, grid[r, c], grid[r, c + g], r, c])
+                    if r + g < h:
+                        score += float(vertical[g - 1][image, grid[r, c], grid[r + g, c], r, c])
+            scores[x] = score
+        decoded = tuple(logits[image].argmax(0).flatten().tolist())
+        assert found.score[image] == pytest.approx(scores[decoded])
+        assert found.bound[image] >= max(scores.values()) - 1e-9
+        assert 0 <= found.agreement[image] <= 1
+        if found.agreement[image] == 1:
+            assert found.gap[image] == pytest.approx(0, abs=1e-9)
+
+
+def test_kernels_and_plain_version_give_the_same_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(2, 4, 5, 6, 3)
+    actual = vars(primal_dual_gap(*problem, iterations=3, gamma=1.0))
+    monkeypatch.setattr(cpu, "library", lambda name: None)
+    expected = vars(primal_dual_gap(*problem, iterations=3, gamma=1.0))
+    for key, value in actual.items():
+        assert value.shape == (2,)
+        torch.testing.assert_close(value, expected[key])
+
+
+def test_independent_cells_have_no_gap() -> None:
+    unary, horizontal, vertical = random_problem(1, 4, 5, 6, 2)
+    found = primal_dual_gap(unary, [0 * x for x in horizontal], [0 * x for x in vertical])
+    assert found.agreement == 1
+    torch.testing.assert_close(found.bound, unary.amax(1).sum((1, 2)))
+    torch.testing.assert_close(found.score, found.bound)
+
+
+def test_the_layer_reports_gap_and_agreement_in_evaluation_only() -> None:
+    layer = DDCRF(3, 4)
+    torch.nn.init.normal_(layer.left.weight)
+    arguments = torch.empty(0), torch.randn(1, 4, 5, 6), torch.randn(1, 3, 5, 6)
+    layer.structure(*arguments)
+    assert layer.diagnostics() == {}
+    layer.eval().structure(*arguments)
+    found = layer.diagnostics()
+    assert found["gap_per_cell"] >= 0 and 0 <= found["agreement"] <= 1
+
+
+def test_gamma_is_annealed_or_learned() -> None:
+    arguments = torch.empty(0), torch.randn(1, 4, 5, 6), torch.randn(1, 3, 5, 6)
+    annealed = DDCRF(3, 4, gamma=4.0, gamma_end=1.0)
+    for progress, gamma in ((0.0, 4.0), (0.5, 2.5), (1.0, 1.0)):
+        annealed.progress = progress
+        constant = DDCRF(3, 4, gamma=gamma)
+        constant.load_state_dict(annealed.state_dict())
+        torch.testing.assert_close(annealed.structure(*arguments), constant.structure(*arguments))
+        assert annealed.diagnostics()["gamma"] == pytest.approx(gamma)
+    learned = DDCRF(3, 4, gamma=2.0, learn_gamma=True)
+    learned.structure(*arguments).square().sum().backward()
+    assert learned.diagnostics()["gamma"] == pytest.approx(2.0)
+    assert learned.log_gamma.grad != 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"gamma_end": 1.0, "learn_gamma": True}, "exclude each other"),
+        ({"gamma": 0.0, "learn_gamma": True}, "must be positive"),
+        ({"gamma_end": -1.0}, "gamma_end must be"),
+        ({"gaps": 0}, "gaps must be"),
+    ],
+)
+def test_impossible_options_are_one_sentence(options: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DDCRF(3, 4, **options)
