@@ -1,6 +1,6 @@
 // The chains on the CPU: an OpenMP thread takes a vector of neighbouring chains at a time.
 #include <cstdlib>
-#include <memory>
+#include <vector>
 
 #include "pack.h"
 
@@ -21,17 +21,19 @@ struct Scratch {
     ~Scratch() { std::free(memory); }
 };
 
-// The sum over the real chains, one after the other in double precision: the same for any number of threads.
+// The sums over the real chains of each image, one after the other in double precision: the same for any
+// number of threads.
 template <class T, class V>
-T total(const Problem& p, bool factored, const V* values, int stride) {
+void totals(const Problem& p, bool factored, const V* values, int stride, T* sums) {
     constexpr int W = sizeof(V) / sizeof(T);
-    double sum = 0;
+    std::vector<double> total(p.images, 0.0);
     for (Index i = 0; i < number_of_chains(p); ++i) {
         const Chain c = chain_at(p, factored, i);
+        const int lines = p.valid[c.axis] / p.images;
         for (int lane = 0; lane < W && c.line * W + lane < p.valid[c.axis]; ++lane)
-            for (int d = 0; d < stride; ++d) sum += values[i * stride + d][lane];
+            for (int d = 0; d < stride; ++d) total[(c.line * W + lane) / lines] += values[i * stride + d][lane];
     }
-    return T(sum);
+    for (int n = 0; n < p.images; ++n) sums[n] = T(total[n]);
 }
 
 // From strided [N, rows, lines, places] to [blocks of lines, places, rows, lane]; missing lines are 0.
@@ -94,11 +96,11 @@ void messages(const Problem& p, const T* gamma, const V* theta, const V* left, c
                      maxima.memory + i, scratch.memory);
         }
     }
-    *dual = total<T>(p, right != nullptr, maxima.memory, 1);
+    totals(p, right != nullptr, maxima.memory, 1, dual);
 }
 
 template <class T, class V = typename Vector<T>::type>
-void messages_backward(const Problem& p, const T* gamma, const T* weight, const V* theta, const V* left,
+void messages_backward(const Problem& p, const T* gamma, const V* weights, const V* theta, const V* left,
                        const V* right, const V* message, const V* given, V* carried, T* entropy, int threads) {
     const Index chains = number_of_chains(p), layer = p.gaps * cells(p);
     Scratch<V> entropies(2 * chains);
@@ -110,11 +112,11 @@ void messages_backward(const Problem& p, const T* gamma, const T* weight, const 
             const Chain c = chain_at(p, right != nullptr, i);
             for (int d = 0; d < 2; ++d)
                 entropies.memory[2 * i + d] =
-                    walk_back(p, c, d, *gamma, *weight, theta, left, right, message + d * layer * (p.labels + 2),
+                    walk_back(p, c, d, *gamma, weights, theta, left, right, message + d * layer * (p.labels + 2),
                               given, carried + d * layer * p.labels, scratch.memory);
         }
     }
-    *entropy = total<T>(p, right != nullptr, entropies.memory, 2);
+    totals(p, right != nullptr, entropies.memory, 2, entropy);
 }
 
 // A thread takes all edges of a line, so that no two threads add to the same scores.
@@ -161,12 +163,12 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
         typedef Vector<T>::type V;                                                                               \
         messages<T>(*p, gamma, (const V*)theta, (const V*)left, (const V*)right, (V*)message, dual, threads);    \
     }                                                                                                            \
-    extern "C" void messages_backward_##NAME(const Problem* p, const T* gamma, const T* weight,                  \
+    extern "C" void messages_backward_##NAME(const Problem* p, const T* gamma, const void* weights,                \
                                              const void* theta, const void* left, const void* right,             \
                                              const void* message, const void* given, void* carried, T* entropy,  \
                                              int threads) {                                                      \
         typedef Vector<T>::type V;                                                                               \
-        messages_backward<T>(*p, gamma, weight, (const V*)theta, (const V*)left, (const V*)right,                \
+        messages_backward<T>(*p, gamma, (const V*)weights, (const V*)theta, (const V*)left, (const V*)right,                \
                              (const V*)message, (const V*)given, (V*)carried, entropy, threads);                 \
     }                                                                                                            \
     extern "C" void scores_backward_##NAME(const Problem* p, const T* gamma, int iterations, const void* theta,  \

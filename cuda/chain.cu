@@ -34,14 +34,14 @@ extern "C" __global__ void __launch_bounds__(LANES)
 
 // Grid: as above. entropies: [2 * chains].
 extern "C" __global__ void __launch_bounds__(LANES)
-    messages_backward(const Problem p, const SCALAR* gamma, const SCALAR* weight, const SCALAR* theta,
+    messages_backward(const Problem p, const SCALAR* gamma, const SCALAR* weights, const SCALAR* theta,
                       const SCALAR* left, const SCALAR* right, const SCALAR* message, const SCALAR* given,
                       SCALAR* carried, SCALAR* entropies) {
     const Index index = blockIdx.x / 2, layer = p.gaps * cells(p);
     const int direction = blockIdx.x % 2;
     const Chain c = chain_at(p, right != nullptr, index);
     const SCALAR entropy = warp_sum(
-        walk_back(p, c, direction, *gamma, *weight, theta, left, right, message + direction * layer * (p.labels + 2),
+        walk_back(p, c, direction, *gamma, weights, theta, left, right, message + direction * layer * (p.labels + 2),
                   given, carried + direction * layer * p.labels, reinterpret_cast<SCALAR*>(shared_memory)));
     if (LANE == 0) entropies[blockIdx.x] = entropy;
 }

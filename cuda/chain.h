@@ -25,8 +25,10 @@ typedef long long Index;
 
 constexpr int MAX_GAPS = 64;
 
-// Lines 0 are the rows of the grid, lines 1 its columns. `lines` counts blocks of V, `valid` real lines.
+// Lines 0 are the rows of the grid, lines 1 its columns, image after image. `lines` counts blocks of V,
+// `valid` real lines.
 struct Problem {
+    int images;
     int labels;
     int gaps;
     int lines[2];
@@ -216,10 +218,10 @@ DEVICE inline V best_sender(const V* reach, const V* score, int step, int labels
 
 // The derivative of `walk`: from `given`, the derivative by the marginals of each cell, walks back and
 // writes `carried`, the derivative by the message that arrives at each cell. In direction 0 that of
-// the chain's maximum, `weight`, starts at the chain's end. Returns this thread's part of the
+// the chain's maximum, `weights` of its line, starts at the chain's end. Returns this thread's part of the
 // derivative by gamma: every soft maximum contributes its entropy.
 template <class V, class T>
-DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gamma, T weight, const V* theta,
+DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gamma, const V* weights, const V* theta,
                           const V* left, const V* right, const V* message, const V* given, V* carried,
                           V* scratch) {
     const int K = p.labels, width = K + 2, stride = row_length(K);
@@ -230,6 +232,7 @@ DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gam
     V* reach = edge + Index(K) * stride;
     V* norm = reach + K;     // the raw message at the receiver, or its best sender
     V* arrived = norm + K;   // the derivative by it
+    const V weight = weights[(c.axis ? p.lines[0] : 0) + c.line];
     V entropy = V{};
     Index to = cell_of(c, direction, c.count - 1);
     FOR_LANES(t, K) reach[t] = theta[to * K + t] + message[to * width + t];

@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,7 @@ class DDCRF(Method):
         gamma: float = 2.0,
         gamma_end: float | None = None,
         learn_gamma: bool = False,
+        accelerate: bool = False,
     ) -> None:
         """
         Args:
@@ -61,6 +63,7 @@ class DDCRF(Method):
             gamma_end: If given, γ goes to this value in the course of training, in equal steps as in the
                 published code; both must be positive.
             learn_gamma: Whether γ is a parameter that starts at `gamma`. It stays positive.
+            accelerate: Whether to take longer steps than the published one, with a safeguard.
 
         Raises:
             ValueError: An option is out of its range.
@@ -74,6 +77,7 @@ class DDCRF(Method):
         self.gaps = gaps
         self.gamma = gamma
         self.gamma_end = gamma_end
+        self.accelerate = accelerate
         self.log_gamma = nn.Parameter(torch.tensor(math.log(gamma))) if learn_gamma else None
         self.left = nn.Conv2d(feature_channels, num_classes**2, 1)
         self.right = nn.Conv2d(feature_channels, num_classes**2, 1, bias=False)
@@ -91,9 +95,10 @@ class DDCRF(Method):
         unary, left, right = (x.to(dtype) for x in (unary, left, right))
         self._latest = None if self.training else tuple(x.detach() for x in (unary, left, right))
         gaps = range(1, self.gaps + 1)
-        return dual_decomposition_factored(
-            unary, left, right, gaps, iterations=self.iterations, gamma=self._gamma()
-        ).logits
+        return dual_decomposition_factored(unary, left, right, gaps, **self._options()).logits
+
+    def _options(self) -> dict[str, Any]:
+        return {"iterations": self.iterations, "gamma": self._gamma(), "accelerate": self.accelerate}
 
     def _gamma(self) -> float | Tensor:
         if self.log_gamma is not None:
@@ -114,8 +119,7 @@ class DDCRF(Method):
         if self._latest is not None:
             unary, left, right = self._latest
             horizontal, vertical = _edges(left, right, range(1, self.gaps + 1))
-            options = {"iterations": self.iterations, "gamma": self._gamma()}
-            found = primal_dual_gap(unary, horizontal, vertical, **options)
+            found = primal_dual_gap(unary, horizontal, vertical, **self._options())
             values["gap_per_cell"] = float(found.gap.mean()) / (unary.shape[2] * unary.shape[3])
             values["agreement"] = float(found.agreement.mean())
         return values
@@ -141,6 +145,7 @@ def dual_decomposition(
     *,
     iterations: int = 5,
     gamma: float | Tensor = 2.0,
+    accelerate: bool = False,
 ) -> DualDecomposition:
     """Approximate inference in a grid CRF by dual decomposition into chains.
 
@@ -154,6 +159,8 @@ def dual_decomposition(
         vertical: Item g−1 scores the labels of cells (r, c) and (r+g, c): `[N, K, K, max(0, h−g), w]`.
         iterations: Number of updates, at least 1.
         gamma: γ in the units of the scores, a number or a 0-dim tensor; 0 or less for the hard maximum.
+        accelerate: Whether to take longer steps than the published one, with a safeguard: the dual gets
+            far lower in as many iterations (`common/kernels/decomposition.py` says how).
 
     Returns:
         The logits and the dual of every iteration. No iteration is skipped.
@@ -167,8 +174,10 @@ def dual_decomposition(
     scores = [*horizontal, *vertical]
     _check_kinds(unary, scores, gamma)
     if not _has_kernels(unary, gaps):
-        return dual_decomposition_reference(unary, horizontal, vertical, iterations=iterations, gamma=gamma)
-    return _by_kernels(unary, scores, gaps, False, iterations, gamma)
+        return dual_decomposition_reference(
+            unary, horizontal, vertical, iterations=iterations, gamma=gamma, accelerate=accelerate
+        )
+    return _by_kernels(unary, scores, gaps, False, iterations, gamma, accelerate)
 
 
 def dual_decomposition_factored(
@@ -179,6 +188,7 @@ def dual_decomposition_factored(
     *,
     iterations: int = 5,
     gamma: float | Tensor = 2.0,
+    accelerate: bool = False,
 ) -> DualDecomposition:
     """The same for pairwise scores that are the sum of a map of each end; they are never stored per edge.
 
@@ -192,6 +202,7 @@ def dual_decomposition_factored(
         gaps: The distances of neighbours, at least 1 each.
         iterations: As in `dual_decomposition`, as is all that follows.
         gamma: γ.
+        accelerate: Longer steps.
 
     Returns:
         The logits and the dual of every iteration.
@@ -203,9 +214,9 @@ def dual_decomposition_factored(
     _check_factored(unary, left, right, gaps)
     _check_kinds(unary, [left, right], gamma)
     if _has_kernels(unary, gaps):
-        return _by_kernels(unary, [left, right], gaps, True, iterations, gamma)
+        return _by_kernels(unary, [left, right], gaps, True, iterations, gamma, accelerate)
     horizontal, vertical = _edges(left, right, gaps)
-    return _reference(unary, horizontal, vertical, gaps, iterations, gamma)[0]
+    return _reference(unary, horizontal, vertical, gaps, iterations, gamma, accelerate)[0]
 
 
 @dataclass(frozen=True)
@@ -237,6 +248,7 @@ def primal_dual_gap(
     *,
     iterations: int = 5,
     gamma: float | Tensor = 2.0,
+    accelerate: bool = False,
 ) -> Certificate:
     """Runs `dual_decomposition` and certifies the labelling that its logits decode to.
 
@@ -252,9 +264,11 @@ def primal_dual_gap(
         unary, *scores = (x.to(dtype) for x in (unary, *scores))
         if _has_kernels(unary, gaps):
             gamma = torch.as_tensor(gamma, dtype=dtype, device=unary.device)
-            logits, marginals = operators.hard_marginals(unary, scores, gamma, [*gaps], False, iterations)
+            logits, marginals = operators.hard_marginals(
+                unary, scores, gamma, [*gaps], False, iterations, accelerate
+            )
         else:
-            result, theta = _reference(unary, horizontal, vertical, gaps, iterations, gamma)
+            result, theta = _reference(unary, horizontal, vertical, gaps, iterations, gamma, accelerate)
             logits = result.logits
             chosen = zip(_problems(scores, gaps, soft=False), theta)
             marginals = torch.stack([problem.marginals(t)[0] for problem, t in chosen])
@@ -298,6 +312,7 @@ def _by_kernels(
     factored: bool,
     iterations: int,
     gamma: float | Tensor,
+    accelerate: bool,
 ) -> DualDecomposition:
     dtype = torch.promote_types(unary.dtype, torch.float32)
     with torch.autocast(unary.device.type, enabled=False):
@@ -306,7 +321,7 @@ def _by_kernels(
         tensors = (unary, gamma, *scores)
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         logits, dual, *_ = operators.dual_decomposition(
-            unary, scores, gamma, [*gaps], factored, iterations, keep
+            unary, scores, gamma, [*gaps], factored, iterations, accelerate, keep
         )
         return DualDecomposition(logits, dual)
 
@@ -326,11 +341,14 @@ def dual_decomposition_reference(
     *,
     iterations: int = 5,
     gamma: float | Tensor = 2.0,
+    accelerate: bool = False,
 ) -> DualDecomposition:
     """`dual_decomposition` in plain PyTorch: slower, but readable, on any device, differentiable twice."""
     _check(iterations, gamma)
     _check_shapes(unary, horizontal, vertical)
-    return _reference(unary, horizontal, vertical, range(1, len(horizontal) + 1), iterations, gamma)[0]
+    return _reference(
+        unary, horizontal, vertical, range(1, len(horizontal) + 1), iterations, gamma, accelerate
+    )[0]
 
 
 def _reference(
@@ -340,8 +358,9 @@ def _reference(
     gaps: Sequence[int],
     iterations: int,
     gamma: float | Tensor,
-) -> tuple[DualDecomposition, list[Tensor]]:
-    """Returns the chains' unary scores of the last iteration too."""
+    accelerate: bool,
+) -> tuple[DualDecomposition, Tensor]:
+    """Returns the unary scores of the chains of the last or best iteration too, `[2G, N, K, h, w]`."""
     dtype = torch.promote_types(unary.dtype, torch.float32)
     # All scores are in units of γ from here on: then γ is 1 in every formula.
     soft = bool(gamma > 0)
@@ -349,17 +368,30 @@ def _reference(
     with torch.autocast(unary.device.type, enabled=False):
         unary = unary.to(dtype) / unit
         problems = _problems([x.to(dtype) / unit for x in (*horizontal, *vertical)], gaps, soft)
-        theta = [unary / len(problems)] * len(problems)
-        step = 1 / max(unary.shape[2:])
+        theta = torch.stack([unary / len(problems)] * len(problems))
+        unit_step = 1 / max(unary.shape[2:])
+        best: tuple[Tensor, ...] | None = None  # dual, scores and marginals of the best place so far
+        length = unary.new_full((len(unary),), operators.Steps.FIRST)
         duals = []
-        for iteration in range(iterations):
-            results = [lines.marginals(scores) for lines, scores in zip(problems, theta)]
-            duals.append(sum(dual for _, dual in results))
-            total = sum(marginals for marginals, _ in results)
-            if iteration + 1 < iterations:
-                mean = total / len(problems)
-                theta = [t - step * (m - mean) for t, (m, _) in zip(theta, results)]
-        return DualDecomposition(unit * total, unit * torch.stack(duals)), [unit * t for t in theta]
+        for _ in range(iterations):
+            results = [chains.marginals(scores) for chains, scores in zip(problems, theta)]
+            here = sum(dual for _, dual in results), theta, torch.stack([found for found, _ in results])
+            moved = torch.zeros_like(theta)
+            if accelerate and best is not None:
+                better = here[0] < best[0]
+                length = length * torch.where(better, operators.Steps.GROWTH, operators.Steps.DECAY)
+                chosen = better.view(-1, 1, 1, 1)
+                moved = torch.where(chosen, theta - best[1], 0)
+                here = tuple(torch.where(better if x.ndim == 1 else chosen, x, y) for x, y in zip(here, best))
+            best = here
+            dual, place, found = best
+            duals.append(dual.sum())
+            direction = unit_step * (found - found.mean(0))
+            if accelerate:
+                theta = place - length.view(-1, 1, 1, 1) * direction + operators.Steps.MOMENTUM * moved
+            else:
+                theta = place - direction
+        return DualDecomposition(unit * found.sum(0), unit * torch.stack(duals)), unit * place
 
 
 def _problems(scores: Sequence[Tensor], gaps: Sequence[int], soft: bool) -> list[_Lines]:
@@ -390,7 +422,7 @@ class _Lines:
         self.blocks = torch.stack([scores, scores.flip(0).transpose(1, 2)], dim=3).split(gap)
 
     def marginals(self, unary: Tensor) -> tuple[Tensor, Tensor]:
-        """The chains' max-marginals `[N, K, h, w]` and the sum of their maxima, a scalar."""
+        """The chains' max-marginals `[N, K, h, w]` and the sum of their maxima of each image, `[N]`."""
         cells = unary.permute(3, 1, 0, 2)  # [cells of a row, K, N, rows]
         both = torch.stack([cells, cells.flip(0)], dim=2)
         first, *later = both.split(self.gap)
@@ -400,7 +432,7 @@ class _Lines:
             messages.append(block + self._maximum(before + edges))
         forward, backward = torch.cat(messages).unbind(2)
         marginals = forward + backward.flip(0) - cells
-        dual = self._maximum(marginals[: self.gap]).sum()
+        dual = self._maximum(marginals[: self.gap]).sum(dim=(0, 2))
         return marginals.permute(2, 1, 3, 0), dual
 
     def _maximum(self, scores: Tensor) -> Tensor:

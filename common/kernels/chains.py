@@ -28,6 +28,7 @@ class _Problem(ctypes.Structure):
     """`Problem` in cuda/chain.h."""
 
     _fields_ = [
+        ("images", ctypes.c_int),
         ("labels", ctypes.c_int),
         ("gaps", ctypes.c_int),
         ("lines", ctypes.c_int * 2),
@@ -101,7 +102,13 @@ class Grid:
         )
         self.on_gpu = device.type == "cuda"
         self._problem = _Problem(
-            self.labels, len(gaps), self.blocks, self.valid, self.lengths, (ctypes.c_int * MAX_GAPS)(*gaps)
+            self.images,
+            self.labels,
+            len(gaps),
+            self.blocks,
+            self.valid,
+            self.lengths,
+            (ctypes.c_int * MAX_GAPS)(*gaps),
         )
 
     # Packing
@@ -126,6 +133,12 @@ class Grid:
         self._unpack(plain, rows)
         self._unpack(plain.transpose(2, 3), columns)
         return plain
+
+    def pack_images(self, values: Tensor) -> Tensor:
+        """A number of each image `[N]` at each of its cells, `[cells, 1, W]`."""
+        lines = self._by_line(values).split(self.blocks)
+        parts = [part.repeat_interleave(length, 0) for part, length in zip(lines, self.lengths)]
+        return torch.cat(parts).unsqueeze(1)
 
     def unpack_each(self, packed: Tensor) -> Tensor:
         """From `[gaps, cells, R, W]` to `[2 gaps, N, R, h, w]`: what the rows have, then the columns."""
@@ -211,14 +224,14 @@ class Grid:
             message: Filled with the messages, `[2, gaps, cells, K + 2, W]`.
 
         Returns:
-            The sum over the chains of their maxima in units of γ, a scalar.
+            The sum over the chains of their maxima in units of γ, of each image `[N]`.
         """
         arrays = (gamma, theta, scores.left, scores.right, message)
         if self.on_gpu:
             maxima = self.new(self.chains)
             self._launch("messages", 2 * self.chains, *arrays, maxima)
-            return maxima.sum()
-        dual = self.new_scalar()
+            return self._totals(maxima, 1)
+        dual = torch.empty(self.images, dtype=self.dtype, device=self.device)
         self._call("messages", self._problem, *arrays, dual)
         return dual
 
@@ -242,7 +255,7 @@ class Grid:
 
         Args:
             gamma: γ.
-            weight: The derivative by the sum of maxima, a scalar.
+            weight: The derivative by the sum of maxima of each image, `[N]`.
             theta: As given to `messages`.
             scores: As given to `messages`.
             message: As filled by it.
@@ -253,14 +266,15 @@ class Grid:
         Returns:
             The derivative by γ, of everything in the scores' own units.
         """
-        arrays = (gamma, weight, theta, scores.left, scores.right, message, given, carried)
+        weights = self._by_line(weight)
+        arrays = (gamma, weights, theta, scores.left, scores.right, message, given, carried)
         if self.on_gpu:
             entropies = self.new(2 * self.chains)
             self._launch("messages_backward", 2 * self.chains, *arrays, entropies)
-            return entropies.sum()
-        entropy = self.new_scalar()
+            return self._totals(entropies, 2).sum()
+        entropy = torch.empty(self.images, dtype=self.dtype, device=self.device)
         self._call("messages_backward", self._problem, *arrays, entropy)
-        return entropy
+        return entropy.sum()
 
     def scores_backward(
         self, gamma: Tensor, theta: Tensor, scores: Scores, message: Tensor, carried: Tensor
@@ -274,9 +288,23 @@ class Grid:
             self._call("scores_backward", self._problem, gamma, len(theta), *arrays)
         return result
 
-    def new_scalar(self) -> Tensor:
-        """A number that has no value yet."""
-        return torch.empty((), dtype=self.dtype, device=self.device)
+    def _totals(self, values: Tensor, count: int) -> Tensor:
+        """Sums numbers of all chains, `count` of each, image by image; there is one chain per block."""
+        sizes = [
+            count * lines * min(gap, length)
+            for lines, length in zip(self.valid, self.lengths)
+            for gap in self.gaps
+        ]
+        return sum(part.view(self.images, -1).sum(1) for part in values.split(sizes))
+
+    def _by_line(self, values: Tensor) -> Tensor:
+        """A number of each image for each of its lines, `[lines, W]`."""
+        parts = []
+        for blocks, lines in zip(self.blocks, self.valid):
+            part = values.new_zeros(blocks * self.lanes)
+            part[:lines] = values.repeat_interleave(lines // self.images)
+            parts.append(part.view(blocks, self.lanes))
+        return torch.cat(parts)
 
     def _launch(self, kernel: str, blocks: int, *arguments: Tensor | int | None) -> None:
         shared = shared_memory(self.labels, self.dtype)

@@ -142,9 +142,16 @@ class GridOfWarps(chains.Grid):
 
 @pytest.mark.parametrize(("k", "h", "w"), [(3, 4, 6), (34, 2, 3)])
 @pytest.mark.parametrize("factored", [False, True])
-@pytest.mark.parametrize("gamma", [1.5, -1.0])
+@pytest.mark.parametrize(("gamma", "accelerate"), [(1.5, False), (-1.0, False), (1.5, True)])
 def test_the_cuda_source_computes_the_same_as_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, warps: ctypes.CDLL, gamma: float, factored: bool, k: int, h: int, w: int
+    monkeypatch: pytest.MonkeyPatch,
+    warps: ctypes.CDLL,
+    gamma: float,
+    accelerate: bool,
+    factored: bool,
+    k: int,
+    h: int,
+    w: int,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
 
@@ -160,10 +167,11 @@ def test_the_cuda_source_computes_the_same_as_the_cpu(
     def outputs() -> list[Tensor]:
         leaves = [x.clone().requires_grad_() for x in (unary, *scores)]
         soft = torch.tensor(gamma, dtype=torch.double, requires_grad=True)
+        options = {"iterations": 2, "gamma": soft, "accelerate": accelerate}
         if factored:
-            result = dual_decomposition_factored(*leaves, iterations=2, gamma=soft)
+            result = dual_decomposition_factored(*leaves, **options)
         else:
-            result = dual_decomposition(leaves[0], leaves[1:3], leaves[3:], iterations=2, gamma=soft)
+            result = dual_decomposition(leaves[0], leaves[1:3], leaves[3:], **options)
         total = (result.logits * weights).sum() + (result.dual * falling).sum()
         return [result.logits, result.dual, *torch.autograd.grad(total, [*leaves, soft])]
 
