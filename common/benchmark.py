@@ -264,8 +264,8 @@ def markdown(families: dict[str, pd.DataFrame]) -> str:
     parts.append(
         "Medians; the versions of one size were timed in one process, one after the other. kept: memory "
         "held between the forward and the backward pass besides the inputs; peak: memory that both passes "
-        "need at most besides the inputs. floor: the time to copy what any version must move at the measured speed "
-        "of a large copy; GB/s: these bytes over the measured time."
+        "need at most besides the inputs. floor: the time to copy what any version must move at the measured "
+        "speed of a large copy; GB/s: these bytes over the measured time."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -640,3 +640,44 @@ def test_a_step_that_went_too_far_is_taken_back() -> None:
     *_, course = torch.ops.structseg.dual_decomposition(unary, scores, gamma, [1, 2], False, 15, True, False)
     accepted = course[:, 0]
     assert (accepted[0] == 1).all() and (accepted == 0).any()
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("accelerate", [False, True])
+@pytest.mark.parametrize("factored", [False, True])
+@pytest.mark.parametrize("k", [2, 21, 64])
+def test_gpu_kernels_equal_the_cpu(k: int, factored: bool, accelerate: bool) -> None:
+    unary, horizontal, vertical = random_problem(2, k, 6, 9, 2)
+    scores = [unary, *horizontal, *vertical]
+    if factored:
+        scores = [unary, *(random_problem(2, k * k, 6, 9, 1, s)[0].unflatten(1, (k, k)) for s in (1, 2))]
+    solve = dual_decomposition_factored if factored else dense(dual_decomposition, 2)
+    results = []
+    for device in ("cpu", "cuda", "cuda"):
+        leaves = [x.to(device).requires_grad_() for x in scores]
+        gamma = torch.tensor(1.5, dtype=torch.double, device=device, requires_grad=True)
+        with torch.cuda.stream(torch.cuda.Stream()):
+            torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+            result = solve(*leaves, gamma=gamma, accelerate=accelerate)
+            gradients = torch.autograd.grad(result.logits.square().sum(), [*leaves, gamma])
+            results.append([x.detach().cpu() for x in (result.logits, result.dual, *gradients)])
+    for cpu_result, first, second in zip(*results):
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, cpu_result)
+
+
+@pytest.mark.gpu
+def test_gpu_kernels_do_not_wait_for_the_host() -> None:
+    unary, horizontal, vertical = (
+        [x.cuda() for x in t] if isinstance(t, list) else t.cuda() for t in random_problem(2, 5, 6, 9, 2)
+    )
+    gamma = torch.tensor(1.5, device="cuda")
+    dual_decomposition(unary, horizontal, vertical, gamma=gamma)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        dual_decomposition(unary.requires_grad_(), horizontal, vertical, gamma=gamma, accelerate=True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
