@@ -263,7 +263,7 @@ def primal_dual_gap(
     with torch.autocast(unary.device.type, enabled=False):
         unary, *scores = (x.to(dtype) for x in (unary, *scores))
         if _has_kernels(unary, gaps):
-            gamma = torch.as_tensor(gamma, dtype=dtype, device=unary.device)
+            gamma = _as_tensor(gamma, unary)
             logits, marginals = operators.hard_marginals(
                 unary, scores, gamma, [*gaps], False, iterations, accelerate
             )
@@ -317,13 +317,18 @@ def _by_kernels(
     dtype = torch.promote_types(unary.dtype, torch.float32)
     with torch.autocast(unary.device.type, enabled=False):
         unary, *scores = (x.to(dtype) for x in (unary, *scores))
-        gamma = torch.as_tensor(gamma, dtype=dtype, device=unary.device)
+        gamma = _as_tensor(gamma, unary)
         tensors = (unary, gamma, *scores)
         keep = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         logits, dual, *_ = operators.dual_decomposition(
             unary, scores, gamma, [*gaps], factored, iterations, accelerate, keep
         )
         return DualDecomposition(logits, dual)
+
+
+def _as_tensor(gamma: float | Tensor, like: Tensor) -> Tensor:
+    # A number is filled in on the device: to copy it there would make the host wait.
+    return gamma.to(like) if isinstance(gamma, Tensor) else like.new_full((), gamma)
 
 
 def _edges(left: Tensor, right: Tensor, gaps: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
