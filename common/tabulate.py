@@ -27,6 +27,9 @@ from common.statistics import mean_and_deviation, paired_differences
 
 TIMES = ("network_ms", "structure_ms", "refine_ms", "training_step_ms")
 
+CERTIFICATE = ("gap_per_cell", "agreement")
+"""Diagnostics that the leaderboard shows for the methods that have them."""
+
 
 @dataclass
 class Result:
@@ -62,6 +65,12 @@ class Row:
         """The median over seeds of an entry of `cost.json`; NaN if there is none."""
         values = [r.cost[key] for r in self.results if r.cost]
         return float(np.median(values)) if values else math.nan
+
+    def diagnostic(self, key: str) -> float:
+        """The mean over seeds of a diagnostic of the method; NaN if it has none of that name."""
+        found = [r.metrics.get("diagnostics", {}).get(key) for r in self.results if r.metrics]
+        values = [value for value in found if value is not None]
+        return float(np.mean(values)) if values else math.nan
 
     @property
     def error(self) -> str:
@@ -160,6 +169,8 @@ def leaderboard(config: Config, rows: list[Row]) -> pd.DataFrame:
         line["pixel_accuracy_mean"], line["pixel_accuracy_std"] = mean_and_deviation(list(accuracy.values()))
         for key in (*TIMES, "parameters"):
             line[key] = row.median_cost(key)
+        for key in CERTIFICATE:
+            line[key] = row.diagnostic(key)
         devices = {r.cost["provenance"]["device"] for r in row.results if r.cost}
         line["device"] = "; ".join(sorted(devices))
         line["error"] = row.error
@@ -198,8 +209,13 @@ def _cells(config: Config, table: pd.DataFrame, plus_minus: str) -> pd.DataFrame
     def number(value: float, digits: int) -> str:
         return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
+    certified = not table[[*CERTIFICATE]].isna().all(axis=None)
     lines = []
     for line in table.to_dict("records"):
+        certificate = {
+            "gap/cell": number(line["gap_per_cell"], 3),
+            "agreement %": number(100 * line["agreement"], 1),
+        }
         baseline = line["method"] == config["tables"]["baseline"]
         lines.append(
             {
@@ -214,6 +230,7 @@ def _cells(config: Config, table: pd.DataFrame, plus_minus: str) -> pd.DataFrame
                 "refine ms": number(line["refine_ms"], 1),
                 "train step ms": number(line["training_step_ms"], 1),
                 "params M": number(line["parameters"] / 1e6, 2),
+                **(certificate if certified else {}),
                 "seeds": line["seeds"],
             }
         )
@@ -242,6 +259,12 @@ def _markdown(config: Config, table: pd.DataFrame, per_class: pd.DataFrame, note
         "per training step, measured alone on the device. With fewer than three seeds read nothing "
         "into a difference."
     )
+    if not table[[*CERTIFICATE]].isna().all(axis=None):
+        parts.append(
+            "gap/cell: how far the score of the CRF's labelling is from that of the best one at most, per "
+            "cell of the output grid; agreement: the share of cells at which all chains of the CRF have "
+            "the same best label."
+        )
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts) + "\n"

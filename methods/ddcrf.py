@@ -15,17 +15,23 @@ by a forward and a backward pass, and moves the chains towards agreement:
 The logits are Σ_c μ_c of the last iteration, trained by cross-entropy. The dual,
 Σ_chains γ·log Σₖ exp(μ(k)/γ) at any one cell of each chain, never rises.
 
-Cost: chains are walked step by step, G·iterations·max(h, w) dependent steps of N·K²·max(h, w) numbers.
+The published code has 21 labels compiled in and keeps K² numbers per edge and iteration for the backward
+pass. Here kernels for any K (`cuda/chain.h`, `common/kernels/`) keep the messages alone;
+`dual_decomposition_reference` is the same in plain PyTorch, and the definition.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from common.kernels import chains
+from common.kernels import decomposition as operators
 from methods.base import Method
 
 
@@ -43,6 +49,9 @@ class DDCRF(Method):
         iterations: int = 5,
         gaps: int = 2,
         gamma: float = 2.0,
+        gamma_end: float | None = None,
+        learn_gamma: bool = False,
+        accelerate: bool = False,
     ) -> None:
         """
         Args:
@@ -51,6 +60,10 @@ class DDCRF(Method):
             iterations: Updates of the dual, at least 1. The paper: 5 with ASPP, 15 without.
             gaps: Number of gaps G, at least 1; neighbours lie 1, …, G cells apart.
             gamma: γ, how soft the maximum is; 0 or less for the hard maximum.
+            gamma_end: If given, γ goes to this value in the course of training, in equal steps as in the
+                published code; both must be positive.
+            learn_gamma: Whether γ is a parameter that starts at `gamma`. It stays positive.
+            accelerate: Whether to take longer steps than the published one, with a safeguard.
 
         Raises:
             ValueError: An option is out of its range.
@@ -59,25 +72,57 @@ class DDCRF(Method):
         if gaps < 1:
             raise ValueError(f"gaps must be at least 1, not {gaps!r}")
         _check(iterations, gamma)
+        _check_course(gamma, gamma_end, learn_gamma)
         self.iterations = iterations
         self.gaps = gaps
         self.gamma = gamma
+        self.gamma_end = gamma_end
+        self.accelerate = accelerate
+        self.log_gamma = nn.Parameter(torch.tensor(math.log(gamma))) if learn_gamma else None
         self.left = nn.Conv2d(feature_channels, num_classes**2, 1)
         self.right = nn.Conv2d(feature_channels, num_classes**2, 1, bias=False)
         for layer in (self.left, self.right):
             nn.init.normal_(layer.weight, std=0.001)
         nn.init.zeros_(self.left.bias)
+        self._latest: tuple[Tensor, ...] | None = None
 
     def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
         k = self.num_classes
         left = self.left(features).unflatten(1, (k, k))
         right = self.right(features).unflatten(1, (k, k))
+        # Mixed precision may give the three different types.
+        dtype = torch.promote_types(torch.promote_types(unary.dtype, left.dtype), torch.float32)
+        unary, left, right = (x.to(dtype) for x in (unary, left, right))
+        self._latest = None if self.training else tuple(x.detach() for x in (unary, left, right))
         gaps = range(1, self.gaps + 1)
-        horizontal = [left[..., :-g] + right[..., g:] for g in gaps]
-        vertical = [left[..., :-g, :] + right[..., g:, :] for g in gaps]
-        return dual_decomposition(
-            unary, horizontal, vertical, iterations=self.iterations, gamma=self.gamma
-        ).logits
+        return dual_decomposition_factored(unary, left, right, gaps, **self._options()).logits
+
+    def _options(self) -> dict[str, Any]:
+        return {"iterations": self.iterations, "gamma": self._gamma(), "accelerate": self.accelerate}
+
+    def _gamma(self) -> float | Tensor:
+        if self.log_gamma is not None:
+            return self.log_gamma.exp()
+        if self.gamma_end is None:
+            return self.gamma
+        return self.gamma + (self.gamma_end - self.gamma) * self.progress
+
+    def diagnostics(self) -> dict[str, float]:
+        """How good the latest labellings are, in evaluation mode only; and γ, unless it is constant.
+
+        `gap_per_cell` says how far they are from the best ones at most, per cell of the grid, and
+        `agreement` is the share of cells at which all chains have the same best label.
+        """
+        values = {}
+        if self.log_gamma is not None or self.gamma_end is not None:
+            values["gamma"] = torch.as_tensor(self._gamma()).item()
+        if self._latest is not None:
+            unary, left, right = self._latest
+            horizontal, vertical = _edges(left, right, range(1, self.gaps + 1))
+            found = primal_dual_gap(unary, horizontal, vertical, **self._options())
+            values["gap_per_cell"] = float(found.gap.mean()) / (unary.shape[2] * unary.shape[3])
+            values["agreement"] = float(found.agreement.mean())
+        return values
 
 
 @dataclass(frozen=True)
@@ -99,47 +144,264 @@ def dual_decomposition(
     vertical: Sequence[Tensor],
     *,
     iterations: int = 5,
-    gamma: float = 2.0,
+    gamma: float | Tensor = 2.0,
+    accelerate: bool = False,
 ) -> DualDecomposition:
     """Approximate inference in a grid CRF by dual decomposition into chains.
 
-    Half precision is computed in float32. Differentiable in all tensors.
+    Half precision is computed in float32. Differentiable once in all tensors; the results of two calls
+    are the same bit by bit. Kernels are compiled at the first call; where that is impossible, the plain
+    version `dual_decomposition_reference` is used, with a warning.
 
     Args:
         unary: Scores of the labels of each cell, `[N, K, h, w]`.
         horizontal: Item g−1 scores the labels of cells (r, c) and (r, c+g): `[N, K, K, h, max(0, w−g)]`.
         vertical: Item g−1 scores the labels of cells (r, c) and (r+g, c): `[N, K, K, max(0, h−g), w]`.
         iterations: Number of updates, at least 1.
-        gamma: γ in the units of the scores; 0 or less for the hard maximum.
+        gamma: γ in the units of the scores, a number or a 0-dim tensor; 0 or less for the hard maximum.
+        accelerate: Whether to take longer steps than the published one, with a safeguard: the dual gets
+            far lower in as many iterations (`common/kernels/decomposition.py` says how).
 
     Returns:
         The logits and the dual of every iteration. No iteration is skipped.
 
     Raises:
-        ValueError: A shape or a value does not fit.
+        ValueError: A shape, type, device or value does not fit.
     """
     _check(iterations, gamma)
     _check_shapes(unary, horizontal, vertical)
+    gaps = range(1, len(horizontal) + 1)
+    scores = [*horizontal, *vertical]
+    _check_kinds(unary, scores, gamma)
+    if not _has_kernels(unary, gaps):
+        return dual_decomposition_reference(
+            unary, horizontal, vertical, iterations=iterations, gamma=gamma, accelerate=accelerate
+        )
+    return _by_kernels(unary, scores, gaps, False, iterations, gamma, accelerate)
+
+
+def dual_decomposition_factored(
+    unary: Tensor,
+    left: Tensor,
+    right: Tensor,
+    gaps: Sequence[int] = (1, 2),
+    *,
+    iterations: int = 5,
+    gamma: float | Tensor = 2.0,
+    accelerate: bool = False,
+) -> DualDecomposition:
+    """The same for pairwise scores that are the sum of a map of each end; they are never stored per edge.
+
+    The score of labels a, b at cells i, j, where j lies to the right of or below i, is
+    `left[:, a, b, i] + right[:, a, b, j]`, for every gap.
+
+    Args:
+        unary: Scores of the labels of each cell, `[N, K, h, w]`.
+        left: Of the earlier end of an edge, `[N, K, K, h, w]`.
+        right: Of the later end, `[N, K, K, h, w]`.
+        gaps: The distances of neighbours, at least 1 each.
+        iterations: As in `dual_decomposition`, as is all that follows.
+        gamma: γ.
+        accelerate: Longer steps.
+
+    Returns:
+        The logits and the dual of every iteration.
+
+    Raises:
+        ValueError: A shape, type, device or value does not fit.
+    """
+    _check(iterations, gamma)
+    _check_factored(unary, left, right, gaps)
+    _check_kinds(unary, [left, right], gamma)
+    if _has_kernels(unary, gaps):
+        return _by_kernels(unary, [left, right], gaps, True, iterations, gamma, accelerate)
+    horizontal, vertical = _edges(left, right, gaps)
+    return _reference(unary, horizontal, vertical, gaps, iterations, gamma, accelerate)[0]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How close to the best labelling of the grid a decoded one is, of each image of a batch.
+
+    Attributes:
+        bound: No labelling has a score above this: the dual of the chains under the hard maximum, `[N]`.
+            (The dual of a soft maximum contains entropy as well and bounds nothing of use.)
+        score: The score of the labelling that the logits decode to, `[N]`.
+        agreement: The share of cells at which all chains have the same best label, `[N]`.
+    """
+
+    bound: Tensor
+    score: Tensor
+    agreement: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """How far the decoded labelling is from the best one at most, `[N]`."""
+        return self.bound - self.score
+
+
+@torch.no_grad()
+def primal_dual_gap(
+    unary: Tensor,
+    horizontal: Sequence[Tensor],
+    vertical: Sequence[Tensor],
+    *,
+    iterations: int = 5,
+    gamma: float | Tensor = 2.0,
+    accelerate: bool = False,
+) -> Certificate:
+    """Runs `dual_decomposition` and certifies the labelling that its logits decode to.
+
+    Arguments and errors are those of `dual_decomposition`. If the gap is 0, the labelling is the best.
+    """
+    _check(iterations, gamma)
+    _check_shapes(unary, horizontal, vertical)
+    scores = [*horizontal, *vertical]
+    _check_kinds(unary, scores, gamma)
+    dtype = torch.promote_types(unary.dtype, torch.float32)
+    gaps = range(1, len(horizontal) + 1)
+    with torch.autocast(unary.device.type, enabled=False):
+        unary, *scores = (x.to(dtype) for x in (unary, *scores))
+        if _has_kernels(unary, gaps):
+            gamma = _as_tensor(gamma, unary)
+            logits, marginals = operators.hard_marginals(
+                unary, scores, gamma, [*gaps], False, iterations, accelerate
+            )
+        else:
+            result, theta = _reference(unary, horizontal, vertical, gaps, iterations, gamma, accelerate)
+            logits = result.logits
+            chosen = zip(_problems(scores, gaps, soft=False), theta)
+            marginals = torch.stack([problem.marginals(t)[0] for problem, t in chosen])
+    labels = marginals.argmax(dim=2)
+    agreement = (labels == labels[0]).all(dim=0).double().mean(dim=(1, 2))
+    score = _score(logits.argmax(dim=1), unary, scores[: len(gaps)], scores[len(gaps) :])
+    return Certificate(_hard_dual(marginals.amax(dim=2), gaps), score, agreement)
+
+
+def _hard_dual(maxima: Tensor, gaps: Sequence[int]) -> Tensor:
+    """Sums the chains' maxima `[2G, N, h, w]` at each chain's first cell, for each image."""
+    rows = [part[:, :, :gap] for gap, part in zip(gaps, maxima)]
+    columns = [part[:, :gap] for gap, part in zip(gaps, maxima[len(gaps) :])]
+    return sum(part.double().sum(dim=(1, 2)) for part in (*rows, *columns))
+
+
+def _score(labels: Tensor, unary: Tensor, horizontal: Sequence[Tensor], vertical: Sequence[Tensor]) -> Tensor:
+    """The score of a labelling `[N, h, w]` of each image, `[N]`."""
+    h, w = labels.shape[1:]
+    total = unary.double().gather(1, labels.unsqueeze(1)).sum(dim=(1, 2, 3))
+    for gap, (row, column) in enumerate(zip(horizontal, vertical), 1):
+        right, below = labels[:, :, min(gap, w) :], labels[:, min(gap, h) :]
+        pairs = [
+            (row, labels[:, :, : max(0, w - gap)] * unary.shape[1] + right),
+            (column, labels[:, : max(0, h - gap)] * unary.shape[1] + below),
+        ]
+        for scores, pair in pairs:
+            total = total + scores.flatten(1, 2).double().gather(1, pair.unsqueeze(1)).sum(dim=(1, 2, 3))
+    return total
+
+
+def _has_kernels(unary: Tensor, gaps: Sequence[int]) -> bool:
+    dtype = torch.promote_types(unary.dtype, torch.float32)
+    return chains.available(unary.device, dtype, unary.shape[1], len(gaps))
+
+
+def _by_kernels(
+    unary: Tensor,
+    scores: Sequence[Tensor],
+    gaps: Sequence[int],
+    factored: bool,
+    iterations: int,
+    gamma: float | Tensor,
+    accelerate: bool,
+) -> DualDecomposition:
+    dtype = torch.promote_types(unary.dtype, torch.float32)
+    with torch.autocast(unary.device.type, enabled=False):
+        unary, *scores = (x.to(dtype) for x in (unary, *scores))
+        gamma = _as_tensor(gamma, unary)
+        tensors = (unary, gamma, *scores)
+        keep = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+        logits, dual, *_ = operators.dual_decomposition(
+            unary, scores, gamma, [*gaps], factored, iterations, accelerate, keep
+        )
+        return DualDecomposition(logits, dual)
+
+
+def _as_tensor(gamma: float | Tensor, like: Tensor) -> Tensor:
+    # A number is filled in on the device: to copy it there would make the host wait.
+    return gamma.to(like) if isinstance(gamma, Tensor) else like.new_full((), gamma)
+
+
+def _edges(left: Tensor, right: Tensor, gaps: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """Factored scores written out for every edge, as `dual_decomposition` takes them."""
+    h, w = left.shape[-2:]
+    horizontal = [left[..., : max(0, w - g)] + right[..., min(g, w) :] for g in gaps]
+    vertical = [left[..., : max(0, h - g), :] + right[..., min(g, h) :, :] for g in gaps]
+    return horizontal, vertical
+
+
+def dual_decomposition_reference(
+    unary: Tensor,
+    horizontal: Sequence[Tensor],
+    vertical: Sequence[Tensor],
+    *,
+    iterations: int = 5,
+    gamma: float | Tensor = 2.0,
+    accelerate: bool = False,
+) -> DualDecomposition:
+    """`dual_decomposition` in plain PyTorch: slower, but readable, on any device, differentiable twice."""
+    _check(iterations, gamma)
+    _check_shapes(unary, horizontal, vertical)
+    return _reference(
+        unary, horizontal, vertical, range(1, len(horizontal) + 1), iterations, gamma, accelerate
+    )[0]
+
+
+def _reference(
+    unary: Tensor,
+    horizontal: Sequence[Tensor],
+    vertical: Sequence[Tensor],
+    gaps: Sequence[int],
+    iterations: int,
+    gamma: float | Tensor,
+    accelerate: bool,
+) -> tuple[DualDecomposition, Tensor]:
+    """Returns the unary scores of the chains of the last or best iteration too, `[2G, N, K, h, w]`."""
     dtype = torch.promote_types(unary.dtype, torch.float32)
     # All scores are in units of γ from here on: then γ is 1 in every formula.
-    unit = gamma if gamma > 0 else 1.0
+    soft = bool(gamma > 0)
+    unit = gamma if soft else 1.0
     with torch.autocast(unary.device.type, enabled=False):
         unary = unary.to(dtype) / unit
-        problems = [
-            *(_Lines(scores.to(dtype) / unit, gap, gamma > 0) for gap, scores in enumerate(horizontal, 1)),
-            *(_Columns(scores.to(dtype) / unit, gap, gamma > 0) for gap, scores in enumerate(vertical, 1)),
-        ]
-        theta = [unary / len(problems)] * len(problems)
-        step = 1 / max(unary.shape[2:])
+        problems = _problems([x.to(dtype) / unit for x in (*horizontal, *vertical)], gaps, soft)
+        theta = torch.stack([unary / len(problems)] * len(problems))
+        unit_step = 1 / max(unary.shape[2:])
+        best: tuple[Tensor, ...] | None = None  # dual, scores and marginals of the best place so far
+        length = unary.new_full((len(unary),), operators.Steps.FIRST)
         duals = []
-        for iteration in range(iterations):
-            results = [lines.marginals(scores) for lines, scores in zip(problems, theta)]
-            duals.append(sum(dual for _, dual in results))
-            total = sum(marginals for marginals, _ in results)
-            if iteration + 1 < iterations:
-                mean = total / len(problems)
-                theta = [t - step * (m - mean) for t, (m, _) in zip(theta, results)]
-        return DualDecomposition(unit * total, unit * torch.stack(duals))
+        for _ in range(iterations):
+            results = [chains.marginals(scores) for chains, scores in zip(problems, theta)]
+            here = sum(dual for _, dual in results), theta, torch.stack([found for found, _ in results])
+            moved = torch.zeros_like(theta)
+            if accelerate and best is not None:
+                better = here[0] < best[0]
+                length = length * torch.where(better, operators.Steps.GROWTH, operators.Steps.DECAY)
+                chosen = better.view(-1, 1, 1, 1)
+                moved = torch.where(chosen, theta - best[1], 0)
+                here = tuple(torch.where(better if x.ndim == 1 else chosen, x, y) for x, y in zip(here, best))
+            best = here
+            dual, place, found = best
+            duals.append(dual.sum())
+            direction = unit_step * (found - found.mean(0))
+            if accelerate:
+                theta = place - length.view(-1, 1, 1, 1) * direction + operators.Steps.MOMENTUM * moved
+            else:
+                theta = place - direction
+        return DualDecomposition(unit * found.sum(0), unit * torch.stack(duals)), unit * place
+
+
+def _problems(scores: Sequence[Tensor], gaps: Sequence[int], soft: bool) -> list[_Lines]:
+    rows = [_Lines(x, gap, soft) for gap, x in zip(gaps, scores)]
+    return rows + [_Columns(x, gap, soft) for gap, x in zip(gaps, scores[len(gaps) :])]
 
 
 class _Lines:
@@ -165,7 +427,7 @@ class _Lines:
         self.blocks = torch.stack([scores, scores.flip(0).transpose(1, 2)], dim=3).split(gap)
 
     def marginals(self, unary: Tensor) -> tuple[Tensor, Tensor]:
-        """The chains' max-marginals `[N, K, h, w]` and the sum of their maxima, a scalar."""
+        """The chains' max-marginals `[N, K, h, w]` and the sum of their maxima of each image, `[N]`."""
         cells = unary.permute(3, 1, 0, 2)  # [cells of a row, K, N, rows]
         both = torch.stack([cells, cells.flip(0)], dim=2)
         first, *later = both.split(self.gap)
@@ -175,7 +437,7 @@ class _Lines:
             messages.append(block + self._maximum(before + edges))
         forward, backward = torch.cat(messages).unbind(2)
         marginals = forward + backward.flip(0) - cells
-        dual = self._maximum(marginals[: self.gap]).sum()
+        dual = self._maximum(marginals[: self.gap]).sum(dim=(0, 2))
         return marginals.permute(2, 1, 3, 0), dual
 
     def _maximum(self, scores: Tensor) -> Tensor:
@@ -193,11 +455,50 @@ class _Columns(_Lines):
         return marginals.transpose(2, 3), dual
 
 
-def _check(iterations: int, gamma: float) -> None:
+def _check(iterations: int, gamma: float | Tensor) -> None:
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, not {iterations!r}")
-    if not float(gamma) - float(gamma) == 0:
+    if isinstance(gamma, Tensor):
+        if gamma.ndim:
+            raise ValueError(f"gamma must be a number or a tensor without dimensions, not {[*gamma.shape]}")
+        if gamma.device.type != "cpu" or torch.compiler.is_compiling():
+            return  # to look at the value would stop everything until the device has computed it
+        gamma = gamma.item()
+    if not math.isfinite(gamma):
         raise ValueError(f"gamma must be a finite number, not {gamma!r}")
+
+
+def _check_course(gamma: float, gamma_end: float | None, learn_gamma: bool) -> None:
+    if gamma_end is not None and learn_gamma:
+        raise ValueError("gamma_end and learn_gamma exclude each other: gamma is either annealed or learned")
+    if (gamma_end is not None or learn_gamma) and gamma <= 0:
+        raise ValueError(f"gamma must be positive to be annealed or learned, not {gamma!r}")
+    if gamma_end is not None and not (math.isfinite(gamma_end) and gamma_end > 0):
+        raise ValueError(f"gamma_end must be a positive finite number, not {gamma_end!r}")
+
+
+def _check_kinds(unary: Tensor, scores: Sequence[Tensor], gamma: float | Tensor) -> None:
+    if not unary.is_floating_point():
+        raise ValueError(f"unary must have a floating-point type, not {unary.dtype}")
+    for tensor in scores:
+        if (tensor.dtype, tensor.device) != (unary.dtype, unary.device):
+            raise ValueError(
+                f"unary and pairwise scores must be of one type on one device, not {unary.dtype} on "
+                f"{unary.device} and {tensor.dtype} on {tensor.device}"
+            )
+    if isinstance(gamma, Tensor) and gamma.device.type not in ("cpu", unary.device.type):
+        raise ValueError(f"gamma is on {gamma.device} and unary on {unary.device}: move it there")
+
+
+def _check_factored(unary: Tensor, left: Tensor, right: Tensor, gaps: Sequence[int]) -> None:
+    if unary.ndim != 4 or 0 in unary.shape:
+        raise ValueError(f"unary must be [N, K, h, w] with no empty side, not {[*unary.shape]}")
+    if not gaps or min(gaps) < 1:
+        raise ValueError(f"gaps must be one or several distances of at least 1, not {gaps!r}")
+    n, k, h, w = unary.shape
+    for name, scores in (("left", left), ("right", right)):
+        if [*scores.shape] != [n, k, k, h, w]:
+            raise ValueError(f"{name} must be {[n, k, k, h, w]}, not {[*scores.shape]}")
 
 
 def _check_shapes(unary: Tensor, horizontal: Sequence[Tensor], vertical: Sequence[Tensor]) -> None:

@@ -110,6 +110,19 @@ def test_markdown_and_latex(config: Config, found: dict) -> None:
     assert r"63.50 $\pm$ 0.71" in latex and r"mIoU \%" in latex and r"deeplabv3plus-test\_resnet" in latex
 
 
+def test_the_certificate_is_shown_where_a_row_has_one(config: Config, found: dict) -> None:
+    write_all(found)
+    text = tabulate.tabulate(config).read_text()
+    assert "gap/cell" not in text and csv(config)["agreement"].isna().all()
+    for seed, gap in ((0, 0.25), (1, 0.75)):
+        write_run(found["rmi", seed], 0.6, diagnostics={"gap_per_cell": gap, "agreement": 0.9})
+    text = tabulate.tabulate(config).read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("| rmi ")]
+    assert "gap/cell" in text and "| 0.500 " in line and "| 90.0 " in line
+    (line,) = [line for line in text.splitlines() if line.startswith("| ce ")]
+    assert "0.500" not in line
+
+
 def test_iou_per_class_leaves_out_seeds_in_which_the_class_does_not_occur(
     config: Config, found: dict
 ) -> None:

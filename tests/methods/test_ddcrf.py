@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from methods.ddcrf import DDCRF, dual_decomposition
+from common.kernels import cpu
+from methods.ddcrf import (
+    DDCRF,
+    DualDecomposition,
+    dual_decomposition,
+    dual_decomposition_factored,
+    dual_decomposition_reference,
+    primal_dual_gap,
+)
+
+GAMMAS = [-1.0, 0.1, 1.0, 2.0, 10.0]
 
 
 def random_problem(
@@ -78,9 +89,12 @@ def enumerated(
     ("k", "h", "w", "gaps"),
     [(2, 3, 4, 2), (3, 2, 5, 2), (3, 1, 4, 3), (2, 4, 2, 3), (4, 1, 1, 2), (2, 3, 3, 1)],
 )
-def test_equals_enumeration_of_every_chain(k: int, h: int, w: int, gaps: int, gamma: float) -> None:
+@pytest.mark.parametrize("function", [dual_decomposition, dual_decomposition_reference])
+def test_equals_enumeration_of_every_chain(
+    function: Callable[..., DualDecomposition], k: int, h: int, w: int, gaps: int, gamma: float
+) -> None:
     unary, horizontal, vertical = random_problem(2, k, h, w, gaps, scale=2)
-    result = dual_decomposition(unary, horizontal, vertical, iterations=3, gamma=gamma)
+    result = function(unary, horizontal, vertical, iterations=3, gamma=gamma)
     duals = []
     for image in range(2):
         one = enumerated(unary[image], [t[image] for t in horizontal], [t[image] for t in vertical], 3, gamma)
@@ -206,3 +220,464 @@ def test_gamma_must_be_finite(gamma: float) -> None:
 def test_iterations_must_be_positive() -> None:
     with pytest.raises(ValueError, match="iterations must be at least 1"):
         dual_decomposition(*random_problem(1, 2, 2, 2, 1), iterations=0)
+
+
+# The kernels against the plain version
+
+
+def everything(
+    function: Callable[..., DualDecomposition],
+    scores: list[Tensor],
+    gamma: float,
+    dtype: torch.dtype,
+    **options: object,
+) -> list[Tensor]:
+    """Logits, dual, and the derivatives of a weighted sum of both by all scores and by a soft gamma."""
+    leaves = [x.to(dtype).requires_grad_() for x in scores]
+    soft = torch.tensor(gamma, dtype=dtype, requires_grad=gamma > 0)
+    result = function(*leaves, gamma=soft, **options)
+    generator = torch.Generator().manual_seed(9)
+    weights = [
+        torch.rand(x.shape, generator=generator, dtype=torch.double).to(dtype) for x in vars(result).values()
+    ]
+    total = sum((x * y).sum() for x, y in zip(vars(result).values(), weights))
+    inputs = [*(x for x in leaves if x.numel()), *([soft] if gamma > 0 else [])]
+    return [
+        result.logits.detach(),
+        result.dual.detach(),
+        *torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True),
+    ]
+
+
+def dense(function: Callable[..., DualDecomposition], gaps: int) -> Callable[..., DualDecomposition]:
+    def call(unary: Tensor, *scores: Tensor, **options: object) -> DualDecomposition:
+        return function(unary, scores[:gaps], scores[gaps:], **options)
+
+    return call
+
+
+def assert_close(actual: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for x, y in zip(actual, expected, strict=True):
+        assert x.isfinite().all()
+        assert (x - y).abs().max() <= tolerance * y.abs().max().clamp(min=tolerance), (x - y).abs().max()
+
+
+SIZES = {
+    "n": st.integers(1, 3),
+    "k": st.sampled_from([2, 3, 5, 11, 19, 21, 33]),
+    "h": st.integers(1, 9),
+    "w": st.integers(1, 18),
+    "gamma": st.sampled_from(GAMMAS),
+    "scale": st.sampled_from([0.1, 3.0, 100.0]),
+    "seed": st.integers(0, 10_000),
+}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 1e-10), (torch.float, 1e-4)])
+@settings(max_examples=40, deadline=None)
+@given(gaps=st.integers(1, 4), iterations=st.integers(1, 4), accelerate=st.booleans(), **SIZES)
+def test_kernels_equal_the_plain_version(
+    dtype: torch.dtype,
+    tolerance: float,
+    gaps: int,
+    iterations: int,
+    accelerate: bool,
+    seed: int,
+    scale: float,
+    **sizes: int,
+) -> None:
+    gamma = sizes.pop("gamma")
+    unary, horizontal, vertical = random_problem(*sizes.values(), gaps, seed)
+    scores = [scale * x.tanh().to(dtype).double() for x in (unary, *horizontal, *vertical)]
+    # Roundings may decide otherwise whether a step is accepted: compared in double precision alone.
+    accelerate = accelerate and dtype == torch.double
+    options = {"gamma": gamma, "iterations": iterations, "accelerate": accelerate}
+    expected = everything(dense(dual_decomposition_reference, gaps), scores, dtype=torch.double, **options)
+    actual = everything(dense(dual_decomposition, gaps), scores, dtype=dtype, **options)
+    if gamma > 0 and scale / gamma > 10:  # γ's derivative all but vanishes and is lost in rounding
+        actual, expected = actual[:-1], expected[:-1]
+    assert_close(actual, expected, tolerance)
+
+
+@settings(max_examples=40, deadline=None)
+@given(gaps=st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True), **SIZES)
+def test_factored_equals_scores_of_every_edge(
+    gaps: list[int], seed: int, scale: float, gamma: float, **sizes: int
+) -> None:
+    n, k, h, w = sizes.values()
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (
+        scale * torch.randn(n, k, k, h, w, generator=generator, dtype=torch.double).tanh() for _ in range(2)
+    )
+    unary = scale * torch.randn(n, k, h, w, generator=generator, dtype=torch.double)
+
+    def factored(unary: Tensor, left: Tensor, right: Tensor, **options: object) -> DualDecomposition:
+        return dual_decomposition_factored(unary, left, right, gaps, **options)
+
+    def written_out(unary: Tensor, left: Tensor, right: Tensor, gamma: Tensor) -> DualDecomposition:
+        top = max(gaps)
+        horizontal = [left[..., : max(0, w - g)] + right[..., min(g, w) :] for g in range(1, top + 1)]
+        vertical = [left[..., : max(0, h - g), :] + right[..., min(g, h) :, :] for g in range(1, top + 1)]
+        return dual_decomposition_reference(unary, horizontal, vertical, gamma=gamma)
+
+    scores = [unary, left, right]
+    actual = everything(factored, scores, gamma, torch.double)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "library", lambda name: None)
+        plain = everything(factored, scores, gamma, torch.double)
+    assert_close(actual[:-1], plain[:-1], 1e-10)
+    if gaps == [*range(1, len(gaps) + 1)]:
+        assert_close(actual[:-1], everything(written_out, scores, gamma, torch.double)[:-1], 1e-10)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_the_derivative_by_gamma(gamma: float) -> None:
+    unary, horizontal, vertical = random_problem(1, 3, 3, 4, 2)
+
+    def outputs(gamma: Tensor) -> tuple[Tensor, Tensor]:
+        result = dual_decomposition(unary, horizontal, vertical, iterations=3, gamma=gamma)
+        return result.logits, result.dual
+
+    value = torch.tensor(gamma, dtype=torch.double, requires_grad=True)
+    if gamma > 0:
+        assert torch.autograd.gradcheck(outputs, value, eps=1e-7)
+    else:
+        assert torch.autograd.grad(outputs(value)[0].sum(), value)[0] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_long_chains_keep_their_digits(dtype: torch.dtype) -> None:
+    """Messages of 200 cells with large scores: their differences, not their sizes, must be exact."""
+    unary, horizontal, vertical = random_problem(1, 3, 1, 200, 1, scale=20)
+    scores = [x.to(dtype).double() for x in (unary, *horizontal, *vertical)]
+    expected = everything(dense(dual_decomposition_reference, 1), scores, 1.0, torch.double)
+    actual = everything(dense(dual_decomposition, 1), scores, 1.0, dtype)
+    assert_close(actual[:-1], expected[:-1], 1e-4 if dtype == torch.float else 1e-12)
+
+
+@pytest.mark.parametrize("factored", [False, True])
+@pytest.mark.parametrize(("gamma", "accelerate"), [(1.5, False), (-1.0, False), (1.5, True)])
+def test_is_a_sound_operator(factored: bool, gamma: float, accelerate: bool) -> None:
+    unary, horizontal, vertical = random_problem(2, 3, 4, 5, 2)
+    scores = [*horizontal, *vertical]
+    if factored:
+        scores = [torch.randn(2, 3, 3, 4, 5, dtype=torch.double) for _ in range(2)]
+    tensors = [x.requires_grad_() for x in scores]
+    soft = torch.tensor(gamma, dtype=torch.double, requires_grad=True)
+    arguments = (unary.requires_grad_(), tensors, soft, [1, 2], factored, 3, accelerate, True)
+    torch.library.opcheck(torch.ops.structseg.dual_decomposition.default, arguments)
+
+
+@pytest.mark.parametrize("gamma", [2.0, torch.tensor(2.0)])
+def test_compiles_without_a_graph_break(gamma: float | Tensor) -> None:
+    unary, left = torch.randn(1, 3, 4, 5), torch.randn(1, 3, 3, 4, 5)
+
+    def function(unary: Tensor, left: Tensor) -> Tensor:
+        return dual_decomposition_factored(2 * unary, left, -left, gamma=gamma).logits.square()
+
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+    gradients = []
+    for run in (compiled, function):
+        leaves = [unary.clone().requires_grad_(), left.clone().requires_grad_()]
+        gradients.append(torch.autograd.grad(run(*leaves).sum(), leaves))
+    for actual, expected in zip(*gradients):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_nothing_is_kept_without_gradients() -> None:
+    unary, horizontal, vertical = random_problem(1, 3, 4, 5, 2)
+    expected = dual_decomposition(unary, horizontal, vertical)
+    unary.requires_grad_()
+    with torch.no_grad():
+        result = dual_decomposition(unary, horizontal, vertical)
+    assert not result.logits.requires_grad
+    assert torch.equal(result.logits, expected.logits)
+    with torch.inference_mode():
+        assert torch.equal(dual_decomposition(unary, horizontal, vertical).logits, expected.logits)
+
+
+def test_what_is_kept_for_the_backward_pass_has_no_pairs_of_labels() -> None:
+    k, h, w, iterations = 21, 8, 9, 5
+    unary, horizontal, vertical = random_problem(2, k, h, w, 2)
+    inputs = {x.data_ptr() for x in (unary, *horizontal, *vertical)}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in inputs:
+            kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        dual_decomposition(unary.requires_grad_(), horizontal, vertical, iterations=iterations)
+    numbers = 2 * h * w * (3 * 2 * 2 * iterations) * k
+    assert sum(kept.values()) < 2.1 * numbers  # lines fill whole vectors, and offsets are kept
+
+
+def test_two_runs_and_any_number_of_threads_give_the_same_bits() -> None:
+    scores = [
+        x for part in random_problem(2, 7, 9, 11, 2) for x in (part if isinstance(part, list) else [part])
+    ]
+    results = []
+    for threads in (1, 2, 2):
+        torch.set_num_threads(threads)
+        results.append(everything(dense(dual_decomposition, 2), scores, 2.0, torch.float))
+    for other in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], other))
+
+
+def test_second_derivatives_are_refused() -> None:
+    unary, horizontal, vertical = random_problem(1, 2, 3, 3, 1)
+    unary.requires_grad_()
+    logits = dual_decomposition(unary, horizontal, vertical).logits
+    (gradient,) = torch.autograd.grad(logits.square().sum(), unary, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivatives .*dual_decomposition_reference"):
+        gradient.sum().backward()
+
+
+def test_any_strides_will_do() -> None:
+    unary, horizontal, vertical = random_problem(2, 3, 4, 5, 2)
+    expected = dual_decomposition(unary, horizontal, vertical)
+
+    def odd(x: Tensor) -> Tensor:
+        return x.transpose(1, -1).contiguous().transpose(1, -1)
+
+    strided = dual_decomposition(odd(unary), [odd(x) for x in horizontal], [odd(x) for x in vertical])
+    assert torch.equal(strided.logits, expected.logits)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda u, h, v: (u.float(), h, v), "must be of one type"),
+        (lambda u, h, v: (u.to("meta"), h, v), "on one device"),
+        (lambda u, h, v: (u.long(), [x.long() for x in h], [x.long() for x in v]), "floating-point"),
+    ],
+)
+def test_wrong_kinds_are_one_sentence(change: object, sentence: str) -> None:
+    problem = change(*random_problem(1, 3, 4, 5, 2))
+    with pytest.raises(ValueError, match=sentence):
+        dual_decomposition(*problem)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "side", "sentence"),
+    [((), 5, "gaps must be"), ((0, 1), 5, "gaps must be"), ((1,), 4, r"right must be \[1, 3, 3, 4, 5\]")],
+)
+def test_wrong_factors_are_one_sentence(gaps: tuple[int, ...], side: int, sentence: str) -> None:
+    left, right = torch.zeros(1, 3, 3, 4, 5), torch.zeros(1, 3, 3, 4, side)
+    with pytest.raises(ValueError, match=sentence):
+        dual_decomposition_factored(torch.zeros(1, 3, 4, 5), left, right, gaps)
+
+
+@pytest.mark.parametrize("gamma", [torch.ones(2), torch.tensor(float("nan"))])
+def test_wrong_gamma_is_one_sentence(gamma: Tensor) -> None:
+    with pytest.raises(ValueError, match="gamma must be a"):
+        dual_decomposition(*random_problem(1, 2, 2, 2, 1), gamma=gamma)
+
+
+# The certificate
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize(("seed", "scale"), [(0, 1.0), (1, 1.0), (2, 3.0)])
+def test_the_certificate_bounds_the_best_labelling(
+    monkeypatch: pytest.MonkeyPatch, kernels: bool, seed: int, scale: float
+) -> None:
+    if not kernels:
+        monkeypatch.setattr(cpu, "library", lambda name: None)
+    n, k, h, w = 2, 3, 2, 3
+    unary, horizontal, vertical = random_problem(n, k, h, w, 2, seed, scale)
+    found = primal_dual_gap(unary, horizontal, vertical, iterations=20, gamma=0.5)
+    logits = dual_decomposition(unary, horizontal, vertical, iterations=20, gamma=0.5).logits
+    for image in range(n):
+        scores = {}
+        for x in itertools.product(range(k), repeat=h * w):
+            grid = torch.tensor(x).view(h, w)
+            score = sum(float(unary[image, grid[r, c], r, c]) for r in range(h) for c in range(w))
+            for g in (1, 2):
+                for r, c in itertools.product(range(h), range(w)):
+                    if c + g < w:
+                        score += float(horizontal[g - 1][image, grid[r, c], grid[r, c + g], r, c])
+                    if r + g < h:
+                        score += float(vertical[g - 1][image, grid[r, c], grid[r + g, c], r, c])
+            scores[x] = score
+        decoded = tuple(logits[image].argmax(0).flatten().tolist())
+        assert found.score[image] == pytest.approx(scores[decoded])
+        assert found.bound[image] >= max(scores.values()) - 1e-9
+        assert 0 <= found.agreement[image] <= 1
+        if found.agreement[image] == 1:
+            assert found.gap[image] == pytest.approx(0, abs=1e-9)
+
+
+def test_kernels_and_plain_version_give_the_same_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(2, 4, 5, 6, 3)
+    actual = vars(primal_dual_gap(*problem, iterations=3, gamma=1.0))
+    monkeypatch.setattr(cpu, "library", lambda name: None)
+    expected = vars(primal_dual_gap(*problem, iterations=3, gamma=1.0))
+    for key, value in actual.items():
+        assert value.shape == (2,)
+        torch.testing.assert_close(value, expected[key])
+
+
+def test_independent_cells_have_no_gap() -> None:
+    unary, horizontal, vertical = random_problem(1, 4, 5, 6, 2)
+    found = primal_dual_gap(unary, [0 * x for x in horizontal], [0 * x for x in vertical])
+    assert found.agreement == 1
+    torch.testing.assert_close(found.bound, unary.amax(1).sum((1, 2)))
+    torch.testing.assert_close(found.score, found.bound)
+
+
+def test_the_layer_reports_gap_and_agreement_in_evaluation_only() -> None:
+    layer = DDCRF(3, 4)
+    torch.nn.init.normal_(layer.left.weight)
+    arguments = torch.empty(0), torch.randn(1, 4, 5, 6), torch.randn(1, 3, 5, 6)
+    layer.structure(*arguments)
+    assert layer.diagnostics() == {}
+    layer.eval().structure(*arguments)
+    found = layer.diagnostics()
+    assert found["gap_per_cell"] >= 0 and 0 <= found["agreement"] <= 1
+
+
+def test_gamma_is_annealed_or_learned() -> None:
+    arguments = torch.empty(0), torch.randn(1, 4, 5, 6), torch.randn(1, 3, 5, 6)
+    annealed = DDCRF(3, 4, gamma=4.0, gamma_end=1.0)
+    for progress, gamma in ((0.0, 4.0), (0.5, 2.5), (1.0, 1.0)):
+        annealed.progress = progress
+        constant = DDCRF(3, 4, gamma=gamma)
+        constant.load_state_dict(annealed.state_dict())
+        torch.testing.assert_close(annealed.structure(*arguments), constant.structure(*arguments))
+        assert annealed.diagnostics()["gamma"] == pytest.approx(gamma)
+    learned = DDCRF(3, 4, gamma=2.0, learn_gamma=True)
+    learned.structure(*arguments).square().sum().backward()
+    assert learned.diagnostics()["gamma"] == pytest.approx(2.0)
+    assert learned.log_gamma.grad != 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"gamma_end": 1.0, "learn_gamma": True}, "exclude each other"),
+        ({"gamma": 0.0, "learn_gamma": True}, "must be positive"),
+        ({"gamma_end": -1.0}, "gamma_end must be"),
+        ({"gaps": 0}, "gaps must be"),
+    ],
+)
+def test_impossible_options_are_one_sentence(options: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DDCRF(3, 4, **options)
+
+
+# Longer steps
+
+
+def potentials(kind: str, seed: int, scale: float, k: int, h: int, w: int) -> list[Tensor]:
+    unary, horizontal, vertical = random_problem(1, k, h, w, 2, seed, scale)
+    scores = [*horizontal, *vertical]
+    if kind == "potts":
+        scores = [
+            scale * torch.eye(k, dtype=torch.double).view(1, k, k, 1, 1).expand(x.shape) for x in scores
+        ]
+    if kind == "factored":
+        maps = random_problem(2, k * k, h, w, 1, seed + 1, 0.7 * scale)[0].unflatten(1, (k, k))
+        left, right = maps.split(1)
+        scores = [left[..., : w - g] + right[..., g:] for g in (1, 2)]
+        scores += [left[..., : h - g, :] + right[..., g:, :] for g in (1, 2)]
+    return [unary, *scores]
+
+
+def test_longer_steps_are_never_worse_and_mostly_far_better() -> None:
+    closed = []
+    cases = itertools.product(
+        ("random", "potts", "factored"), (1.0, 6.0), (0.5, 2.0, -1.0), ((16, 16), (5, 24))
+    )
+    for seed, (kind, scale, gamma, size) in enumerate(cases):
+        scores = [x.float() for x in potentials(kind, seed, scale, 5, *size)]
+        solve = dense(dual_decomposition, 2)
+        published = solve(*scores, iterations=15, gamma=gamma).dual
+        fast = solve(*scores, iterations=15, gamma=gamma, accelerate=True).dual
+        assert ((fast - published) / published.abs() <= 1e-3).all(), (kind, scale, gamma, size)
+        assert (fast.diff() <= 0).all()
+        closed.append(float((fast[0] - fast[4]) / (published[0] - published[4]).clamp(min=1e-6)))
+    assert torch.tensor(closed).median() > 1.5  # times as far down in five passes
+
+
+@pytest.mark.parametrize("iterations", [2, 6])
+@pytest.mark.parametrize("gamma", [1.5, -1.0])
+def test_gradients_of_longer_steps(gamma: float, iterations: int) -> None:
+    unary, horizontal, vertical = random_problem(2, 3, 3, 4, 2, scale=3)
+    tensors = [t.requires_grad_() for t in (unary, *horizontal, *vertical)]
+
+    def outputs(unary: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        result = dual_decomposition(
+            unary, rest[:2], rest[2:], iterations=iterations, gamma=gamma, accelerate=True
+        )
+        return result.logits, result.dual
+
+    assert torch.autograd.gradcheck(outputs, tensors)
+
+
+def test_images_of_a_batch_do_not_depend_on_each_other() -> None:
+    unary, horizontal, vertical = random_problem(3, 4, 6, 7, 2)
+    unary, *scores = (
+        x * torch.tensor([0.3, 1.0, 20.0]).view(-1, *[1] * (x.ndim - 1))
+        for x in (unary, *horizontal, *vertical)
+    )
+    solve = dense(dual_decomposition, 2)
+    together = solve(unary, *scores, iterations=8, gamma=0.5, accelerate=True)
+    alone = [
+        solve(unary[i : i + 1], *(x[i : i + 1] for x in scores), iterations=8, gamma=0.5, accelerate=True)
+        for i in range(3)
+    ]
+    torch.testing.assert_close(together.logits, torch.cat([x.logits for x in alone]))
+    torch.testing.assert_close(together.dual, sum(x.dual for x in alone))
+
+
+def test_a_step_that_went_too_far_is_taken_back() -> None:
+    """Some of these must be rejected, or the tests above never see the way back."""
+    unary, horizontal, vertical = random_problem(4, 5, 12, 12, 2, scale=3)
+    scores = [*horizontal, *vertical]
+    gamma = torch.tensor(1.0, dtype=torch.double)
+    *_, course = torch.ops.structseg.dual_decomposition(unary, scores, gamma, [1, 2], False, 15, True, False)
+    accepted = course[:, 0]
+    assert (accepted[0] == 1).all() and (accepted == 0).any()
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("accelerate", [False, True])
+@pytest.mark.parametrize("factored", [False, True])
+@pytest.mark.parametrize("k", [2, 21, 64])
+def test_gpu_kernels_equal_the_cpu(k: int, factored: bool, accelerate: bool) -> None:
+    unary, horizontal, vertical = random_problem(2, k, 6, 9, 2)
+    scores = [unary, *horizontal, *vertical]
+    if factored:
+        scores = [unary, *(random_problem(2, k * k, 6, 9, 1, s)[0].unflatten(1, (k, k)) for s in (1, 2))]
+    solve = dual_decomposition_factored if factored else dense(dual_decomposition, 2)
+    results = []
+    for device in ("cpu", "cuda", "cuda"):
+        leaves = [x.to(device).requires_grad_() for x in scores]
+        gamma = torch.tensor(1.5, dtype=torch.double, device=device, requires_grad=True)
+        with torch.cuda.stream(torch.cuda.Stream()):
+            torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+            result = solve(*leaves, gamma=gamma, accelerate=accelerate)
+            gradients = torch.autograd.grad(result.logits.square().sum(), [*leaves, gamma])
+            results.append([x.detach().cpu() for x in (result.logits, result.dual, *gradients)])
+    for cpu_result, first, second in zip(*results):
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, cpu_result)
+
+
+@pytest.mark.gpu
+def test_gpu_kernels_do_not_wait_for_the_host() -> None:
+    unary, horizontal, vertical = (
+        [x.cuda() for x in t] if isinstance(t, list) else t.cuda() for t in random_problem(2, 5, 6, 9, 2)
+    )
+    gamma = torch.tensor(1.5, device="cuda")
+    dual_decomposition(unary, horizontal, vertical, gamma=gamma)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        dual_decomposition(unary.requires_grad_(), horizontal, vertical, gamma=gamma, accelerate=True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

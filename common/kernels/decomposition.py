@@ -1,0 +1,289 @@
+"""Dual decomposition of a grid into chains as one PyTorch operator; methods/ddcrf.py says what it computes.
+
+For the backward pass the unary scores of the chains and the messages of every iteration are kept, 6G numbers
+per cell, label and iteration for G gaps. Nothing is kept per pair of labels: the weights of the edges
+follow from the messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from common.kernels.chains import Grid, lanes
+
+
+@torch.library.custom_op("structseg::dual_decomposition", mutates_args=())
+def dual_decomposition(
+    unary: Tensor,
+    scores: Sequence[Tensor],
+    gamma: Tensor,
+    gaps: Sequence[int],
+    factored: bool,
+    iterations: int,
+    accelerate: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The operator; arguments must have been checked and be of one dtype, float32 or float64.
+
+    Args:
+        unary: `[N, K, h, w]`.
+        scores: As in `Grid.pack_scores`.
+        gamma: γ, a 0-dim tensor.
+        gaps: Distances between neighbours on a chain.
+        factored: Which form `scores` has.
+        iterations: Number of passes over the chains.
+        accelerate: Whether to take the safeguarded longer steps of `Steps`.
+        keep: Whether to return what the backward pass needs.
+
+    Returns:
+        Logits `[N, K, h, w]`, the dual `[iterations]`, packed unary scores and messages of every
+        iteration, and if accelerated, which were accepted and the next steps, `[iterations, 2, N]`.
+        Unless `keep`, unary scores of the result alone, and messages of the last pass.
+    """
+    grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
+    packed = grid.pack_scores(scores, factored)
+    unit = _unit(gamma)
+    k, layer, count = grid.labels, (len(gaps), grid.cells), 2 * len(gaps)
+    slots = iterations if keep else 1
+    thetas, messages = grid.new(slots, *layer, k), grid.new(slots, 2, *layer, k + 2)
+    thetas[0] = grid.pack(unary / (unit * count))
+    length = max(grid.lengths)
+    steps = Steps(grid) if accelerate else None
+    duals, course = [], []
+    for n in range(iterations):
+        theta, message = (thetas[n], messages[n]) if keep else (thetas[0], messages[0])
+        following = thetas[n + 1 if keep else 0] if n + 1 < iterations else None
+        dual = grid.messages(gamma, theta, packed, message)
+        marginals = grid.marginals(theta, message)
+        if steps is not None:
+            dual = steps.judge(dual, theta, marginals)
+            course.append(torch.stack([steps.accepted, steps.length]))
+            theta, marginals = steps.theta, steps.marginals
+        duals.append(dual.sum())
+        total = grid.unpack(marginals.sum(0))
+        if following is None:
+            break
+        direction = marginals - grid.pack(total / count)
+        if steps is not None:
+            following.copy_(steps.following(direction, 1 / length))
+        else:
+            torch.sub(theta, direction, alpha=1 / length, out=following)
+    if steps is not None and not keep:
+        thetas[0] = steps.theta
+    history = torch.stack(course) if course else unary.new_empty(0, 2, grid.images)
+    return unit * total, unit * torch.stack(duals), thetas, messages, history
+
+
+class Steps:
+    """Longer steps than the published one, with momentum, for each image of a batch on its own.
+
+    The published step, 1/max(h, w), is the longest that is safe for every problem. Here the first is
+    twice that, and after every pass in which an image's dual has fallen its next step is half as long
+    again and carries on 0.3 of the last one. Where the dual has risen instead, the image goes back to
+    the best place it has had and takes a quarter of the step from there. Every place is compared
+    with the best so far, so the dual never rises, and every pass counts as one iteration.
+
+    For the backward pass what was accepted, and so every step, is taken as given.
+    """
+
+    FIRST, GROWTH, DECAY, MOMENTUM = 2.0, 1.5, 0.25, 0.3
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.dual: Tensor | None = None
+
+    def judge(self, dual: Tensor, theta: Tensor, marginals: Tensor) -> Tensor:
+        """Keeps the new place of every image that it is better for; returns the best dual `[N]`."""
+        if self.dual is None:
+            self.accepted = torch.ones_like(dual)
+            self.length = torch.full_like(dual, self.FIRST)
+            self.dual, self.theta, self.marginals = dual, theta.clone(), marginals
+            self.moved = torch.zeros_like(theta)
+            return self.dual
+        better = dual < self.dual
+        self.accepted = better.to(dual.dtype)
+        self.length = self.length * torch.where(better, self.GROWTH, self.DECAY)
+        self.dual = torch.where(better, dual, self.dual)
+        chosen = self.grid.pack_images(self.accepted) > 0
+        self.moved = torch.where(chosen, theta - self.theta, 0)
+        self.theta = torch.where(chosen, theta, self.theta)
+        self.marginals = torch.where(chosen, marginals, self.marginals)
+        return self.dual
+
+    def following(self, direction: Tensor, unit: float) -> Tensor:
+        """The place to look at next, from the best one against `direction` there."""
+        length = self.grid.pack_images(self.length)
+        return self.theta - unit * length * direction + self.MOMENTUM * self.moved
+
+
+@dual_decomposition.register_fake
+def _(
+    unary: Tensor,
+    scores: Sequence[Tensor],
+    gamma: Tensor,
+    gaps: Sequence[int],
+    factored: bool,
+    iterations: int,
+    accelerate: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    n, k, h, w = unary.shape
+    width = lanes(unary.device, unary.dtype)
+    cells = -(-(n * h) // width) * w + -(-(n * w) // width) * h
+    slots = iterations if keep else 1
+    return (
+        torch.empty_like(unary, memory_format=torch.contiguous_format),
+        unary.new_empty(iterations),
+        unary.new_empty(slots, len(gaps), cells, k, width),
+        unary.new_empty(slots, 2, len(gaps), cells, k + 2, width),
+        unary.new_empty(iterations if accelerate else 0, 2, n),
+    )
+
+
+@torch.library.custom_op("structseg::dual_decomposition_backward", mutates_args=())
+def dual_decomposition_backward(
+    logits_gradient: Tensor,
+    dual_gradient: Tensor,
+    scores: Sequence[Tensor],
+    gamma: Tensor,
+    thetas: Tensor,
+    messages: Tensor,
+    course: Tensor,
+    gaps: Sequence[int],
+    factored: bool,
+) -> list[Tensor]:
+    """The derivatives by unary scores, γ (a 0-dim tensor) and each of the pairwise scores, in this order."""
+    grid = Grid(logits_gradient.shape, gaps, thetas.dtype, thetas.device)
+    packed = grid.pack_scores(scores, factored)
+    carried = torch.empty_like(messages[..., :-2, :], memory_format=torch.contiguous_format)
+    given = grid.pack(logits_gradient).expand_as(thetas[0]).contiguous()
+    entropy = torch.zeros_like(gamma)
+
+    def back(n: int, given: Tensor, weight: Tensor) -> Tensor:
+        """The derivative by the unary scores of iteration n, through its marginals and maxima."""
+        nonlocal entropy
+        walked = grid.messages_backward(gamma, weight, thetas[n], packed, messages[n], given, carried[n])
+        entropy = entropy + walked
+        return carried[n, 0] + carried[n, 1] - given
+
+    way_back = _back_accelerated if len(course) else _back_published
+    first = way_back(grid, len(thetas), given, dual_gradient, course, back)
+    result = grid.scores_backward(gamma, thetas, packed, messages, carried)
+    unary = grid.unpack(first.sum(0)) / (2 * len(gaps))
+    return [unary, entropy, *grid.unpack_scores(result, scores)]
+
+
+def _disagreement(grid: Grid, chains: Tensor) -> Tensor:
+    """What every chain has beyond the mean of its cell's chains; this map is its own transpose."""
+    return chains - grid.pack(grid.unpack(chains.sum(0)) / (2 * len(chains)))
+
+
+def _back_published(
+    grid: Grid, iterations: int, given: Tensor, dual: Tensor, _: Tensor, back: Callable[..., Tensor]
+) -> Tensor:
+    """The derivative by the first unary scores of the chains, `[gaps, cells, K, W]`."""
+    unit = 1 / max(grid.lengths)
+    following: Tensor | None = None  # the derivative by the unary scores of the next iteration
+    for n in reversed(range(iterations)):
+        if following is not None:
+            given = -unit * _disagreement(grid, following)
+        here = back(n, given, dual[n].expand(grid.images))
+        following = here if following is None else following + here
+    return following
+
+
+def _back_accelerated(
+    grid: Grid, iterations: int, given: Tensor, dual: Tensor, course: Tensor, back: Callable[..., Tensor]
+) -> Tensor:
+    """The same along the course that `Steps` took: the transpose of its `judge` and `following`."""
+    unit = 1 / max(grid.lengths)
+    by_marginals, by_best, by_next = given, torch.zeros_like(given), torch.zeros_like(given)
+    by_dual = torch.zeros_like(course[0, 0])
+    for n in reversed(range(iterations)):
+        accepted, length = course[n]
+        chosen, steps = grid.pack_images(accepted), grid.pack_images(length)
+        by_best = by_best + by_next
+        by_marginals = by_marginals - unit * steps * _disagreement(grid, by_next)
+        moved = chosen * Steps.MOMENTUM * by_next if n else torch.zeros_like(by_next)
+        by_dual = by_dual + dual[n]
+        by_next = moved + chosen * by_best + back(n, chosen * by_marginals, accepted * by_dual)
+        by_best = (1 - chosen) * by_best - moved
+        by_marginals = (1 - chosen) * by_marginals
+        by_dual = (1 - accepted) * by_dual
+    return by_next
+
+
+@dual_decomposition_backward.register_fake
+def _(
+    logits_gradient: Tensor,
+    dual_gradient: Tensor,
+    scores: Sequence[Tensor],
+    gamma: Tensor,
+    thetas: Tensor,
+    messages: Tensor,
+    course: Tensor,
+    gaps: Sequence[int],
+    factored: bool,
+) -> list[Tensor]:
+    like = (logits_gradient, gamma, *scores)
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in like]
+
+
+@torch.no_grad()
+def hard_marginals(
+    unary: Tensor,
+    scores: Sequence[Tensor],
+    gamma: Tensor,
+    gaps: Sequence[int],
+    factored: bool,
+    iterations: int,
+    accelerate: bool,
+) -> tuple[Tensor, Tensor]:
+    """The max-marginals under the hard maximum of the chains that the decomposition has arrived at.
+
+    Returns:
+        The logits of the decomposition, and for the rows' chains of every gap, then the columns',
+        max-marginals `[2G, N, K, h, w]`.
+    """
+    options = (gaps, factored, iterations, accelerate, False)
+    logits, _, thetas, messages, _ = dual_decomposition(unary, scores, gamma, *options)
+    grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
+    theta, message = thetas[0] * _unit(gamma), messages[0]
+    grid.messages(-torch.ones_like(gamma), theta, grid.pack_scores(scores, factored), message)
+    return logits, grid.unpack_each(grid.marginals(theta, message))
+
+
+def _unit(gamma: Tensor) -> Tensor:
+    return torch.where(gamma > 0, gamma, torch.ones_like(gamma))
+
+
+def _keep(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:
+    _, scores, gamma, ctx.gaps, ctx.factored, _, _, ctx.kept = inputs
+    _, _, thetas, messages, course = output
+    ctx.save_for_backward(gamma, thetas, messages, course, *scores)
+    ctx.mark_non_differentiable(thetas, messages, course)
+
+
+def _backward(ctx: FunctionCtx, logits: Tensor, dual: Tensor, *_: Tensor) -> tuple:
+    if not ctx.kept:
+        raise RuntimeError("the dual decomposition was computed without keeping what its gradient needs")
+    gamma, thetas, messages, course, *scores = ctx.saved_tensors
+    unary, gamma, *scores = dual_decomposition_backward(
+        logits.contiguous(), dual, scores, gamma, thetas, messages, course, ctx.gaps, ctx.factored
+    )
+    return unary, scores, gamma, None, None, None, None, None
+
+
+def _refuse(ctx: FunctionCtx, *_: Tensor) -> None:
+    raise RuntimeError(
+        "second derivatives of the dual decomposition are not available: "
+        "use methods.ddcrf.dual_decomposition_reference for them"
+    )
+
+
+dual_decomposition.register_autograd(_backward, setup_context=_keep)
+dual_decomposition_backward.register_autograd(_refuse)

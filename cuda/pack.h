@@ -1,0 +1,82 @@
+// Short vectors for the CPU, in the vector extension that GCC and Clang share, with exp and log.
+#pragma once
+
+#include <cstring>
+
+#ifdef __AVX512F__
+constexpr int BYTES = 64;
+#else
+constexpr int BYTES = 32;
+#endif
+
+template <class T>
+struct Vector;
+
+template <>
+struct Vector<float> {
+    typedef float type __attribute__((vector_size(BYTES)));
+    typedef int bits __attribute__((vector_size(BYTES)));
+    static constexpr int mantissa = 23, bias = 127;
+    static constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves whole numbers
+    static constexpr float log2_high = 0.693359375f, log2_low = -2.12194440e-4f;
+    static constexpr float smallest = -87.0f, largest = 88.0f;
+    static constexpr int exp_terms = 7, log_terms = 5;
+};
+
+template <>
+struct Vector<double> {
+    typedef double type __attribute__((vector_size(BYTES)));
+    typedef long long bits __attribute__((vector_size(BYTES)));
+    static constexpr int mantissa = 52, bias = 1023;
+    static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
+    static constexpr double log2_high = 6.93147180369123816490e-01, log2_low = 1.90821492927058770002e-10;
+    static constexpr double smallest = -708.0, largest = 709.0;
+    static constexpr int exp_terms = 13, log_terms = 11;
+};
+
+template <class T>
+struct ByBits;
+template <>
+struct ByBits<Vector<float>::type> {
+    typedef float number;
+};
+template <>
+struct ByBits<Vector<double>::type> {
+    typedef double number;
+};
+
+constexpr double inverse_factorial(int n) { return n <= 1 ? 1.0 : inverse_factorial(n - 1) / n; }
+
+// 2^n * e^r with |r| <= log(2)/2, by the Taylor series. Below the smallest normal number it is as good as 0.
+template <class V>
+inline V exponential(V x) {
+    typedef typename ByBits<V>::number T;
+    typedef Vector<T> Info;
+    typedef typename Info::bits B;
+    x = x < Info::smallest ? V{} + Info::smallest : x;
+    x = x > Info::largest ? V{} + Info::largest : x;
+    const V shifted = x * T(1.4426950408889634) + Info::round;
+    const V n = shifted - Info::round;
+    const V r = x - n * Info::log2_high - n * Info::log2_low;
+    V sum = V{} + T(inverse_factorial(Info::exp_terms));
+#pragma GCC unroll 16
+    for (int i = Info::exp_terms - 1; i >= 0; --i) sum = sum * r + T(inverse_factorial(i));
+    return (V)((B)sum + ((B)shifted << Info::mantissa));
+}
+
+// log(2^n * m) with sqrt(1/2) <= m < sqrt(2): the series of 2 artanh((m - 1) / (m + 1)). x is positive.
+template <class V>
+inline V logarithm(V x) {
+    typedef typename ByBits<V>::number T;
+    typedef Vector<T> Info;
+    typedef typename Info::bits B;
+    const B shift = (B)x - (B)(V{} + T(0.70710678118654752));
+    const B n = shift >> Info::mantissa;
+    const V m = (V)((B)x - (n << Info::mantissa));
+    const V exponent = __builtin_convertvector(n, V);
+    const V s = (m - T(1)) / (m + T(1)), square = s * s;
+    V sum = V{} + T(1.0 / (2 * Info::log_terms + 1));
+#pragma GCC unroll 16
+    for (int i = Info::log_terms - 1; i >= 0; --i) sum = sum * square + T(1.0 / (2 * i + 1));
+    return exponent * T(Info::log2_high) + (exponent * T(Info::log2_low) + T(2) * s * sum);
+}

@@ -1,0 +1,35 @@
+"""The benchmark of the kernels: what it compares computes the same, and what it writes can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from common import benchmark
+from methods.ddcrf import dual_decomposition_reference
+
+
+@pytest.mark.parametrize(("h", "w"), [(4, 7), (5, 1)])
+def test_the_loop_over_steps_computes_the_same(h: int, w: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (
+        [(2, 3, h, w)] + [(2, 3, 3, h, max(0, w - g)) for g in (1, 2)] + [(2, 3, 3, h - g, w) for g in (1, 2)]
+    )
+    unary, *scores = (torch.randn(x, generator=generator, dtype=torch.double) for x in shapes)
+    actual = benchmark.per_step_loop(unary, scores[:2], scores[2:], iterations=3, gamma=1.5)
+    expected = dual_decomposition_reference(unary, scores[:2], scores[2:], iterations=3, gamma=1.5).logits
+    torch.testing.assert_close(actual, expected)
+
+
+def test_writes_a_table_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "copy_speed", lambda device: 1e9)
+    benchmark.write(tmp_path, torch.device("cpu"), [(2, 5, 9, 9)])
+    table = pd.read_csv(tmp_path / "chain.csv").set_index("version")
+    assert len(table) == 4 and (table[["forward_ms", "backward_ms", "kept_bytes"]] > 0).all(axis=None)
+    assert table.loc["loop over steps", "speed_up_over_loop"] == 1
+    assert table.loc["kernels", "kept_bytes"] < table.loc["loop over steps", "kept_bytes"]
+    page = (tmp_path / "kernels.md").read_text()
+    assert "## chain" in page and "| 2, 5, 9, 9 " in page

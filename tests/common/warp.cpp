@@ -1,0 +1,69 @@
+// Runs cuda/chain.cu on the CPU, one thread per lane, so that tests without a GPU reach its code: its
+// indices, its barriers, its reductions.
+#include <barrier>
+#include <cmath>
+#include <thread>
+#include <vector>
+
+struct Place {
+    unsigned x;
+};
+thread_local Place threadIdx, blockIdx;
+std::barrier<> lanes_meet(32);
+
+#define __device__
+#define __global__
+#define __shared__
+#define __launch_bounds__(n)
+
+void __syncwarp() { lanes_meet.arrive_and_wait(); }
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int distance) {
+    static T box[32];
+    box[threadIdx.x] = value;
+    __syncwarp();
+    const T other = box[threadIdx.x ^ distance];
+    __syncwarp();
+    return other;
+}
+
+#include "chain.cu"
+
+double shared_memory[1 << 15];
+
+template <class Kernel>
+void launch(int blocks, Kernel kernel) {
+    std::vector<std::thread> warp;
+    for (unsigned lane = 0; lane < 32; ++lane)
+        warp.emplace_back([=] {
+            threadIdx.x = lane;
+            for (int block = 0; block < blocks; ++block) {
+                blockIdx.x = block;
+                kernel();
+                __syncwarp();
+            }
+        });
+    for (std::thread& lane : warp) lane.join();
+}
+
+typedef SCALAR S;
+
+extern "C" void run_messages(int blocks, const Problem* p, S* gamma, S* theta, S* left, S* right, S* message,
+                             S* maxima) {
+    launch(blocks, [=] { messages(*p, gamma, theta, left, right, message, maxima); });
+}
+
+extern "C" void run_messages_backward(int blocks, const Problem* p, S* gamma, S* weight, S* theta, S* left, S* right,
+                                      S* message, S* given, S* carried, S* entropies) {
+    launch(blocks, [=] {
+        messages_backward(*p, gamma, weight, theta, left, right, message, given, carried, entropies);
+    });
+}
+
+extern "C" void run_scores_backward(int blocks, const Problem* p, S* gamma, int iterations, S* theta, S* left,
+                                    S* right, S* message, S* carried, S* left_out, S* right_out) {
+    launch(blocks, [=] {
+        scores_backward(*p, gamma, iterations, theta, left, right, message, carried, left_out, right_out);
+    });
+}
