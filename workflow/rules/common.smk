@@ -17,7 +17,11 @@ try:
             config, configuration.typed(workflow.config_settings.config)
         )
     )
-    if workflow.is_main_process:
+    # Stages read the completed configuration from a file named after its content.
+    CONFIG_FILE = Path(CONFIG["results"]) / "configs" / f"{digest(CONFIG)}.json"
+    if (
+        workflow.is_main_process and not CONFIG_FILE.exists()
+    ):  # it has not been run before
         configuration.check_values(CONFIG)
     RUNS = {str(run.folder): run for run in runs.runs(CONFIG)}
 except UserError as error:
@@ -32,20 +36,16 @@ RESULTS = Path(CONFIG["results"])
 RESOURCES = CONFIG["resources"]
 TRAININGS = {str(run.training.folder): run.training for run in RUNS.values()}
 
-# Stages read the completed configuration from a file named after its content.
-CONFIG_FILE = RESULTS / "configs" / f"{digest(CONFIG)}.json"
-
-# How a stage is called. The digest in a path says what a result depends on; inputs are ancient(), and rules
-# have no parameters, so that a missing file is the only reason to run a job. But Snakemake also
-# reruns a rule whose shell command changed, so the commands are fixed texts: what differs between
-# configurations and machines is filled in from PYTHON and CONFIG_FILE when a job starts.
-PYTHON = f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)}"
-CALL = "{PYTHON} -m common.{rule} --configfile {CONFIG_FILE:q}"
-DATASET = " --dataset {wildcards.dataset} --digest {wildcards.digest}"
-METHOD = (
-    " --model {wildcards.model} --method {wildcards.method} --seed {wildcards.seed}"
+# `stage NAME LOG ARGUMENTS…` calls a stage and shows the end of its log if it fails. The digest in a path
+# says what a result depends on, and inputs are ancient(), so that a missing file is the only reason for
+# a job. But Snakemake also runs jobs again whose shell command reads otherwise than before. So what differs
+# between configurations and machines stands in this prefix, and the commands are fixed texts.
+shell.prefix(
+    f"stage() {{{{ local name=$1 log=$2; shift 2; "
+    f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} -m common.$name "
+    f'--configfile {shlex.quote(str(CONFIG_FILE))} "$@" > "$log" 2>&1 '
+    f'|| {{{{ tail -n 20 "$log" >&2; return 1; }}}}; }}}}; '
 )
-LOGGED = " --threads {threads} > {log:q} 2>&1 || {{ tail -n 20 {log:q} >&2; exit 1; }}"
 
 FOLDER = "{dataset}/{model}/{method}/seed{seed}-{digest}"
 MODEL = f"{RESULTS}/models/{FOLDER}"
@@ -77,10 +77,8 @@ onsuccess:
     if not runs.stamp(
         CONFIG
     ).exists():  # results changed that were there when the plan was made
-        shell(
-            "{PYTHON} -m common.tabulate --configfile {CONFIG_FILE:q} > /dev/null"
-        )
+        shell(f"stage tabulate {RESULTS}/tables.log")
 
 
 onerror:
-    shell("{PYTHON} -m common.tabulate --configfile {CONFIG_FILE:q} > /dev/null")
+    shell(f"stage tabulate {RESULTS}/tables.log")

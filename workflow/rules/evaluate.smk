@@ -16,4 +16,6 @@ rule evaluate:
         mem_mb=RESOURCES["mem_mb"],
         runtime=RESOURCES["other_minutes"],
     shell:
-        CALL + DATASET + METHOD + LOGGED
+        "stage evaluate {log:q} "
+        "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "
+        "--seed {wildcards.seed} --digest {wildcards.digest} --threads {threads}"

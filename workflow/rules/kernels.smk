@@ -5,10 +5,10 @@ rule kernels:
         chain=RESULTS / "kernels/chain.csv",
     log:
         RESULTS / "kernels/kernels.log",
-    threads: workflow.cores or RESOURCES["cpus"]
+    threads: workflow.resource_settings.cores or RESOURCES["cpus"]
     resources:
         gpu=RESOURCES["gpu"],
         mem_mb=RESOURCES["mem_mb"],
         runtime=RESOURCES["other_minutes"],
     shell:
-        "{PYTHON} -m common.benchmark --configfile {CONFIG_FILE:q}" + LOGGED
+        "stage benchmark {log:q} --threads {threads}"

@@ -13,4 +13,6 @@ rule measure:
         mem_mb=RESOURCES["mem_mb"],
         runtime=RESOURCES["other_minutes"],
     shell:
-        CALL + DATASET + METHOD + LOGGED
+        "stage measure {log:q} "
+        "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "
+        "--seed {wildcards.seed} --digest {wildcards.digest} --threads {threads}"

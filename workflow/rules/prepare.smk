@@ -11,4 +11,5 @@ rule prepare:
         mem_mb=RESOURCES["mem_mb"],
         runtime=RESOURCES["other_minutes"],
     shell:
-        CALL + DATASET + LOGGED
+        "stage prepare {log:q} "
+        "--dataset {wildcards.dataset} --digest {wildcards.digest} --threads {threads}"

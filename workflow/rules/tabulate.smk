@@ -10,7 +10,7 @@ rule tabulate:
     localrule: True
     threads: 1
     shell:
-        CALL + LOGGED
+        "stage tabulate {log:q}"
 
 
 # The same from whatever runs there are, at any time: it has no inputs and no outputs.
@@ -19,4 +19,4 @@ rule tables:
         RESULTS / "tables.log",
     localrule: True
     shell:
-        "{PYTHON} -m common.tabulate --configfile {CONFIG_FILE:q} | tee {log:q}"
+        "stage tabulate {log:q} && cat {log:q}"

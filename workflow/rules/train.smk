@@ -13,4 +13,6 @@ rule train:
         mem_mb=RESOURCES["mem_mb"],
         runtime=RESOURCES["train_minutes"],
     shell:
-        CALL + DATASET + METHOD + LOGGED
+        "stage train {log:q} "
+        "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "
+        "--seed {wildcards.seed} --digest {wildcards.digest} --threads {threads}"
