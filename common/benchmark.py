@@ -7,6 +7,8 @@ PyTorch, and as a loop over single steps in the style of the published code.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import math
 import statistics
@@ -212,12 +214,19 @@ def _resident(device: torch.device, reset: bool) -> float:
         return torch.cuda.max_memory_allocated(device)
     try:
         if reset:
+            _trim()
             Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is from now on
         status = Path("/proc/self/status").read_text()
     except OSError:
         return math.nan
     entry = "VmRSS:" if reset else "VmHWM:"
     return 1024 * float(status.split(entry)[1].split()[0])
+
+
+def _trim() -> None:
+    """Gives freed memory back to the system, or a peak would hide in what earlier peaks have left."""
+    with contextlib.suppress(AttributeError, OSError):  # a C library other than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _total(row: dict[str, Any]) -> float:

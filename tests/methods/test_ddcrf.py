@@ -601,6 +601,30 @@ def test_longer_steps_are_never_worse_and_mostly_far_better() -> None:
     assert torch.tensor(closed).median() > 1.5  # times as far down in five passes
 
 
+@pytest.mark.parametrize("gamma", [0.5, -1.0])
+def test_longer_steps_on_trained_scores(gamma: float) -> None:
+    torch.manual_seed(0)
+    k, channels = 4, 12
+    layer, head = DDCRF(k, channels, gamma=gamma), torch.nn.Conv2d(channels, k, 1)
+    optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], lr=0.05)
+    for _ in range(40):
+        labels = torch.randint(k, (2, 3, 3)).repeat_interleave(4, 1).repeat_interleave(4, 2)
+        features = 1.5 * torch.randn(2, channels, 12, 12)
+        features[:, :k] += torch.nn.functional.one_hot(labels, k).movedim(3, 1)
+        loss = layer.loss(layer.structure(torch.empty(0), features, head(features)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        left, right = (conv(features).unflatten(1, (k, k)) for conv in (layer.left, layer.right))
+        for iterations in (5, 15):
+            options = {"iterations": iterations, "gamma": gamma}
+            published = dual_decomposition_factored(head(features), left, right, **options).dual
+            fast = dual_decomposition_factored(head(features), left, right, **options, accelerate=True).dual
+            assert ((fast - published) / published.abs() <= 1e-3).all()
+            assert fast[0] - fast[-1] > 1.1 * (published[0] - published[-1])
+
+
 @pytest.mark.parametrize("iterations", [2, 6])
 @pytest.mark.parametrize("gamma", [1.5, -1.0])
 def test_gradients_of_longer_steps(gamma: float, iterations: int) -> None:
