@@ -39,7 +39,7 @@ class Digits(Dataset):
         train_images: int = 1200,
         val_images: int = 200,
         test_images: int = 200,
-        noise: float = 0.07,
+        noise: float = 0.04,
         seed: int = 0,
     ) -> None:
         """
