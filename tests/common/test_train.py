@@ -203,7 +203,7 @@ def test_a_finished_model_that_snakemake_deleted_is_brought_back(
 def test_kill_9_and_the_same_command_again_give_the_same_weights(
     method: str, tiny: Config, tmp_path: Path
 ) -> None:
-    tiny["training"] |= {"iterations": 60, "momentum": 0.9, "optimizer": "sgd"}
+    tiny["training"] |= {"iterations": 200, "momentum": 0.9, "optimizer": "sgd"}
     tiny["execution"] |= {"checkpoint_every": 5, "log_every": 1}
     tiny["model_options"][MODEL]["dropout"] = 0.5
     tiny["methods"] = [method]
@@ -228,7 +228,7 @@ def test_kill_9_and_the_same_command_again_give_the_same_weights(
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert equal_weights(torch.load(training.file, weights_only=True), undisturbed)
     iterations = [json.loads(line)["iteration"] for line in training.log.read_text().splitlines()]
-    assert iterations == list(range(1, 61)), "the log has no gap and nothing twice"
+    assert iterations == list(range(1, 201)), "the log has no gap and nothing twice"
 
 
 def interrupted(config: Config, monkeypatch: pytest.MonkeyPatch, at: int) -> runs.Training:

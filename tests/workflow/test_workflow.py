@@ -16,7 +16,10 @@ from PIL import Image
 from tests.conftest import TINY, clone, run
 
 MODEL = "deeplabv3plus-test_resnet"
-CONFIG = TINY | {"methods": ["ce", "bce", "crf-1"], "seeds": [0]}
+CONFIG = TINY | {
+    "methods": ["ce", "bce", "crf-1"],
+    "training": {"per_dataset": {"digits": TINY["training"] | {"warmup": 0}}},  # over those of config.yaml
+}
 
 
 def snakemake(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -162,7 +165,9 @@ def test_every_combination_is_a_run(finished: Path) -> None:
 
 
 def test_later_configuration_files_win(finished: Path) -> None:
-    (finished / "second.yaml").write_text("methods: [bce]\ntraining: {batch_size: 3}\n")
+    (finished / "second.yaml").write_text(
+        "methods: [bce]\ntraining: {per_dataset: {digits: {batch_size: 3}}}\n"
+    )
     found = run(
         "snakemake", "-n", "--configfile", "tiny.yaml", "second.yaml", cwd=finished
     ).stdout  # fmt: skip
