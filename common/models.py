@@ -134,7 +134,7 @@ class Network(nn.Module):
                 f"model_options.{model}.weights: the ImageNet weights are not cached and cannot be "
                 "downloaded: go online once, or set weights to none or to the path of a file"
             ) from error
-        except (KeyError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"models: {model} cannot be built with output_stride "
                 f"{arguments['encoder_output_stride']} and these weights: {error}"
