@@ -1,6 +1,5 @@
 # make           install into .venv, run the default benchmark, print the leaderboard
 # make test      the quick tests and the linters
-# make test-long what takes longer
 # make gpu-check the tests that need a GPU
 # make clean     remove what the benchmark wrote (not .venv)
 
@@ -10,7 +9,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := benchmark
-.PHONY: benchmark check-machine test test-long lint format gpu-check clean
+.PHONY: benchmark check-machine test lint format gpu-check clean
 
 benchmark: .venv/installed
 	snakemake --cores $(CORES) --keep-going --quiet rules; status=$$?; \
@@ -36,10 +35,7 @@ check-machine:
 	@touch $@
 
 test: lint
-	python -m pytest -n auto --dist loadfile -m "not long"
-
-test-long: .venv/installed-dev
-	python -m pytest -m long
+	python -m pytest -n auto --dist loadfile
 
 lint: .venv/installed-dev
 	ruff check .
