@@ -1,15 +1,15 @@
 """Stage `kernels`: times the project's kernels side by side with what they replace.
 
 Writes one CSV per family of kernels and a Markdown page that gathers them. The family `chain` is the
-dual decomposition of methods/ddcrf.py, as kernels (with pairwise scores per edge, and factored), in plain
-PyTorch, and as a loop over single steps in the style of the published code.
+dual decomposition of methods/ddcrf.py, as kernels (with pairwise scores per edge, and factored) and in plain
+PyTorch, against a loop over single steps; the family `rmi` is the loss of methods/rmi.py against a direct
+implementation. Both baselines are in the style of the published codes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import math
 import statistics
 import time
@@ -23,12 +23,17 @@ from tabulate import tabulate
 from torch import Tensor
 
 from common import devices, stages
+from common.baselines import direct_rmi, per_step_loop
 from common.files import replacing
 from common.provenance import record
 from methods.ddcrf import dual_decomposition, dual_decomposition_factored, dual_decomposition_reference
+from methods.rmi import RMILoss
 
-SIZES = ((2, 21, 33, 33), (8, 21, 33, 33), (8, 11, 30, 30), (1, 19, 65, 129))
+CHAIN_SIZES = ((2, 21, 33, 33), (8, 21, 33, 33), (8, 11, 30, 30), (1, 19, 65, 129))
 """N, K, h, w: VOC at training size, CamVid, Cityscapes."""
+
+RMI_SIZES = ((2, 21, 513, 513), (8, 11, 240, 240))
+"""N, K, H, W: VOC, and CamVid as workflow/presets/camvid_cpu.yaml crops it."""
 
 GAPS = (1, 2)
 ITERATIONS = 5
@@ -40,14 +45,13 @@ SECONDS = 20.0
 Version = Callable[..., Tensor]
 
 
-def chain(device: torch.device, sizes: Sequence[Sequence[int]] = SIZES) -> pd.DataFrame:
+def chain(device: torch.device, sizes: Sequence[Sequence[int]] = CHAIN_SIZES) -> pd.DataFrame:
     """Times the versions of the dual decomposition, gaps 1 and 2, 5 iterations, float32, γ = 2.
 
     Returns:
-        A row for every size and version: medians in milliseconds of the forward and the backward pass,
-        bytes kept in between and at the peak, and both with respect to the floor, which is the
-        time to copy the bytes that any version must move: scores in and logits out, then scores and
-        the logits' derivative in and those of the scores out.
+        The rows of `_compared`. The bytes that any version must move are those of scores in and logits out,
+        then of scores and the logits' derivative in and those of the scores out. The floor of latency is
+        as many dependent steps as a version must take one after the other, in the measured time of one.
     """
     speed = copy_speed(device)
     rows = []
@@ -59,27 +63,76 @@ def chain(device: torch.device, sizes: Sequence[Sequence[int]] = SIZES) -> pd.Da
             "plain PyTorch": (_dense(dual_decomposition_reference), edges),
             "loop over steps": (_dense(per_step_loop), edges),
         }
-        for name, (function, inputs) in versions.items():
-            times = _time(function, inputs, device)
+        latency = ITERATIONS * (max(size[2:]) - 1) * _step(size[1], device)
+        for row in _compared(size, versions, device):
+            inputs = versions[row["version"]][1]
             moved = 4 * (3 * sum(x.numel() for x in inputs) + 2 * inputs[0].numel())
-            total = times["forward_ms"] + times["backward_ms"]
-            floor = 1000 * moved / speed
-            rows.append(
-                dict(zip("NKhw", size))
-                | {"version": name}
-                | times
-                | {
-                    "moved_bytes": moved,
-                    "gigabytes_per_s": moved / total / 1e6,
-                    "copy_gigabytes_per_s": speed / 1e9,
-                    "floor_ms": floor,
-                    "times_floor": total / floor,
-                }
-            )
-        for row in rows[-len(versions) :]:
-            row["speed_up_over_loop"] = _total(rows[-1]) / _total(row)
-            row["kept_share_of_loop"] = row["kept_bytes"] / rows[-1]["kept_bytes"]
+            rows.append(row | _floors(row, moved, speed, latency))
     return pd.DataFrame(rows)
+
+
+def rmi(device: torch.device, sizes: Sequence[Sequence[int]] = RMI_SIZES) -> pd.DataFrame:
+    """Times the versions of the RMI loss, radius 3, average pool 4, float32 logits, a tenth void.
+
+    Returns:
+        The rows of `_compared`. The bytes that any version must move are those of logits in, twice, and
+        their derivative out.
+    """
+    speed = copy_speed(device)
+    rows = []
+    for size in sizes:
+        logits, labels = _segmentation(size, device)
+        loss = RMILoss(size[1])
+        versions = {
+            "ours": (lambda x, y=labels, loss=loss: loss(x, y), [logits]),
+            "direct": (lambda x, y=labels: direct_rmi(x, y), [logits]),
+        }
+        for row in _compared(size, versions, device):
+            rows.append(row | _floors(row, 4 * 3 * logits.numel(), speed, 0.0))
+    return pd.DataFrame(rows)
+
+
+def _compared(
+    size: Sequence[int], versions: dict[str, tuple[Version, list[Tensor]]], device: torch.device
+) -> list[dict[str, Any]]:
+    """Times versions with their inputs, each a row.
+
+    Returns:
+        Of each version medians in milliseconds of the forward and the backward pass, bytes kept in between
+        and at the peak, and how much faster and leaner it is than the last version, the baseline.
+    """
+    rows = []
+    for name, (function, inputs) in versions.items():
+        rows.append(dict(zip("NKHW", size)) | {"version": name} | _time(function, inputs, device))
+    baseline = rows[-1]
+    for row in rows:
+        row["speed_up"] = _total(baseline) / _total(row)
+        row["kept_share"] = row["kept_bytes"] / baseline["kept_bytes"]
+        row["peak_share"] = row["peak_bytes"] / baseline["peak_bytes"]
+    return rows
+
+
+def _floors(row: dict[str, Any], moved: int, speed: float, latency: float) -> dict[str, float]:
+    """What cannot be undercut, in milliseconds: moving bytes at `speed`, and `latency`."""
+    floor = 1000 * moved / speed
+    return {
+        "moved_bytes": moved,
+        "gigabytes_per_s": moved / _total(row) / 1e6,
+        "copy_gigabytes_per_s": speed / 1e9,
+        "bytes_floor_ms": floor,
+        "latency_floor_ms": latency,
+        "times_floor": _total(row) / max(floor, latency),
+    }
+
+
+def _step(labels: int, device: torch.device) -> float:
+    """Milliseconds of one dependent step there and back: what a single chain's next cell costs."""
+    totals = []
+    for length in (128, 256):
+        inputs = _maps((1, labels, 1, length), device)
+        rounds = [sum(_round(_factored, inputs, device)) for _ in range(REPEATS + 1)]
+        totals.append(min(rounds))
+    return max(0.0, 1000 * (totals[1] - totals[0]) / 128 / ITERATIONS)
 
 
 def copy_speed(device: torch.device) -> float:
@@ -88,51 +141,6 @@ def copy_speed(device: torch.device) -> float:
     target = torch.empty_like(source)
     times = [devices.seconds(lambda: target.copy_(source), device) for _ in range(10)]
     return 2 * source.numel() * 4 / min(times)
-
-
-def per_step_loop(
-    unary: Tensor,
-    horizontal: Sequence[Tensor],
-    vertical: Sequence[Tensor],
-    *,
-    iterations: int = ITERATIONS,
-    gamma: float = GAMMA,
-) -> Tensor:
-    """The logits of `dual_decomposition` as the published code computes them, with autograd.
-
-    Sub-grid by sub-grid, step by step, each direction on its own; `gamma` must be positive.
-    """
-    count = 2 * len(horizontal)
-    theta = [unary / count] * count
-    step = 1 / max(unary.shape[2:])
-    for _ in range(iterations):
-        found = []
-        for index, scores in enumerate((*horizontal, *vertical)):
-            gap, turned = index % len(horizontal) + 1, index >= len(horizontal)
-            cells, pairs = theta[index], scores
-            if turned:
-                cells, pairs = cells.transpose(2, 3), pairs.transpose(3, 4)
-            marginals = torch.zeros_like(cells)
-            for row, column in itertools.product(range(gap), repeat=2):
-                part = (..., slice(row, None, gap), slice(column, None, gap))
-                if cells[part].numel():
-                    marginals[part] = _walk(cells[part], pairs[part], gamma)
-            found.append(marginals.transpose(2, 3) if turned else marginals)
-        total = sum(found)
-        theta = [t - step * (m - total / count) for t, m in zip(theta, found)]
-    return total
-
-
-def _walk(cells: Tensor, pairs: Tensor, gamma: float) -> Tensor:
-    length = cells.shape[-1]
-    ahead, behind = [cells[..., 0]], [cells[..., -1]]
-    for i in range(length - 1):
-        reach = (pairs[..., i] + ahead[-1].unsqueeze(2)) / gamma
-        ahead.append(cells[..., i + 1] + gamma * torch.logsumexp(reach, dim=1))
-        j = length - 2 - i
-        reach = (pairs[..., j] + behind[-1].unsqueeze(1)) / gamma
-        behind.append(cells[..., j] + gamma * torch.logsumexp(reach, dim=2))
-    return torch.stack(ahead, dim=-1) + torch.stack(behind[::-1], dim=-1) - cells
 
 
 def _scores(size: Sequence[int], device: torch.device) -> list[Tensor]:
@@ -149,6 +157,16 @@ def _maps(size: Sequence[int], device: torch.device) -> list[Tensor]:
 def _random(shapes: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(shape, generator=generator).to(device).requires_grad_() for shape in shapes]
+
+
+def _segmentation(size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Logits, and labels that are alike in blocks of 16 × 16, a tenth of them void."""
+    n, k, h, w = size
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(k, (n, h // 16 + 1, w // 16 + 1), generator=generator)
+    labels[torch.rand(labels.shape, generator=generator) < 0.1] = 255
+    labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, :h, :w].contiguous()
+    return _random([tuple(size)], device)[0], labels.to(device)
 
 
 def _dense(function: Callable[..., Any]) -> Version:
@@ -233,16 +251,22 @@ def _total(row: dict[str, Any]) -> float:
     return row["forward_ms"] + row["backward_ms"]
 
 
-def write(folder: Path, device: torch.device, sizes: Sequence[Sequence[int]] = SIZES) -> None:
+def write(
+    folder: Path,
+    device: torch.device,
+    chain_sizes: Sequence[Sequence[int]] = CHAIN_SIZES,
+    rmi_sizes: Sequence[Sequence[int]] = RMI_SIZES,
+) -> None:
     """Times everything and writes `<family>.csv` and `kernels.md` into a folder."""
-    table = chain(device, sizes)
     provenance = record(devices.describe(device))
-    table["device"], table["threads"] = provenance["device"], torch.get_num_threads()
-    table["torch"], table["commit"] = provenance["packages"]["torch"], provenance["commit"]
-    with replacing(folder / "chain.csv") as file:
-        table.to_csv(file, index=False)
+    families = {"chain": chain(device, chain_sizes), "rmi": rmi(device, rmi_sizes)}
+    for name, table in families.items():
+        table["device"], table["threads"] = provenance["device"], torch.get_num_threads()
+        table["torch"], table["commit"] = provenance["packages"]["torch"], provenance["commit"]
+        with replacing(folder / f"{name}.csv") as file:
+            table.to_csv(file, index=False)
     with replacing(folder / "kernels.md") as file:
-        file.write(markdown({path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}))
+        file.write(markdown(families))
 
 
 def markdown(families: dict[str, pd.DataFrame]) -> str:
@@ -255,16 +279,17 @@ def markdown(families: dict[str, pd.DataFrame]) -> str:
         )
         cells = pd.DataFrame(
             {
-                "N, K, h, w": [", ".join(str(row[x]) for x in "NKhw") for row in table.to_dict("records")],
+                "N, K, H, W": [", ".join(str(row[x]) for x in "NKHW") for row in table.to_dict("records")],
                 "version": table["version"],
                 "forward ms": table["forward_ms"].map("{:.1f}".format),
                 "backward ms": table["backward_ms"].map("{:.1f}".format),
-                "faster than the loop": table["speed_up_over_loop"].map("{:.1f}×".format),
+                "faster than the last": table["speed_up"].map("{:.1f}×".format),
                 "kept MB": (table["kept_bytes"] / 1e6).map("{:.1f}".format),
                 "peak MB": (table["peak_bytes"] / 1e6).map("{:.1f}".format),
                 "GB/s": table["gigabytes_per_s"].map("{:.2f}".format),
-                "floor ms": table["floor_ms"].map("{:.1f}".format),
-                "× floor": table["times_floor"].map("{:.1f}".format),
+                "bytes floor ms": table["bytes_floor_ms"].map("{:.2f}".format),
+                "latency floor ms": table["latency_floor_ms"].map("{:.2f}".format),
+                "× larger floor": table["times_floor"].map("{:.1f}".format),
             }
         )
         parts.append(
@@ -273,8 +298,9 @@ def markdown(families: dict[str, pd.DataFrame]) -> str:
     parts.append(
         "Medians; the versions of one size were timed in one process, one after the other. kept: memory "
         "held between the forward and the backward pass besides the inputs; peak: memory that both passes "
-        "need at most besides the inputs. floor: the time to copy what any version must move at the measured "
-        "speed of a large copy; GB/s: these bytes over the measured time."
+        "need at most besides the inputs. bytes floor: the time to copy what any version must move at the "
+        "measured speed of a large copy; GB/s: these bytes over the measured time. latency floor: the steps "
+        "that depend on each other, in the time that one of them takes in a single chain."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -1,4 +1,5 @@
 // The chains on the CPU: an OpenMP thread takes a vector of neighbouring chains at a time.
+#include <algorithm>
 #include <cstdlib>
 #include <vector>
 
@@ -36,6 +37,12 @@ void totals(const Problem& p, bool factored, const V* values, int stride, T* sum
     for (int n = 0; n < p.images; ++n) sums[n] = T(total[n]);
 }
 
+// As many chains at a time that those of a line, which share their scores, stay on one processor, unless there
+// are too few lines.
+int chunk(const Problem& p, int threads) {
+    return p.lines[0] + p.lines[1] >= 8 * threads ? larger(chains_of_line(p, 0), chains_of_line(p, 1)) : 1;
+}
+
 // From strided [N, rows, lines, places] to [blocks of lines, places, rows, lane]; missing lines are 0.
 template <class T>
 void pack(T* packed, const T* plain, Index n, Index rows, Index lines, Index places, const Index* stride,
@@ -59,10 +66,10 @@ void pack(T* packed, const T* plain, Index n, Index rows, Index lines, Index pla
         }
 }
 
-// The way back, adding to what is there.
+// The way back, replacing what is there or adding to it.
 template <class T>
-void unpack(T* plain, const T* packed, Index n, Index rows, Index lines, Index places, const Index* stride,
-            int threads) {
+void unpack(T* plain, const T* packed, bool add, Index n, Index rows, Index lines, Index places,
+            const Index* stride, int threads) {
     constexpr Index W = BYTES / sizeof(T);
     const Index count = n * lines, blocks = (count + W - 1) / W;
 #pragma omp parallel for collapse(2) num_threads(threads)
@@ -76,53 +83,72 @@ void unpack(T* plain, const T* packed, Index n, Index rows, Index lines, Index p
             }
             const T* from = packed + (block * places * rows + r) * W;
             for (Index place = 0; place < places; ++place, from += rows * W)
-                for (Index lane = 0; lane < valid; ++lane) to[lane][place * stride[3]] += from[lane];
+                for (Index lane = 0; lane < valid; ++lane) {
+                    T& target = to[lane][place * stride[3]];
+                    target = add ? target + from[lane] : from[lane];
+                }
         }
 }
 
 template <class T, class V = typename Vector<T>::type>
-void messages(const Problem& p, const T* gamma, const V* theta, const V* left, const V* right, V* message, T* dual,
+void weigh_all(int labels, const T* gamma, Index count, const V* score, V* weight, int threads) {
+    const Index size = Index(labels) * labels;
+    const T scale = *gamma > 0 ? 1 / *gamma : T(1);
+#pragma omp parallel for num_threads(threads)
+    for (Index i = 0; i < count; ++i) {
+        V scratch[1];
+        weigh(labels, scale, score + i * size, weight + i * (size + 1), scratch);
+    }
+}
+
+template <class T, class V = typename Vector<T>::type>
+void messages(const Problem& p, const T* gamma, const V* theta, const Scores<V>& scores, V* message, T* dual,
               int threads) {
+    const bool factored = scores.right;
     const Index chains = number_of_chains(p), layer = p.gaps * cells(p);
+    const int size = chunk(p, threads);
     Scratch<V> maxima(chains);
 #pragma omp parallel num_threads(threads)
     {
         Scratch<V> scratch(scratch_size(p.labels));
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic, size)
         for (Index i = 0; i < chains; ++i) {
-            const Chain c = chain_at(p, right != nullptr, i);
+            const Chain c = chain_at(p, factored, i);
             for (int d = 0; d < 2; ++d)
-                walk(p, c, d, *gamma, theta, left, right, message + d * layer * (p.labels + 2),
-                     maxima.memory + i, scratch.memory);
+                walk(p, c, d, *gamma, theta, scores, message + d * layer * (p.labels + EXTRAS), maxima.memory + i,
+                     scratch.memory);
         }
     }
-    totals(p, right != nullptr, maxima.memory, 1, dual);
+    totals(p, factored, maxima.memory, 1, dual);
 }
 
 template <class T, class V = typename Vector<T>::type>
-void messages_backward(const Problem& p, const T* gamma, const V* weights, const V* theta, const V* left,
-                       const V* right, const V* message, const V* given, V* carried, T* entropy, int threads) {
+void messages_backward(const Problem& p, const T* gamma, bool by_gamma, const V* weights, const V* theta,
+                       const Scores<V>& scores, const V* message, const V* given, V* carried, T* entropy,
+                       int threads) {
+    const bool factored = scores.right;
     const Index chains = number_of_chains(p), layer = p.gaps * cells(p);
+    const int size = chunk(p, threads);
     Scratch<V> entropies(2 * chains);
 #pragma omp parallel num_threads(threads)
     {
         Scratch<V> scratch(scratch_size(p.labels));
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic, size)
         for (Index i = 0; i < chains; ++i) {
-            const Chain c = chain_at(p, right != nullptr, i);
+            const Chain c = chain_at(p, factored, i);
             for (int d = 0; d < 2; ++d)
-                entropies.memory[2 * i + d] =
-                    walk_back(p, c, d, *gamma, weights, theta, left, right, message + d * layer * (p.labels + 2),
-                              given, carried + d * layer * p.labels, scratch.memory);
+                entropies.memory[2 * i + d] = walk_back(
+                    p, c, d, *gamma, by_gamma, weights, theta, scores, message + d * layer * (p.labels + EXTRAS),
+                    given, carried + d * layer * p.labels, scratch.memory);
         }
     }
-    totals(p, right != nullptr, entropies.memory, 2, entropy);
+    totals(p, factored, entropies.memory, 2, entropy);
 }
 
 // A thread takes all edges of a line, so that no two threads add to the same scores.
 template <class T, class V = typename Vector<T>::type>
-void scores_backward(const Problem& p, const T* gamma, int iterations, const V* theta, const V* left,
-                     const V* right, const V* message, const V* carried, V* left_out, V* right_out, int threads) {
+void scores_backward(const Problem& p, const T* gamma, int iterations, const V* theta, const Scores<V>& scores,
+                     const V* message, const V* carried, V* left_out, V* right_out, int threads) {
     const Index layer = p.gaps * cells(p), size = Index(p.labels) * p.labels;
 #pragma omp parallel num_threads(threads)
     {
@@ -133,14 +159,20 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
             const int length = p.length[axis];
             const Index line = axis ? task - p.lines[0] : task;
             const Index place = (axis ? Index(p.lines[0]) * p.length[0] : 0) + line * length;
+            if (scores.right) {
+                std::fill_n(left_out + place * size, length * size, V{});
+                std::fill_n(right_out + place * size, length * size, V{});
+            }
             for (int g = 0; g < p.gaps; ++g)
                 for (int i = 0; i + p.gap[g] < length; ++i) {
                     const int gap = p.gap[g];
                     const Index cell = g * cells(p) + place + i;
-                    const Index edge = right ? place + i : first_edge(p, axis, g) + line * (length - gap) + i;
-                    edge_derivative(p, cell, cell + gap, edge, gap, *gamma, iterations, layer, theta, left, right,
+                    const Index edge =
+                        scores.right ? place + i : first_edge(p, axis, g) + line * (length - gap) + i;
+                    if (!scores.right) std::fill_n(left_out + edge * size, size, V{});
+                    edge_derivative(p, cell, cell + gap, edge, gap, *gamma, iterations, layer, theta, scores,
                                     message, carried, left_out + edge * size,
-                                    right ? right_out + (edge + gap) * size : nullptr, scratch.memory);
+                                    scores.right ? right_out + (edge + gap) * size : nullptr, scratch.memory);
                 }
         }
     }
@@ -149,34 +181,37 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
 }  // namespace
 
 #define EXPORT(T, NAME)                                                                                          \
+    typedef Vector<T>::type V_##NAME;                                                                            \
     extern "C" int lanes_##NAME() { return BYTES / sizeof(T); }                                                  \
     extern "C" void pack_##NAME(T* packed, const T* plain, Index n, Index rows, Index lines, Index places,       \
                                 const Index* stride, int threads) {                                              \
         pack<T>(packed, plain, n, rows, lines, places, stride, threads);                                         \
     }                                                                                                            \
-    extern "C" void unpack_##NAME(T* plain, const T* packed, Index n, Index rows, Index lines, Index places,     \
-                                  const Index* stride, int threads) {                                            \
-        unpack<T>(plain, packed, n, rows, lines, places, stride, threads);                                       \
+    extern "C" void unpack_##NAME(T* plain, const T* packed, int add, Index n, Index rows, Index lines,          \
+                                  Index places, const Index* stride, int threads) {                              \
+        unpack<T>(plain, packed, add, n, rows, lines, places, stride, threads);                                  \
     }                                                                                                            \
-    extern "C" void messages_##NAME(const Problem* p, const T* gamma, const void* theta, const void* left,       \
-                                    const void* right, void* message, T* dual, int threads) {                    \
-        typedef Vector<T>::type V;                                                                               \
-        messages<T>(*p, gamma, (const V*)theta, (const V*)left, (const V*)right, (V*)message, dual, threads);    \
+    extern "C" void weigh_##NAME(int labels, const T* gamma, Index count, const V_##NAME* score,                 \
+                                 V_##NAME* weight, int threads) {                                                \
+        weigh_all<T>(labels, gamma, count, score, weight, threads);                                              \
     }                                                                                                            \
-    extern "C" void messages_backward_##NAME(const Problem* p, const T* gamma, const void* weights,                \
-                                             const void* theta, const void* left, const void* right,             \
-                                             const void* message, const void* given, void* carried, T* entropy,  \
-                                             int threads) {                                                      \
-        typedef Vector<T>::type V;                                                                               \
-        messages_backward<T>(*p, gamma, (const V*)weights, (const V*)theta, (const V*)left, (const V*)right,                \
-                             (const V*)message, (const V*)given, (V*)carried, entropy, threads);                 \
+    extern "C" void messages_##NAME(const Problem* p, const T* gamma, const V_##NAME* theta,                     \
+                                    const Scores<V_##NAME>* scores, V_##NAME* message, T* dual, int threads) {   \
+        messages<T>(*p, gamma, theta, *scores, message, dual, threads);                                          \
     }                                                                                                            \
-    extern "C" void scores_backward_##NAME(const Problem* p, const T* gamma, int iterations, const void* theta,  \
-                                           const void* left, const void* right, const void* message,             \
-                                           const void* carried, void* left_out, void* right_out, int threads) {  \
-        typedef Vector<T>::type V;                                                                               \
-        scores_backward<T>(*p, gamma, iterations, (const V*)theta, (const V*)left, (const V*)right,              \
-                           (const V*)message, (const V*)carried, (V*)left_out, (V*)right_out, threads);          \
+    extern "C" void messages_backward_##NAME(                                                                    \
+        const Problem* p, const T* gamma, int by_gamma, const V_##NAME* weights, const V_##NAME* theta,          \
+        const Scores<V_##NAME>* scores, const V_##NAME* message, const V_##NAME* given, V_##NAME* carried,       \
+        T* entropy, int threads) {                                                                               \
+        messages_backward<T>(*p, gamma, by_gamma, weights, theta, *scores, message, given, carried, entropy,     \
+                             threads);                                                                           \
+    }                                                                                                            \
+    extern "C" void scores_backward_##NAME(const Problem* p, const T* gamma, int iterations,                     \
+                                           const V_##NAME* theta, const Scores<V_##NAME>* scores,                \
+                                           const V_##NAME* message, const V_##NAME* carried, V_##NAME* left_out, \
+                                           V_##NAME* right_out, int threads) {                                   \
+        scores_backward<T>(*p, gamma, iterations, theta, *scores, message, carried, left_out, right_out,         \
+                           threads);                                                                             \
     }
 
 EXPORT(float, float32)

@@ -5,20 +5,27 @@
 //   LANE, LANES   which of how many threads, working together on one chain, this one is
 //   BARRIER       what makes the threads of a chain see each other's scratch memory
 //   exponential(x), logarithm(x)  for V; exponential of a very negative number is 0, never NaN
+//   any_less(a, b)  for V: whether a < b for one of its numbers
 //
 // V is what one thread computes on: a number on the GPU (a warp per chain, a lane per label), a short
-// vector of numbers of neighbouring chains on the CPU (one thread, LANES = 1). All scores are in units
-// of gamma in here, so that gamma is 1 in every formula: s = scale * score.
+// vector of numbers of neighbouring chains on the CPU (one thread, LANES = 1). T is a number. All scores
+// are in units of gamma in here, so that gamma is 1 in every formula: s = scale * score.
+//
+// A soft maximum over the labels of one end of an edge, for each label of the other, needs K * K
+// exponentials of (what has been gathered + s). These are products of K numbers and of the edge's weights,
+// exp(s - level), which are the same in every iteration and direction, and of factored scores products
+// themselves. Where a product would leave the range of T, the exponentials are taken one by one.
 //
 // Words and arrays (methods/ddcrf.py has the formulas):
 //   cell      one place of one line of the grid, in the packed order that Python made
 //   theta     [gaps, cells, K]      unary scores of the chains of each gap
-//   message   [gaps, cells, K + 2]  what arrives at a cell along its chain, from the side of the
-//             chain's start (direction 0) or end (direction 1): K numbers z with maximum 0, then the
-//             maximum that was taken out in this step, then all that was taken out up to here.
+//   message   [gaps, cells, K + 3]  what arrives at a cell along its chain, from the side of the
+//             chain's start (direction 0) or end (direction 1): K numbers z with maximum 0; the
+//             maximum that was taken out in this step; all that was taken out up to here; and the largest
+//             of theta + z at the sender, or EXACT where weights do not do.
 //             Long chains have large scores; without this their differences would lose digits.
-//   left      [edges, K, K] scores of the edges; or, if there is a `right`, [cells, K, K] of the earlier
-//             ends, to which those of the later ends are added
+//   scores    of edges, or, if there is a `right`, of cells as the earlier ends, to which those of the
+//             later ends are added: [edges or cells, K, K], and weights and their level [.., K * K + 1]
 #pragma once
 
 typedef long long Index;
@@ -36,6 +43,31 @@ struct Problem {
     int length[2];
     int gap[MAX_GAPS];
 };
+
+// Pairwise scores and their weights, which only soft maxima need; `right` may be null.
+template <class V>
+struct Scores {
+    const V* left;
+    const V* right;
+    const V* left_weight;
+    const V* right_weight;
+};
+
+// Sums of weights below `smallest` have lost terms, or digits, that count. EXACT says so.
+template <class T>
+struct Range;
+template <>
+struct Range<float> {
+    static constexpr float log_smallest = -46;
+};
+template <>
+struct Range<double> {
+    static constexpr double log_smallest = -230;
+};
+#define EXACT 1e30
+
+// What a message has beside a number for each label.
+constexpr int EXTRAS = 3;
 
 // One chain (or one V of chains): `count` cells, `gap` apart, from `cell` of theta and `edge` on.
 struct Chain {
@@ -65,38 +97,35 @@ DEVICE inline Index first_edge(const Problem& p, int axis, int gap_index) {
     return edges;
 }
 
-// Finds chain number `index`: axis by axis, gap by gap, line by line.
-DEVICE inline Chain chain_at(const Problem& p, bool factored, Index index) {
-    Chain c = {0, 0, 0, 1, 0, 0};
-    for (int axis = 0; axis < 2; ++axis) {
-        for (int g = 0; g < p.gaps; ++g) {
-            const int length = p.length[axis], gap = p.gap[g], starts = smaller(gap, length);
-            const Index number = Index(p.lines[axis]) * starts;
-            if (index >= number) {
-                index -= number;
-                continue;
-            }
-            const Index line = index / starts;
-            const int start = int(index % starts);
-            const Index place = (axis ? Index(p.lines[0]) * p.length[0] : 0) + line * length + start;
-            c.cell = g * cells(p) + place;
-            c.edge = factored ? place : first_edge(p, axis, g) + line * larger(0, length - gap) + start;
-            c.count = (length - start + gap - 1) / gap;
-            c.gap = gap;
-            c.line = int(line);
-            c.axis = axis;
-            return c;
-        }
-    }
-    return c;
+// How many chains one line along an axis has.
+DEVICE inline int chains_of_line(const Problem& p, int axis) {
+    int number = 0;
+    for (int g = 0; g < p.gaps; ++g) number += smaller(p.gap[g], p.length[axis]);
+    return number;
 }
 
 DEVICE inline Index number_of_chains(const Problem& p) {
-    Index number = 0;
-    for (int axis = 0; axis < 2; ++axis)
-        for (int g = 0; g < p.gaps; ++g)
-            number += Index(p.lines[axis]) * smaller(p.gap[g], p.length[axis]);
-    return number;
+    return Index(p.lines[0]) * chains_of_line(p, 0) + Index(p.lines[1]) * chains_of_line(p, 1);
+}
+
+// Finds chain number `index`: axis by axis, line by line, gap by gap. Those of one line share its scores.
+DEVICE inline Chain chain_at(const Problem& p, bool factored, Index index) {
+    const Index rows = Index(p.lines[0]) * chains_of_line(p, 0);
+    const int axis = index >= rows, length = p.length[axis];
+    index -= axis ? rows : 0;
+    const Index line = index / chains_of_line(p, axis);
+    int start = int(index % chains_of_line(p, axis)), g = 0;
+    for (; start >= smaller(p.gap[g], length); ++g) start -= smaller(p.gap[g], length);
+    const int gap = p.gap[g];
+    const Index place = (axis ? Index(p.lines[0]) * p.length[0] : 0) + line * length + start;
+    Chain c;
+    c.cell = g * cells(p) + place;
+    c.edge = factored ? place : first_edge(p, axis, g) + line * larger(0, length - gap) + start;
+    c.count = (length - start + gap - 1) / gap;
+    c.gap = gap;
+    c.line = int(line);
+    c.axis = axis;
+    return c;
 }
 
 // Where the i-th cell and the i-th edge lie, walking in a direction.
@@ -119,56 +148,148 @@ DEVICE inline V maximum(const V* values, int n) {
     return m;
 }
 
+template <class V>
+DEVICE inline V minimum(const V* values, int n) {
+    V m = values[0];
+    for (int i = 1; i < n; ++i) m = values[i] < m ? values[i] : m;
+    return m;
+}
+
 // Scratch of K rows, an odd number of columns: neither rows nor columns collide in the GPU's banks.
 DEVICE inline int row_length(int labels) { return LANES > 1 ? labels | 1 : labels; }
 
+// The weights of the scores of one edge or cell, and behind them their level. `scratch`: LANES numbers.
 template <class V, class T>
-DEVICE inline void load_edge(const V* left, const V* right, Index edge, int gap, int labels, T scale, V* out) {
+DEVICE inline void weigh(int labels, T scale, const V* score, V* weight, V* scratch) {
+    const int size = labels * labels;
+    V m = score[0];
+    FOR_LANES(i, size) m = larger_of(m, score[i]);
+    scratch[LANE] = m;
+    BARRIER;
+    const V level = maximum(scratch, LANES) * scale;
+    FOR_LANES(i, size) weight[i] = exponential(score[i] * scale - level);
+    if (LANE == 0) weight[size] = level;
+}
+
+// The level of an edge's weights.
+template <class V>
+DEVICE inline V level_of(const Scores<V>& scores, Index edge, int gap, int size) {
+    const V first = scores.left_weight[edge * (size + 1) + size];
+    return scores.right ? first + scores.right_weight[(edge + gap) * (size + 1) + size] : first;
+}
+
+// The weights of an edge: in shared memory where threads work together and each would read its own column,
+// else where they are, because every one is used once.
+template <class V>
+struct Weights {
+    const V* first;
+    const V* second;
+};
+
+template <class V>
+DEVICE inline Weights<V> load_weights(const Scores<V>& scores, Index edge, int gap, int labels, V* scratch) {
+    const Index size = Index(labels) * labels + 1;
+    const V* first = scores.left_weight + edge * size;
+    const V* second = scores.right ? scores.right_weight + (edge + gap) * size : nullptr;
+    if (LANES == 1) return {first, second};
+    for (int a = 0; a < labels; ++a)
+        FOR_LANES(b, labels) {
+            const int i = a * labels + b;
+            scratch[a * row_length(labels) + b] = second ? first[i] * second[i] : first[i];
+        }
+    return {scratch, nullptr};
+}
+
+// The sum of n values times every step-th weight.
+template <class V>
+DEVICE inline V weighted_sum(const Weights<V>& weights, int start, int step, const V* values, int n) {
+    const V* first = weights.first + start;
+    V sum = V{};
+    if (LANES == 1 && weights.second) {
+        const V* second = weights.second + start;
+        for (int i = 0; i < n; ++i) sum += values[i] * (first[i * step] * second[i * step]);
+    } else {
+        for (int i = 0; i < n; ++i) sum += values[i] * first[i * step];
+    }
+    return sum;
+}
+
+template <class V, class T>
+DEVICE inline void load_scores(const Scores<V>& scores, Index edge, int gap, int labels, T scale, V* out) {
     const Index size = Index(labels) * labels;
-    const V* first = left + edge * size;
-    const V* second = right ? right + (edge + gap) * size : nullptr;
-    const int stride = row_length(labels);
+    const V* first = scores.left + edge * size;
+    const V* second = scores.right ? scores.right + (edge + gap) * size : nullptr;
     for (int a = 0; a < labels; ++a)
         FOR_LANES(b, labels) {
             const V score = second ? first[a * labels + b] + second[a * labels + b] : first[a * labels + b];
-            out[a * stride + b] = score * scale;
+            out[a * row_length(labels) + b] = score * scale;
         }
 }
 
 // Numbers of V that the routines need as scratch.
-DEVICE inline Index scratch_size(int labels) { return Index(labels) * (row_length(labels) + 8); }
+DEVICE inline Index scratch_size(int labels) { return Index(labels) * (row_length(labels) + 6) + LANES; }
+
+// For each label of the receiver the maximum over those of the sender of what these have gathered plus
+// the edge's score, entry by entry.
+template <class V>
+DEVICE inline void reach_on(bool soft, int labels, const V* reach, const V* edge, int sender, int receiver,
+                            V* raw) {
+    FOR_LANES(t, labels) {
+        const V* score = edge + t * receiver;
+        V m = reach[0] + score[0];
+        for (int s = 1; s < labels; ++s) m = larger_of(m, reach[s] + score[s * sender]);
+        if (soft) {
+            V sum = V{};
+            for (int s = 0; s < labels; ++s) sum += exponential(reach[s] + score[s * sender] - m);
+            m += logarithm(sum);
+        }
+        raw[t] = m;
+    }
+}
 
 // Walks a chain once and writes its messages; in direction 0 also its maximum: the value of the dual.
 template <class V, class T>
-DEVICE inline void walk(const Problem& p, const Chain& c, int direction, T gamma, const V* theta, const V* left,
-                        const V* right, V* message, V* dual, V* scratch) {
-    const int K = p.labels, width = K + 2, stride = row_length(K);
+DEVICE inline void walk(const Problem& p, const Chain& c, int direction, T gamma, const V* theta,
+                        const Scores<V>& scores, V* message, V* dual, V* scratch) {
+    const int K = p.labels, width = K + EXTRAS, stride = row_length(K);
     const int sender = direction ? 1 : stride, receiver = direction ? stride : 1;
     const bool soft = gamma > 0;
     const T scale = soft ? 1 / gamma : T(1);
     V* edge = scratch;
     V* reach = edge + Index(K) * stride;  // what a label of the sending cell has gathered so far
-    V* raw = reach + K;
+    V* share = reach + K;                 // the exponential of that
+    V* raw = share + K;
     V total = V{};
     Index from = cell_of(c, direction, 0);
     FOR_LANES(t, width) message[from * width + t] = V{};
     FOR_LANES(t, K) reach[t] = theta[from * K + t];
     for (int i = 0; i + 1 < c.count; ++i) {
-        const Index to = cell_of(c, direction, i + 1);
-        load_edge(left, right, edge_of(c, direction, i), c.gap, K, scale, edge);
-        BARRIER;
-        FOR_LANES(t, K) {
-            const V* score = edge + t * receiver;
-            V m = reach[0] + score[0];
-            for (int s = 1; s < K; ++s) m = larger_of(m, reach[s] + score[s * sender]);
-            if (soft) {
-                V sum = V{};
-                for (int s = 0; s < K; ++s) sum += exponential(reach[s] + score[s * sender] - m);
-                m += logarithm(sum);
+        const Index to = cell_of(c, direction, i + 1), at = edge_of(c, direction, i);
+        V top = V{};
+        if (soft) {
+            const V level = level_of(scores, at, c.gap, K * K);
+            const Weights<V> weights = load_weights(scores, at, c.gap, K, edge);
+            BARRIER;
+            top = maximum(reach, K);
+            FOR_LANES(t, K) share[t] = exponential(reach[t] - top);
+            BARRIER;
+            FOR_LANES(t, K)
+                raw[t] = top + level + logarithm(weighted_sum(weights, t * receiver, sender, share, K));
+            BARRIER;
+            const V limit = top + level + Range<T>::log_smallest, lowest = minimum(raw, K);
+            top = lowest < limit ? V{} + T(EXACT) : top;
+            if (any_less(lowest, limit)) {
+                load_scores(scores, at, c.gap, K, scale, edge);
+                BARRIER;
+                reach_on(soft, K, reach, edge, sender, receiver, raw);
+                BARRIER;
             }
-            raw[t] = m;
+        } else {
+            load_scores(scores, at, c.gap, K, scale, edge);
+            BARRIER;
+            reach_on(soft, K, reach, edge, sender, receiver, raw);
+            BARRIER;
         }
-        BARRIER;
         const V shift = maximum(raw, K);
         total += shift;
         FOR_LANES(t, K) {
@@ -179,6 +300,7 @@ DEVICE inline void walk(const Problem& p, const Chain& c, int direction, T gamma
         if (LANE == 0) {
             message[to * width + K] = shift;
             message[to * width + K + 1] = total;
+            message[to * width + K + 2] = top;
         }
         from = to;
     }
@@ -219,12 +341,12 @@ DEVICE inline V best_sender(const V* reach, const V* score, int step, int labels
 // The derivative of `walk`: from `given`, the derivative by the marginals of each cell, walks back and
 // writes `carried`, the derivative by the message that arrives at each cell. In direction 0 that of
 // the chain's maximum, `weights` of its line, starts at the chain's end. Returns this thread's part of the
-// derivative by gamma: every soft maximum contributes its entropy.
+// derivative by gamma, if that is wanted: every soft maximum contributes its entropy.
 template <class V, class T>
-DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gamma, const V* weights, const V* theta,
-                          const V* left, const V* right, const V* message, const V* given, V* carried,
+DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gamma, bool by_gamma, const V* weights,
+                          const V* theta, const Scores<V>& scores, const V* message, const V* given, V* carried,
                           V* scratch) {
-    const int K = p.labels, width = K + 2, stride = row_length(K);
+    const int K = p.labels, width = K + EXTRAS, stride = row_length(K);
     const int sender = direction ? 1 : stride, receiver = direction ? stride : 1;
     const bool soft = gamma > 0;
     const T scale = soft ? 1 / gamma : T(1);
@@ -232,6 +354,7 @@ DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gam
     V* reach = edge + Index(K) * stride;
     V* norm = reach + K;     // the raw message at the receiver, or its best sender
     V* arrived = norm + K;   // the derivative by it
+    V* pull = arrived + K;   // the same over what the receiver's weights sum up to
     const V weight = weights[(c.axis ? p.lines[0] : 0) + c.line];
     V entropy = V{};
     Index to = cell_of(c, direction, c.count - 1);
@@ -254,23 +377,32 @@ DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gam
         carried[to * K + t] = derivative;
     }
     for (int i = c.count - 2; i >= 0; --i) {
-        const Index from = cell_of(c, direction, i);
+        const Index from = cell_of(c, direction, i), at = edge_of(c, direction, i);
+        const V* arriving = message + to * width;
+        const V highest = arriving[K + 2];  // of `reach`
+        const bool by_weights = soft && !by_gamma && !any_less(V{} + T(EXACT / 2), highest);
+        Weights<V> weights = {nullptr, nullptr};
         BARRIER;
-        load_edge(left, right, edge_of(c, direction, i), c.gap, K, scale, edge);
-        FOR_LANES(t, K) {
-            reach[t] = theta[from * K + t] + message[from * width + t];
-            if (soft) norm[t] = message[to * width + t] + message[to * width + K];
+        if (by_weights) {
+            const V base = level_of(scores, at, c.gap, K * K) + highest;
+            weights = load_weights(scores, at, c.gap, K, edge);
+            FOR_LANES(t, K) pull[t] = arrived[t] * exponential(base - arriving[t] - arriving[K]);
+        } else {
+            load_scores(scores, at, c.gap, K, scale, edge);
+            FOR_LANES(t, K) norm[t] = arriving[t] + arriving[K];
         }
+        FOR_LANES(t, K) reach[t] = theta[from * K + t] + message[from * width + t];
         BARRIER;
         if (!soft) {
             FOR_LANES(t, K) norm[t] = best_sender<V, T>(reach, edge + t * receiver, sender, K);
             BARRIER;
         }
-        V* next = norm + 2 * K;
         FOR_LANES(t, K) {
             const V* score = edge + t * sender;
             V flow = V{};
-            if (soft) {
+            if (by_weights) {
+                flow = weighted_sum(weights, t * sender, receiver, pull, K) * exponential(reach[t] - highest);
+            } else if (soft) {
                 for (int r = 0; r < K; ++r) {
                     const V logp = reach[t] + score[r * receiver] - norm[r];
                     const V share = arrived[r] * exponential(logp);
@@ -280,12 +412,12 @@ DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gam
             } else {
                 for (int r = 0; r < K; ++r) flow += norm[r] == V{} + T(t) ? arrived[r] : V{};
             }
-            next[t] = given[from * K + t] + flow;
+            reach[t] = given[from * K + t] + flow;
         }
         BARRIER;
         FOR_LANES(t, K) {
-            arrived[t] = next[t];
-            carried[from * K + t] = next[t];
+            arrived[t] = reach[t];
+            carried[from * K + t] = reach[t];
         }
         to = from;
     }
@@ -294,56 +426,92 @@ DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gam
 
 // Adds the derivative by the scores of one edge, of all iterations, to `out` (and to `also`, if given).
 // `earlier` and `later` are the edge's two cells in theta, `layer` the cells of all gaps. theta is here
-// [iterations, layer, K], message and carried are [iterations, 2 directions, layer, K + 2 or K].
+// [iterations, layer, K], message and carried are [iterations, 2 directions, layer, K + 3 or K].
 template <class V, class T>
-DEVICE inline void edge_derivative(const Problem& p, Index earlier, Index later, Index edge, int gap, T gamma,
-                                   int iterations, Index layer, const V* theta, const V* left, const V* right,
+DEVICE inline void edge_derivative(const Problem& p, Index earlier, Index later, Index at, int gap, T gamma,
+                                   int iterations, Index layer, const V* theta, const Scores<V>& scores,
                                    const V* message, const V* carried, V* out, V* also, V* scratch) {
-    const int K = p.labels, width = K + 2, stride = row_length(K);
+    const int K = p.labels, width = K + EXTRAS, stride = row_length(K);
     const bool soft = gamma > 0;
     const T scale = soft ? 1 / gamma : T(1);
-    V* score = scratch;
-    V* forward = score + Index(K) * stride;  // of the earlier cell, towards the later one
+    V* edge = scratch;                      // scores; or the derivative over the weights, if these do
+    V* forward = edge + Index(K) * stride;  // of the earlier cell, towards the later one
     V* forward_norm = forward + K;
     V* forward_given = forward_norm + K;
     V* backward = forward_given + K;  // of the later cell, towards the earlier one
     V* backward_norm = backward + K;
     V* backward_given = backward_norm + K;
-    load_edge(left, right, edge, gap, K, scale, score);
+    bool by_weights = soft;
+    for (int n = 0; n < iterations && by_weights; ++n)
+        for (int d = 0; d < 2; ++d) {
+            const Index cell = (2 * n + d) * layer + (d ? earlier : later);
+            by_weights = by_weights && !any_less(V{} + T(EXACT / 2), message[cell * width + K + 2]);
+        }
+    V level = V{};
+    if (by_weights) {
+        level = level_of(scores, at, gap, K * K);
+        for (int a = 0; a < K; ++a) FOR_LANES(b, K) edge[a * stride + b] = V{};
+    } else {
+        load_scores(scores, at, gap, K, scale, edge);
+    }
     for (int n = 0; n < iterations; ++n) {
         const V* unary = theta + n * layer * K;
         const V* ahead = message + 2 * n * layer * width;
         const V* behind = ahead + layer * width;
         const V* carried_ahead = carried + 2 * n * layer * K;
         const V* carried_behind = carried_ahead + layer * K;
+        const V* to_later = ahead + later * width;
+        const V* to_earlier = behind + earlier * width;
         BARRIER;
         FOR_LANES(t, K) {
             forward[t] = unary[earlier * K + t] + ahead[earlier * width + t];
-            forward_norm[t] = ahead[later * width + t] + ahead[later * width + K];
+            forward_norm[t] = to_later[t] + to_later[K];
             forward_given[t] = carried_ahead[later * K + t];
             backward[t] = unary[later * K + t] + behind[later * width + t];
-            backward_norm[t] = behind[earlier * width + t] + behind[earlier * width + K];
+            backward_norm[t] = to_earlier[t] + to_earlier[K];
             backward_given[t] = carried_behind[earlier * K + t];
+            if (by_weights) {
+                const V top = to_later[K + 2], other = to_earlier[K + 2];
+                forward[t] = exponential(forward[t] - top);
+                forward_given[t] *= exponential(top + level - forward_norm[t]);
+                backward[t] = exponential(backward[t] - other);
+                backward_given[t] *= exponential(other + level - backward_norm[t]);
+            }
         }
         BARRIER;
         if (!soft) {
             FOR_LANES(t, K) {
-                forward_norm[t] = best_sender<V, T>(forward, score + t, stride, K);
-                backward_norm[t] = best_sender<V, T>(backward, score + t * stride, 1, K);
+                forward_norm[t] = best_sender<V, T>(forward, edge + t, stride, K);
+                backward_norm[t] = best_sender<V, T>(backward, edge + t * stride, 1, K);
             }
             BARRIER;
         }
         for (int a = 0; a < K; ++a)
             FOR_LANES(b, K) {
+                if (by_weights) {
+                    edge[a * stride + b] += forward[a] * forward_given[b] + backward_given[a] * backward[b];
+                    continue;
+                }
                 V derivative;
                 if (soft) {
-                    const V s = score[a * stride + b];
+                    const V s = edge[a * stride + b];
                     derivative = forward_given[b] * exponential(forward[a] + s - forward_norm[b]) +
                                  backward_given[a] * exponential(backward[b] + s - backward_norm[a]);
                 } else {
                     derivative = (forward_norm[b] == V{} + T(a) ? forward_given[b] : V{}) +
                                  (backward_norm[a] == V{} + T(b) ? backward_given[a] : V{});
                 }
+                if (out) out[a * K + b] += derivative;
+                if (also) also[a * K + b] += derivative;
+            }
+    }
+    if (by_weights) {
+        const V* first = scores.left_weight + at * (K * K + 1);
+        const V* second = scores.right ? scores.right_weight + (at + gap) * (K * K + 1) : nullptr;
+        for (int a = 0; a < K; ++a)
+            FOR_LANES(b, K) {
+                const V weight = second ? first[a * K + b] * second[a * K + b] : first[a * K + b];
+                const V derivative = weight * edge[a * stride + b];
                 if (out) out[a * K + b] += derivative;
                 if (also) also[a * K + b] += derivative;
             }

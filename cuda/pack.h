@@ -45,6 +45,16 @@ struct ByBits<Vector<double>::type> {
     typedef double number;
 };
 
+// Whether a < b in one of the places.
+template <class V>
+inline bool any_less(V a, V b) {
+    const auto less = a < b;
+    unsigned long long parts[sizeof(V) / 8], any = 0;
+    std::memcpy(parts, &less, sizeof(V));
+    for (unsigned long long part : parts) any |= part;
+    return any;
+}
+
 constexpr double inverse_factorial(int n) { return n <= 1 ? 1.0 : inverse_factorial(n - 1) / n; }
 
 // 2^n * e^r with |r| <= log(2)/2, by the Taylor series. Below the smallest normal number it is as good as 0.

@@ -23,6 +23,9 @@ MAX_SHARED = 99 * 1024
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
 SCALARS = {torch.float32: "float", torch.float64: "double"}
 
+EXTRAS = 3
+"""What a message has beside a number for each label; as in cuda/chain.h."""
+
 
 class _Problem(ctypes.Structure):
     """`Problem` in cuda/chain.h."""
@@ -38,6 +41,12 @@ class _Problem(ctypes.Structure):
     ]
 
 
+class _Scores(ctypes.Structure):
+    """`Scores` in cuda/chain.h."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("left", "right", "left_weight", "right_weight")]
+
+
 @torch.compiler.assume_constant_result
 def available(device: torch.device, dtype: torch.dtype, labels: int, gaps: int) -> bool:
     """Whether there are kernels for a problem; compiles them at first use, warns once if it cannot."""
@@ -51,7 +60,7 @@ def available(device: torch.device, dtype: torch.dtype, labels: int, gaps: int) 
 
 def shared_memory(labels: int, dtype: torch.dtype) -> int:
     """Bytes that a warp needs on the GPU; `scratch_size` in cuda/chain.h."""
-    return labels * ((labels | 1) + 8) * dtype.itemsize
+    return (labels * ((labels | 1) + 6) + 32) * dtype.itemsize
 
 
 def lanes(device: torch.device, dtype: torch.dtype) -> int:
@@ -63,15 +72,24 @@ def lanes(device: torch.device, dtype: torch.dtype) -> int:
 
 @dataclass(frozen=True)
 class Scores:
-    """Pairwise scores, packed.
+    """Pairwise scores, packed, and what the kernels make of them: `weights` in cuda/chain.h.
 
     Attributes:
-        left: `[edges, K, K, W]`; or, factored, `[cells, K, K, W]` of the earlier ends.
-        right: None; or `[cells, K, K, W]` of the later ends.
+        left: `[edges, K², W]`; or, factored, `[cells, K², W]` of the earlier ends.
+        right: None; or `[cells, K², W]` of the later ends.
+        left_weight: `[edges or cells, K² + 1, W]`; None of derivatives.
+        right_weight: The same of `right`.
     """
 
     left: Tensor
     right: Tensor | None = None
+    left_weight: Tensor | None = None
+    right_weight: Tensor | None = None
+
+    def pointers(self) -> _Scores:
+        """What the kernels take."""
+        arrays = (self.left, self.right, self.left_weight, self.right_weight)
+        return _Scores(*(None if x is None else x.data_ptr() for x in arrays))
 
 
 class Grid:
@@ -128,10 +146,10 @@ class Grid:
     def unpack(self, packed: Tensor) -> Tensor:
         """From `[cells, R, W]` to `[N, R, h, w]`: the sum of what the rows and the columns have."""
         size = (self.images, packed.shape[1], self.height, self.width)
-        plain = torch.zeros(size, dtype=self.dtype, device=self.device)
+        plain = torch.empty(size, dtype=self.dtype, device=self.device)
         rows, columns = packed.split(self.sizes)
         self._unpack(plain, rows)
-        self._unpack(plain.transpose(2, 3), columns)
+        self._unpack(plain.transpose(2, 3), columns, add=True)
         return plain
 
     def pack_images(self, values: Tensor) -> Tensor:
@@ -143,43 +161,46 @@ class Grid:
     def unpack_each(self, packed: Tensor) -> Tensor:
         """From `[gaps, cells, R, W]` to `[2 gaps, N, R, h, w]`: what the rows have, then the columns."""
         size = (2, len(packed), self.images, packed.shape[2], self.height, self.width)
-        plain = torch.zeros(size, dtype=self.dtype, device=self.device)
+        plain = torch.empty(size, dtype=self.dtype, device=self.device)
         for index, layer in enumerate(packed):
             rows, columns = layer.split(self.sizes)
             self._unpack(plain[0, index], rows)
             self._unpack(plain[1, index].transpose(2, 3), columns)
         return plain.flatten(0, 1)
 
-    def pack_scores(self, scores: Sequence[Tensor], factored: bool) -> Scores:
-        """Packs pairwise scores.
+    def pack_scores(self, gamma: Tensor, scores: Sequence[Tensor], factored: bool) -> Scores:
+        """Packs pairwise scores and weighs them.
 
         Args:
+            gamma: γ, a 0-dim tensor.
             scores: Of all gaps `[N, K, K, h, w−g]`, then of all gaps `[N, K, K, h−g, w]`; or, factored,
                 two maps `[N, K, K, h, w]` of the earlier and of the later ends.
             factored: Which of the two.
         """
         if factored:
             left, right = (self.pack(x.flatten(1, 2)) for x in scores)
-            return Scores(left, right)
+            return Scores(left, right, self._weigh(gamma, left), self._weigh(gamma, right))
         packed = self.new(sum(self._edges()), self.labels**2)
         for axis, part, plain in self._parts(packed, scores):
             self._pack(part, plain.transpose(2, 3) if axis else plain)
-        return Scores(packed)
+        return Scores(packed, left_weight=self._weigh(gamma, packed))
+
+    def _weigh(self, gamma: Tensor, packed: Tensor) -> Tensor:
+        weights = self.new(len(packed), packed.shape[1] + 1)
+        if self.on_gpu:
+            self._launch("weigh", len(packed), self.labels, gamma, packed, weights)
+        else:
+            self._call("weigh", self.labels, gamma, len(packed), packed, weights)
+        return weights
 
     def unpack_scores(self, packed: Scores, like: Sequence[Tensor]) -> list[Tensor]:
         """The way back, to tensors of the shapes of `like`."""
         if packed.right is not None:
             return [self.unpack(x).view(y.shape) for x, y in zip((packed.left, packed.right), like)]
-        result = [torch.zeros(x.shape, dtype=self.dtype, device=self.device) for x in like]
+        result = [torch.empty(x.shape, dtype=self.dtype, device=self.device) for x in like]
         for axis, part, plain in self._parts(packed.left, result):
             self._unpack(plain.transpose(2, 3) if axis else plain, part)
         return result
-
-    def zeros_like(self, scores: Scores) -> Scores:
-        """Scores of 0."""
-        return Scores(
-            torch.zeros_like(scores.left), None if scores.right is None else torch.zeros_like(scores.right)
-        )
 
     def _edges(self) -> list[int]:
         return [
@@ -200,11 +221,13 @@ class Grid:
             return
         self._call("pack", packed, plain, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
 
-    def _unpack(self, plain: Tensor, packed: Tensor) -> None:
+    def _unpack(self, plain: Tensor, packed: Tensor, add: bool = False) -> None:
         if self.on_gpu:
-            plain.add_(self._plainly(packed, plain))
+            values = self._plainly(packed, plain)
+            plain.add_(values) if add else plain.copy_(values)
             return
-        self._call("unpack", plain, packed, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
+        strides = (ctypes.c_longlong * 4)(*plain.stride())
+        self._call("unpack", plain, packed, int(add), *plain.shape, strides)
 
     @staticmethod
     def _plainly(packed: Tensor, plain: Tensor) -> Tensor:
@@ -220,19 +243,19 @@ class Grid:
         Args:
             gamma: γ, a 0-dim tensor.
             theta: Unary scores of the chains in units of γ, `[gaps, cells, K, W]`.
-            scores: Pairwise scores, not in units of γ.
-            message: Filled with the messages, `[2, gaps, cells, K + 2, W]`.
+            scores: From `pack_scores`.
+            message: Filled with the messages, `[2, gaps, cells, K + EXTRAS, W]`.
 
         Returns:
             The sum over the chains of their maxima in units of γ, of each image `[N]`.
         """
-        arrays = (gamma, theta, scores.left, scores.right, message)
+        arrays = (self._problem, gamma, theta, scores.pointers(), message)
         if self.on_gpu:
             maxima = self.new(self.chains)
             self._launch("messages", 2 * self.chains, *arrays, maxima)
             return self._totals(maxima, 1)
         dual = torch.empty(self.images, dtype=self.dtype, device=self.device)
-        self._call("messages", self._problem, *arrays, dual)
+        self._call("messages", *arrays, dual)
         return dual
 
     def marginals(self, theta: Tensor, message: Tensor) -> Tensor:
@@ -244,6 +267,7 @@ class Grid:
     def messages_backward(
         self,
         gamma: Tensor,
+        by_gamma: bool,
         weight: Tensor,
         theta: Tensor,
         scores: Scores,
@@ -255,6 +279,7 @@ class Grid:
 
         Args:
             gamma: γ.
+            by_gamma: Whether the derivative by γ is wanted, which costs time.
             weight: The derivative by the sum of maxima of each image, `[N]`.
             theta: As given to `messages`.
             scores: As given to `messages`.
@@ -264,26 +289,28 @@ class Grid:
                 `carried[0] + carried[1] − given`.
 
         Returns:
-            The derivative by γ, of everything in the scores' own units.
+            The derivative by γ, of everything in the scores' own units; meaningless unless wanted.
         """
         weights = self._by_line(weight)
-        arrays = (gamma, weights, theta, scores.left, scores.right, message, given, carried)
+        known = (gamma, int(by_gamma), weights, theta, scores.pointers(), message, given)
+        arrays = (self._problem, *known, carried)
         if self.on_gpu:
             entropies = self.new(2 * self.chains)
             self._launch("messages_backward", 2 * self.chains, *arrays, entropies)
             return self._totals(entropies, 2).sum()
         entropy = torch.empty(self.images, dtype=self.dtype, device=self.device)
-        self._call("messages_backward", self._problem, *arrays, entropy)
+        self._call("messages_backward", *arrays, entropy)
         return entropy.sum()
 
     def scores_backward(
         self, gamma: Tensor, theta: Tensor, scores: Scores, message: Tensor, carried: Tensor
     ) -> Scores:
         """The derivative by the pairwise scores, summed over iterations; arrays `[iterations, …]`."""
-        result = self.zeros_like(scores)
-        arrays = (theta, scores.left, scores.right, message, carried, result.left, result.right)
+        left, right = (None if x is None else torch.empty_like(x) for x in (scores.left, scores.right))
+        result = Scores(left, right)
+        arrays = (theta, scores.pointers(), message, carried, result.left, result.right)
         if self.on_gpu:
-            self._launch("scores_backward", self.cells, gamma, len(theta), *arrays)
+            self._launch("scores_backward", self.cells, self._problem, gamma, len(theta), *arrays)
         else:
             self._call("scores_backward", self._problem, gamma, len(theta), *arrays)
         return result
@@ -291,9 +318,8 @@ class Grid:
     def _totals(self, values: Tensor, count: int) -> Tensor:
         """Sums numbers of all chains, `count` of each, image by image; there is one chain per block."""
         sizes = [
-            count * lines * min(gap, length)
+            count * lines * sum(min(gap, length) for gap in self.gaps)
             for lines, length in zip(self.valid, self.lengths)
-            for gap in self.gaps
         ]
         return sum(part.view(self.images, -1).sum(1) for part in values.split(sizes))
 
@@ -306,9 +332,8 @@ class Grid:
             parts.append(part.view(blocks, self.lanes))
         return torch.cat(parts)
 
-    def _launch(self, kernel: str, blocks: int, *arguments: Tensor | int | None) -> None:
+    def _launch(self, kernel: str, blocks: int, *arguments: object) -> None:
         shared = shared_memory(self.labels, self.dtype)
-        arguments = (self._problem, *arguments)
         gpu.launch("chain", kernel, SCALARS[self.dtype], self.device, blocks, shared, arguments)
 
     def _call(self, name: str, *arguments: object) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from common.kernels.chains import Grid, lanes
+from common.kernels.chains import EXTRAS, Grid, lanes
 
 
 @torch.library.custom_op("structseg::dual_decomposition", mutates_args=())
@@ -45,11 +45,11 @@ def dual_decomposition(
         Unless `keep`, unary scores of the result alone, and messages of the last pass.
     """
     grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
-    packed = grid.pack_scores(scores, factored)
+    packed = grid.pack_scores(gamma, scores, factored)
     unit = _unit(gamma)
     k, layer, count = grid.labels, (len(gaps), grid.cells), 2 * len(gaps)
     slots = iterations if keep else 1
-    thetas, messages = grid.new(slots, *layer, k), grid.new(slots, 2, *layer, k + 2)
+    thetas, messages = grid.new(slots, *layer, k), grid.new(slots, 2, *layer, k + EXTRAS)
     thetas[0] = grid.pack(unary / (unit * count))
     length = max(grid.lengths)
     steps = Steps(grid) if accelerate else None
@@ -139,7 +139,7 @@ def _(
         torch.empty_like(unary, memory_format=torch.contiguous_format),
         unary.new_empty(iterations),
         unary.new_empty(slots, len(gaps), cells, k, width),
-        unary.new_empty(slots, 2, len(gaps), cells, k + 2, width),
+        unary.new_empty(slots, 2, len(gaps), cells, k + EXTRAS, width),
         unary.new_empty(iterations if accelerate else 0, 2, n),
     )
 
@@ -155,19 +155,22 @@ def dual_decomposition_backward(
     course: Tensor,
     gaps: Sequence[int],
     factored: bool,
+    by_gamma: bool,
 ) -> list[Tensor]:
-    """The derivatives by unary scores, γ (a 0-dim tensor) and each of the pairwise scores, in this order."""
+    """The derivatives by unary scores, γ (0-dim, 0 unless `by_gamma`) and each of the pairwise scores."""
     grid = Grid(logits_gradient.shape, gaps, thetas.dtype, thetas.device)
-    packed = grid.pack_scores(scores, factored)
-    carried = torch.empty_like(messages[..., :-2, :], memory_format=torch.contiguous_format)
+    packed = grid.pack_scores(gamma, scores, factored)
+    carried = torch.empty_like(messages[..., :-EXTRAS, :], memory_format=torch.contiguous_format)
     given = grid.pack(logits_gradient).expand_as(thetas[0]).contiguous()
     entropy = torch.zeros_like(gamma)
 
     def back(n: int, given: Tensor, weight: Tensor) -> Tensor:
         """The derivative by the unary scores of iteration n, through its marginals and maxima."""
         nonlocal entropy
-        walked = grid.messages_backward(gamma, weight, thetas[n], packed, messages[n], given, carried[n])
-        entropy = entropy + walked
+        where = (thetas[n], packed, messages[n], given, carried[n])
+        walked = grid.messages_backward(gamma, by_gamma, weight, *where)
+        if by_gamma:
+            entropy = entropy + walked
         return carried[n, 0] + carried[n, 1] - given
 
     way_back = _back_accelerated if len(course) else _back_published
@@ -228,6 +231,7 @@ def _(
     course: Tensor,
     gaps: Sequence[int],
     factored: bool,
+    by_gamma: bool,
 ) -> list[Tensor]:
     like = (logits_gradient, gamma, *scores)
     return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in like]
@@ -253,7 +257,8 @@ def hard_marginals(
     logits, _, thetas, messages, _ = dual_decomposition(unary, scores, gamma, *options)
     grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
     theta, message = thetas[0] * _unit(gamma), messages[0]
-    grid.messages(-torch.ones_like(gamma), theta, grid.pack_scores(scores, factored), message)
+    hard = -torch.ones_like(gamma)
+    grid.messages(hard, theta, grid.pack_scores(hard, scores, factored), message)
     return logits, grid.unpack_each(grid.marginals(theta, message))
 
 
@@ -263,6 +268,7 @@ def _unit(gamma: Tensor) -> Tensor:
 
 def _keep(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:
     _, scores, gamma, ctx.gaps, ctx.factored, _, _, ctx.kept = inputs
+    ctx.by_gamma = gamma.requires_grad
     _, _, thetas, messages, course = output
     ctx.save_for_backward(gamma, thetas, messages, course, *scores)
     ctx.mark_non_differentiable(thetas, messages, course)
@@ -272,8 +278,9 @@ def _backward(ctx: FunctionCtx, logits: Tensor, dual: Tensor, *_: Tensor) -> tup
     if not ctx.kept:
         raise RuntimeError("the dual decomposition was computed without keeping what its gradient needs")
     gamma, thetas, messages, course, *scores = ctx.saved_tensors
+    options = (ctx.gaps, ctx.factored, ctx.by_gamma)
     unary, gamma, *scores = dual_decomposition_backward(
-        logits.contiguous(), dual, scores, gamma, thetas, messages, course, ctx.gaps, ctx.factored
+        logits.contiguous(), dual, scores, gamma, thetas, messages, course, *options
     )
     return unary, scores, gamma, None, None, None, None, None
 

@@ -109,7 +109,7 @@ def test_without_a_compiler_the_plain_version_is_used_with_one_warning(
 def test_cuda_kernels_compile_without_a_gpu(folder: Path, architecture: str, scalar: str) -> None:
     image = gpu.cubin("chain", architecture, scalar)
     assert image.startswith(b"\x7fELF")
-    for kernel in (b"messages", b"messages_backward", b"scores_backward"):
+    for kernel in (b"weigh", b"messages", b"messages_backward", b"scores_backward"):
         assert kernel in image
     assert [path.read_bytes() for path in folder.iterdir()] == [image]
 
@@ -142,11 +142,21 @@ class GridOfWarps(chains.Grid):
 
 @pytest.mark.parametrize(("k", "h", "w"), [(3, 4, 6), (34, 2, 3)])
 @pytest.mark.parametrize("factored", [False, True])
-@pytest.mark.parametrize(("gamma", "accelerate"), [(1.5, False), (-1.0, False), (1.5, True)])
+@pytest.mark.parametrize(
+    ("gamma", "learned", "accelerate"),
+    [
+        (1.5, False, False),
+        (1.5, True, False),
+        (-1.0, False, False),
+        (1.5, False, True),
+        (0.01, False, False),  # weights do not do
+    ],
+)
 def test_the_cuda_source_computes_the_same_as_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
     warps: ctypes.CDLL,
     gamma: float,
+    learned: bool,
     accelerate: bool,
     factored: bool,
     k: int,
@@ -166,14 +176,15 @@ def test_the_cuda_source_computes_the_same_as_the_cpu(
 
     def outputs() -> list[Tensor]:
         leaves = [x.clone().requires_grad_() for x in (unary, *scores)]
-        soft = torch.tensor(gamma, dtype=torch.double, requires_grad=True)
+        soft = torch.tensor(gamma, dtype=torch.double, requires_grad=learned)
         options = {"iterations": 2, "gamma": soft, "accelerate": accelerate}
         if factored:
             result = dual_decomposition_factored(*leaves, **options)
         else:
             result = dual_decomposition(leaves[0], leaves[1:3], leaves[3:], **options)
         total = (result.logits * weights).sum() + (result.dual * falling).sum()
-        return [result.logits, result.dual, *torch.autograd.grad(total, [*leaves, soft])]
+        by = [*leaves, soft] if learned else leaves
+        return [result.logits, result.dual, *torch.autograd.grad(total, by)]
 
     def launch(
         _: str, kernel: str, scalar: str, device: torch.device, blocks: int, shared: int, arguments: tuple
@@ -197,4 +208,4 @@ def test_the_cuda_source_computes_the_same_as_the_cpu(
     monkeypatch.setattr(gpu, "launch", launch)
     for x, y in zip(outputs(), expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
-    assert launched == {"messages", "messages_backward", "scores_backward"}
+    assert launched == {"weigh", "messages", "messages_backward", "scores_backward"}

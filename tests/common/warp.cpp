@@ -49,21 +49,25 @@ void launch(int blocks, Kernel kernel) {
 
 typedef SCALAR S;
 
-extern "C" void run_messages(int blocks, const Problem* p, S* gamma, S* theta, S* left, S* right, S* message,
-                             S* maxima) {
-    launch(blocks, [=] { messages(*p, gamma, theta, left, right, message, maxima); });
+extern "C" void run_weigh(int blocks, int labels, S* gamma, S* score, S* weight) {
+    launch(blocks, [=] { weigh(labels, gamma, score, weight); });
 }
 
-extern "C" void run_messages_backward(int blocks, const Problem* p, S* gamma, S* weight, S* theta, S* left, S* right,
-                                      S* message, S* given, S* carried, S* entropies) {
+extern "C" void run_messages(int blocks, const Problem* p, S* gamma, S* theta, const Scores<S>* scores, S* message,
+                             S* maxima) {
+    launch(blocks, [=] { messages(*p, gamma, theta, *scores, message, maxima); });
+}
+
+extern "C" void run_messages_backward(int blocks, const Problem* p, S* gamma, int by_gamma, S* weight, S* theta,
+                                      const Scores<S>* scores, S* message, S* given, S* carried, S* entropies) {
     launch(blocks, [=] {
-        messages_backward(*p, gamma, weight, theta, left, right, message, given, carried, entropies);
+        messages_backward(*p, gamma, by_gamma, weight, theta, *scores, message, given, carried, entropies);
     });
 }
 
-extern "C" void run_scores_backward(int blocks, const Problem* p, S* gamma, int iterations, S* theta, S* left,
-                                    S* right, S* message, S* carried, S* left_out, S* right_out) {
+extern "C" void run_scores_backward(int blocks, const Problem* p, S* gamma, int iterations, S* theta,
+                                    const Scores<S>* scores, S* message, S* carried, S* left_out, S* right_out) {
     launch(blocks, [=] {
-        scores_backward(*p, gamma, iterations, theta, left, right, message, carried, left_out, right_out);
+        scores_backward(*p, gamma, iterations, theta, *scores, message, carried, left_out, right_out);
     });
 }

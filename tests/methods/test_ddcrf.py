@@ -230,18 +230,20 @@ def everything(
     scores: list[Tensor],
     gamma: float,
     dtype: torch.dtype,
+    learned: bool = True,
     **options: object,
 ) -> list[Tensor]:
-    """Logits, dual, and the derivatives of a weighted sum of both by all scores and by a soft gamma."""
+    """Logits, dual, and the derivatives of a weighted sum of both by all scores and by a learned gamma."""
     leaves = [x.to(dtype).requires_grad_() for x in scores]
-    soft = torch.tensor(gamma, dtype=dtype, requires_grad=gamma > 0)
+    learned = learned and gamma > 0
+    soft = torch.tensor(gamma, dtype=dtype, requires_grad=learned)
     result = function(*leaves, gamma=soft, **options)
     generator = torch.Generator().manual_seed(9)
     weights = [
         torch.rand(x.shape, generator=generator, dtype=torch.double).to(dtype) for x in vars(result).values()
     ]
     total = sum((x * y).sum() for x, y in zip(vars(result).values(), weights))
-    inputs = [*(x for x in leaves if x.numel()), *([soft] if gamma > 0 else [])]
+    inputs = [*(x for x in leaves if x.numel()), *([soft] if learned else [])]
     return [
         result.logits.detach(),
         result.dual.detach(),
@@ -275,13 +277,20 @@ SIZES = {
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 1e-10), (torch.float, 1e-4)])
 @settings(max_examples=40, deadline=None)
-@given(gaps=st.integers(1, 4), iterations=st.integers(1, 4), accelerate=st.booleans(), **SIZES)
+@given(
+    gaps=st.integers(1, 4),
+    iterations=st.integers(1, 4),
+    accelerate=st.booleans(),
+    learned=st.booleans(),
+    **SIZES,
+)
 def test_kernels_equal_the_plain_version(
     dtype: torch.dtype,
     tolerance: float,
     gaps: int,
     iterations: int,
     accelerate: bool,
+    learned: bool,
     seed: int,
     scale: float,
     **sizes: int,
@@ -291,10 +300,12 @@ def test_kernels_equal_the_plain_version(
     scores = [scale * x.tanh().to(dtype).double() for x in (unary, *horizontal, *vertical)]
     # Roundings may decide otherwise whether a step is accepted: compared in double precision alone.
     accelerate = accelerate and dtype == torch.double
-    options = {"gamma": gamma, "iterations": iterations, "accelerate": accelerate}
+    options = {"gamma": gamma, "iterations": iterations, "accelerate": accelerate, "learned": learned}
     expected = everything(dense(dual_decomposition_reference, gaps), scores, dtype=torch.double, **options)
     actual = everything(dense(dual_decomposition, gaps), scores, dtype=dtype, **options)
-    if gamma > 0 and scale / gamma > 10:  # γ's derivative all but vanishes and is lost in rounding
+    if (
+        learned and gamma > 0 and scale / gamma > 10
+    ):  # γ's derivative all but vanishes and is lost in rounding
         actual, expected = actual[:-1], expected[:-1]
     assert_close(actual, expected, tolerance)
 
@@ -368,7 +379,7 @@ def test_is_a_sound_operator(factored: bool, gamma: float, accelerate: bool) -> 
     torch.library.opcheck(torch.ops.structseg.dual_decomposition.default, arguments)
 
 
-@pytest.mark.parametrize("gamma", [2.0, torch.tensor(2.0)])
+@pytest.mark.parametrize("gamma", [2.0, torch.tensor(2.0), torch.tensor(2.0, requires_grad=True)])
 def test_compiles_without_a_graph_break(gamma: float | Tensor) -> None:
     unary, left = torch.randn(1, 3, 4, 5), torch.randn(1, 3, 3, 4, 5)
 

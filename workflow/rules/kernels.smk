@@ -3,6 +3,7 @@ rule kernels:
     output:
         page=RESULTS / "kernels/kernels.md",
         chain=RESULTS / "kernels/chain.csv",
+        rmi=RESULTS / "kernels/rmi.csv",
     log:
         RESULTS / "kernels/kernels.log",
     threads: workflow.resource_settings.cores or RESOURCES["cpus"]
