@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import time
@@ -79,3 +80,27 @@ def test_devices_have_names() -> None:
     torch.set_num_threads(1)
     assert devices.describe(torch.device("cpu")).endswith(", 1 threads")
     assert devices.seconds(lambda: time.sleep(0.01), torch.device("cpu")) >= 0.01
+
+
+FAULTS = """
+import resource, torch
+from common import devices
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+given_back = faults()
+with devices.leased("cpu"):
+    faults()
+    print(given_back, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only GNU's C library is told so")
+def test_on_a_cpu_memory_is_kept_for_its_next_use() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", FAULTS], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    given_back, kept = map(int, result.stdout.split())
+    assert kept < 100 < given_back
