@@ -6,6 +6,7 @@ iteration alone, so a run that was killed goes on from its last checkpoint and e
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -117,7 +118,8 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
     progress = tqdm(
         total=total, initial=done, desc=training.method, unit="it", disable=None, dynamic_ncols=True
     )
-    with Log(training, log, done) as logger, progress:
+    about = inspect.getdoc(inspect.getmodule(type(method))) or ""
+    with Log(training, log, done, about) as logger, progress:
         for iteration in range(done, total):
             method.progress = iteration / total
             rate = set_learning_rate(optimizer, settings, iteration)
@@ -379,12 +381,15 @@ class Checkpoints:
 class Log:
     """`training.jsonl` and the TensorBoard files; what a killed process wrote too much is dropped."""
 
-    def __init__(self, training: runs.Training, lines: list[dict[str, float]], done: int) -> None:
+    def __init__(
+        self, training: runs.Training, lines: list[dict[str, float]], done: int, about: str = ""
+    ) -> None:
         """
         Args:
             training: Whose log it is.
             lines: The lines up to the checkpoint that training goes on from; new ones are added.
             done: Iterations done at that checkpoint.
+            about: What TensorBoard shows as a text beside the curves, such as whether a loss can be negative.
         """
         self.lines = lines
         training.log.parent.mkdir(parents=True, exist_ok=True)
@@ -392,6 +397,8 @@ class Log:
         for line in lines:
             self._append(line)
         self.board = SummaryWriter(str(training.folder / "tensorboard"), purge_step=done + 1)
+        if about:
+            self.board.add_text("method", about)
 
     def __enter__(self) -> Log:
         return self
