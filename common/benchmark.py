@@ -86,6 +86,7 @@ def rmi(device: torch.device, sizes: Sequence[Sequence[int]] = RMI_SIZES) -> pd.
         versions = {
             "ours": (lambda x, y=labels, loss=loss: loss(x, y), [logits]),
             "direct": (lambda x, y=labels: direct_rmi(x, y), [logits]),
+            "direct, all in float64": (lambda x, y=labels: direct_rmi(x.double(), y), [logits]),
         }
         for row in _compared(size, versions, device):
             rows.append(row | _floors(row, 4 * 3 * logits.numel(), speed, 0.0))

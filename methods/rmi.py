@@ -19,13 +19,13 @@ about as much more as `bce` and two passes over 2R² copies of the pooled maps (
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from common.kernels.windows import window_products
 from methods.base import VOID, Method, cross_entropy
 from methods.bce import binary_cross_entropy, valid_pixels
 
@@ -36,9 +36,6 @@ EPSILON = 5e-4
 
 PROBABILITY_FLOOR = 1e-6
 """Added to the probabilities, as published."""
-
-BLOCK = 2**23
-"""Bytes of windows that are copied at a time."""
 
 
 class RMI(Method):
@@ -209,70 +206,19 @@ def conditional_entropy(truth: Tensor, predicted: Tensor, radius: int) -> Tensor
     Returns:
         `[K]` in float64.
     """
-    n, k = truth.shape[:2]
+    n, k, h, w = truth.shape
     dimension = radius**2
-    maps = (predicted.flatten(0, 1).double(), truth.flatten(0, 1).double())
-    covariance = _JointCovariance.apply(*maps, radius).unflatten(0, (n, k))
+    # Centred before, so that what is subtracted from the sums of products in the end is small.
+    maps = [_centred(x.flatten(0, 1).double()) for x in (predicted, truth)]
+    products, sums = window_products(*maps, radius)
+    positions = (h - radius + 1) * (w - radius + 1)
+    covariance = products - sums.unsqueeze(2) * sums.unsqueeze(1) / positions
     ridge = EPSILON * torch.eye(2 * dimension, dtype=torch.double, device=covariance.device)
     factor, failed = torch.linalg.cholesky_ex(covariance + ridge)
-    diagonal = factor.diagonal(dim1=2, dim2=3)[..., dimension:]
-    diagonal = diagonal.where((failed == 0).unsqueeze(2), torch.nan)  # only of logits that are not finite
-    return diagonal.log().sum(dim=2).mean(dim=0)
+    diagonal = factor.diagonal(dim1=1, dim2=2)[:, dimension:]
+    diagonal = diagonal.where((failed == 0).unsqueeze(1), torch.nan)  # only of logits that are not finite
+    return diagonal.log().sum(dim=1).view(n, k).mean(dim=0)
 
 
-class _JointCovariance(torch.autograd.Function):
-    """Σ over positions of x̄·x̄ᵀ, x̄ the centred R×R windows of two maps at a position.
-
-    Two times `[B, h, w]` to `[B, 2R², 2R²]`; the second map has no derivative. By hand and in blocks of rows,
-    because autograd would keep and pass through copies of all windows. Maps are centred before, so that
-    what is subtracted from the sums of products in the end is small.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor, radius: int) -> Tensor:
-        maps = torch.stack([first, second], dim=1)
-        maps -= maps.mean(dim=(2, 3), keepdim=True)
-        products: Tensor | float = 0.0
-        total: Tensor | float = 0.0
-        for rows in _blocks(maps, radius):
-            windows = _windows(maps, radius, rows)
-            products = products + windows @ windows.mT
-            total = total + windows.sum(dim=2)
-        positions = (maps.shape[2] - radius + 1) * (maps.shape[3] - radius + 1)
-        mean = (total / positions).unsqueeze(2)
-        ctx.save_for_backward(maps, mean)
-        ctx.radius = radius
-        return products - positions * mean @ mean.mT
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        maps, mean = ctx.saved_tensors
-        radius = ctx.radius
-        both = (gradient + gradient.mT)[:, : radius**2]
-        offset = both @ mean  # the windows' own mean has no gradient: Σ x̄ = 0
-        result = torch.zeros_like(maps[:, 0])
-        for rows in _blocks(maps, radius):
-            change = both @ _windows(maps, radius, rows) - offset
-            change = change.unflatten(2, (len(rows), -1))
-            width = change.shape[3]
-            for shift in range(radius**2):
-                down, right = divmod(shift, radius)
-                place = result[:, rows.start + down : rows.stop + down, right : right + width]
-                place += change[:, shift]
-        return result, None, None
-
-
-def _blocks(maps: Tensor, radius: int) -> list[range]:
-    """Rows of windows, so many at a time that copies of them are small."""
-    count = maps.shape[2] - radius + 1
-    row = maps.shape[0] * 2 * radius**2 * maps.shape[3] * maps.element_size()
-    step = max(1, BLOCK // row)
-    return [range(first, min(first + step, count)) for first in range(0, count, step)]
-
-
-def _windows(maps: Tensor, radius: int, rows: range) -> Tensor:
-    """The windows at some rows, each a column, `[B, 2R², positions]`."""
-    part = maps[:, :, rows.start : rows.stop + radius - 1]
-    windows = part.unfold(2, radius, 1).unfold(3, radius, 1).permute(0, 1, 4, 5, 2, 3)
-    return windows.reshape(len(maps), 2 * radius**2, -1)
+def _centred(maps: Tensor) -> Tensor:
+    return maps - maps.mean(dim=(1, 2), keepdim=True)

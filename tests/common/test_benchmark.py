@@ -36,7 +36,10 @@ def test_the_direct_rmi_computes_the_same() -> None:
 def test_writes_tables_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "copy_speed", lambda device: 1e9)
     benchmark.write(tmp_path, torch.device("cpu"), [(2, 5, 9, 9)], [(1, 3, 40, 40)])
-    for family, baseline, best in (("chain", "loop over steps", "kernels"), ("rmi", "direct", "ours")):
+    for family, baseline, best in (
+        ("chain", "loop over steps", "kernels"),
+        ("rmi", "direct, all in float64", "ours"),
+    ):
         table = pd.read_csv(tmp_path / f"{family}.csv").set_index("version")
         assert (table[["forward_ms", "backward_ms", "kept_bytes"]] > 0).all(axis=None)
         assert table.index[-1] == baseline and table.loc[baseline, "speed_up"] == 1
