@@ -1,24 +1,47 @@
-"""Fully connected CRF with Gaussian edges as post-processing (Krähenbühl & Koltun, NIPS 2011).
+"""Fully connected CRF with Gaussian edges as post-processing.
 
-Mean-field inference over all pairs of pixels: a Gaussian kernel of the positions removes specks, a
-bilateral kernel of positions and colours pulls label borders to image borders. The unary energies
-are −log of the probabilities, clipped at 1e-5; compatibility is Potts, normalisation symmetric. It
-trains nothing: it refines the output of the model named by `trained_as`. One CPU core per image.
+Krähenbühl & Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS
+2011, arXiv 1210.5644. Mean-field inference over all pairs of pixels: a Gaussian kernel of the positions
+removes specks, a bilateral kernel of positions and colours pulls label borders to image borders. The unary
+energies are −log of the probabilities, clipped at 1e-5; compatibility is Potts, normalisation symmetric. One
+update:
+
+    Q ← softmax(−unary + Σ_kernels weight · N·K·N·Q),   N = 1/√(K·1)
+
+It trains nothing: it refines the output of the model named by `trained_as`. The kernels K are applied by a
+permutohedral lattice, in PyTorch on any device (`common/kernels/lattice.py`), or by `pydensecrf`, the
+reference, which takes one CPU core per image.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from common.kernels.lattice import Lattice
 from methods.base import Method
+
+Engine = Literal["torch", "pydensecrf"]
+
+FLOOR = 1e-5
+"""Probabilities below this are taken as this."""
+
+PIXEL_BYTES = 400
+"""About what building a lattice holds per pixel."""
+
+BUDGET = 2**29
+"""Bytes of values that one filtering may hold at a time; of more classes, some are filtered at a time."""
 
 
 class DenseCRF(Method):
-    """Mean field on the image at full size, by `pydensecrf`."""
+    """Mean field on the image at full size."""
 
     trained_as = "ce"
 
@@ -29,6 +52,7 @@ class DenseCRF(Method):
         iterations: int = 10,
         gaussian: Sequence[float] = (3, 3.0),
         bilateral: Sequence[float] = (30, 13, 10.0),
+        engine: Engine = "torch",
     ) -> None:
         """
         Args:
@@ -37,36 +61,213 @@ class DenseCRF(Method):
             iterations: Mean-field updates, at least 1.
             gaussian: Standard deviation in pixels and weight of the position kernel.
             bilateral: Standard deviations in pixels and in colour (0–255) and weight of the other.
+            engine: What computes it.
 
         Raises:
             ValueError: An option is out of its range.
         """
         super().__init__(num_classes, feature_channels)
-        if iterations < 1:
-            raise ValueError(f"iterations must be at least 1, not {iterations!r}")
-        for name, values, count in (("gaussian", gaussian, 2), ("bilateral", bilateral, 3)):
-            if len(values) != count or not all(value > 0 for value in values):
-                raise ValueError(f"{name} must be {count} positive numbers, not {values!r}")
-        self.iterations = iterations
-        self.gaussian = gaussian
-        self.bilateral = bilateral
+        check(iterations, gaussian, bilateral, engine)
+        self.options = {
+            "iterations": iterations,
+            "gaussian": gaussian,
+            "bilateral": bilateral,
+            "engine": engine,
+        }
 
     def refine(self, images: Tensor, probabilities: Tensor) -> Tensor:
-        refined = [self._refine_one(*pair) for pair in zip(images, probabilities, strict=True)]
+        return dense_crf(images, probabilities, **self.options)
+
+
+def check(
+    iterations: int, gaussian: Sequence[float], bilateral: Sequence[float], engine: str = "torch"
+) -> None:
+    """Raises a ValueError that says which option of a dense CRF is out of its range."""
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, not {iterations!r}")
+    for name, values, count in (("gaussian", gaussian, 2), ("bilateral", bilateral, 3)):
+        if len(values) != count or not all(0 < value < float("inf") for value in values):
+            raise ValueError(f"{name} must be {count} positive numbers, not {values!r}")
+    if engine not in ("torch", "pydensecrf"):
+        raise ValueError(f"engine must be torch or pydensecrf, not {engine!r}")
+
+
+def dense_crf(
+    images: Tensor,
+    probabilities: Tensor,
+    *,
+    iterations: int = 10,
+    gaussian: Sequence[float] = (3, 3.0),
+    bilateral: Sequence[float] = (30, 13, 10.0),
+    engine: Engine = "torch",
+) -> Tensor:
+    """The marginals of a fully connected CRF.
+
+    Args:
+        images: uint8 `[N, 3, H, W]`, on the device of the probabilities.
+        probabilities: Of the labels of each pixel, `[N, K, H, W]`.
+        iterations: Mean-field updates, at least 1.
+        gaussian: Standard deviation in pixels and weight of the position kernel.
+        bilateral: Standard deviations in pixels and in colour (0–255) and weight of the other.
+        engine: `torch`, on the tensors' device, differentiable once by the probabilities; or
+            `pydensecrf`, on the CPU, as many images at a time as PyTorch uses threads.
+
+    Returns:
+        `[N, K, H, W]`, summing to one over K, of the probabilities' type; half is computed in float32.
+
+    Raises:
+        ValueError: A shape or an option does not fit.
+    """
+    check(iterations, gaussian, bilateral, engine)
+    if probabilities.ndim != 4 or [*images.shape] != [len(probabilities), 3, *probabilities.shape[2:]]:
+        raise ValueError(
+            f"images must be [N, 3, H, W] and probabilities [N, K, H, W], not {[*images.shape]} "
+            f"and {[*probabilities.shape]}"
+        )
+    if engine == "pydensecrf":
+        pairs = zip(images, probabilities, strict=True)
+        with ThreadPoolExecutor(min(torch.get_num_threads(), os.cpu_count() or 1)) as pool:
+            refined = [*pool.map(lambda pair: _by_pydensecrf(*pair, iterations, gaussian, bilateral), pairs)]
         return torch.stack(refined).to(probabilities)
+    h, w = probabilities.shape[2:]
+    # On a CPU an image at a time stays in the cache.
+    together = 1 if probabilities.device.type == "cpu" else max(1, BUDGET // (h * w * PIXEL_BYTES))
+    deviations, weights = (gaussian[0], *bilateral[:2]), (gaussian[1], bilateral[2])
+    refined = []
+    for part, given in zip(images.split(together), probabilities.split(together)):
+        given = given.to(torch.promote_types(given.dtype, torch.float32))
+        scores = crf_scores(part, given.clamp(min=FLOOR).log(), deviations, weights, iterations)
+        refined.append(scores.softmax(dim=1))
+    return torch.cat(refined).to(probabilities.dtype)
 
-    def _refine_one(self, image: Tensor, probabilities: Tensor) -> Tensor:
-        """`[3, H, W]` uint8 and `[K, H, W]` to `[K, H, W]`, float32 on the CPU."""
-        from pydensecrf.densecrf import DenseCRF2D
-        from pydensecrf.utils import unary_from_softmax
 
-        k, h, w = probabilities.shape
-        crf = DenseCRF2D(w, h, k)
-        crf.setUnaryEnergy(unary_from_softmax(probabilities.float().cpu().numpy()))
-        position, weight = self.gaussian
-        crf.addPairwiseGaussian(sxy=position, compat=weight)
-        position, colour, weight = self.bilateral
-        pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
-        crf.addPairwiseBilateral(sxy=position, srgb=colour, rgbim=pixels, compat=weight)
-        marginals = np.array(crf.inference(self.iterations), dtype=np.float32)
-        return torch.from_numpy(marginals).view(k, h, w)
+def crf_scores(
+    images: Tensor,
+    unary: Tensor,
+    deviations: Sequence[float],
+    weights: Sequence[float | Tensor],
+    iterations: int,
+    compatibility: Tensor | None = None,
+) -> Tensor:
+    """Scores whose softmax are the marginals of a fully connected CRF.
+
+    Args:
+        images: `[N, 3, H, W]`, colours in 0–255.
+        unary: Scores of the labels (not energies), `[N, K, H, W]`, float32 or float64.
+        deviations: Of the position kernel in pixels, and of the bilateral one in pixels and in colour.
+        weights: As in `mean_field`, as are the rest.
+        iterations: How many updates.
+        compatibility: Of labels.
+
+    Returns:
+        `[N, K, H, W]`.
+    """
+    n, k, h, w = unary.shape
+    kernels = _kernels(images, *deviations)
+    energies = -unary.flatten(2).mT.flatten(0, 1)
+    scores = mean_field(energies, kernels, weights, iterations, compatibility)
+    return scores.view(n, h * w, k).mT.reshape(n, k, h, w)
+
+
+class Kernel:
+    """A Gaussian kernel between all pairs of an image's pixels, symmetrically normalised.
+
+    Args:
+        features: Of each image's pixels, in units of the standard deviations, `[N, P, d]`.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        self.lattice = Lattice(features)
+        ones = torch.ones(features.shape[0] * features.shape[1], 1, device=features.device)
+        self.lattice.normalise((self.lattice.filter(ones).squeeze(1) + 1e-20).rsqrt())
+
+    def apply(self, values: Tensor) -> Tensor:
+        """The kernel times values `[N · P, C]`, as many columns at a time as the memory's budget allows."""
+        held = values.element_size() * (2 * len(values) + 3 * self.lattice.size)
+        columns = max(1, BUDGET // held)
+        if columns >= values.shape[1]:
+            return self.lattice.filter(values)
+        return torch.cat([self.lattice.filter(part) for part in values.split(columns, dim=1)], dim=1)
+
+
+def _kernels(images: Tensor, deviation: float, bilateral: float, colour: float) -> tuple[Kernel, Kernel]:
+    """The kernel of positions and that of positions and colours, of given standard deviations."""
+    places = _positions(*images.shape[2:], images.device).expand(len(images), -1, -1)
+    colours = images.flatten(2).mT.float() / colour
+    both = Kernel(torch.cat([places / float(bilateral), colours], dim=2))
+    return _position_kernel(*images[:, 0].shape, float(deviation), images.device), both
+
+
+@lru_cache(maxsize=4)
+def _position_kernel(n: int, h: int, w: int, deviation: float, device: torch.device) -> Kernel:
+    """The kernel of positions is the same for all images of a size."""
+    with torch.inference_mode(False):
+        return Kernel(_positions(h, w, device).expand(n, -1, -1) / deviation)
+
+
+def _positions(h: int, w: int, device: torch.device) -> Tensor:
+    """Pixels' columns and rows, `[h · w, 2]`."""
+    sides = (torch.arange(side, device=device, dtype=torch.float32) for side in (h, w))
+    rows, columns = torch.meshgrid(*sides, indexing="ij")
+    return torch.stack([columns, rows], dim=2).flatten(0, 1)
+
+
+def mean_field(
+    unary: Tensor,
+    kernels: Sequence[Kernel],
+    weights: Sequence[float | Tensor],
+    iterations: int,
+    compatibility: Tensor | None = None,
+) -> Tensor:
+    """Mean-field updates.
+
+    Args:
+        unary: Energies of the labels of each pixel, `[P, K]`.
+        kernels: Between the pixels.
+        weights: Of each kernel, a number or, to be trained, a tensor `[K]` or `[]`.
+        iterations: How many updates, at least 1.
+        compatibility: How much the label of one pixel (row) speaks for that of another, `[K, K]`; unless
+            given, labels speak for themselves alone (Potts).
+
+    Returns:
+        Scores `[P, K]`, whose softmax are the marginals.
+    """
+    scores = -unary
+    for _ in range(iterations):
+        marginals = _softmax(scores)
+        scores = -unary
+        for weight, kernel in zip(weights, kernels, strict=True):
+            message = kernel.apply(marginals)
+            if compatibility is not None:
+                message = message @ compatibility
+            trained = isinstance(weight, Tensor)
+            scores = scores + weight * message if trained else scores.add(message, alpha=weight)
+    return scores
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last dimension; over the first, PyTorch's is far faster if it is short (CPU)."""
+    return scores.mT.contiguous().softmax(dim=0).mT.contiguous()
+
+
+def _by_pydensecrf(
+    image: Tensor,
+    probabilities: Tensor,
+    iterations: int,
+    gaussian: Sequence[float],
+    bilateral: Sequence[float],
+) -> Tensor:
+    """`[3, H, W]` uint8 and `[K, H, W]` to `[K, H, W]`, float32 on the CPU."""
+    from pydensecrf.densecrf import DenseCRF2D
+    from pydensecrf.utils import unary_from_softmax
+
+    k, h, w = probabilities.shape
+    crf = DenseCRF2D(w, h, k)
+    crf.setUnaryEnergy(unary_from_softmax(probabilities.detach().float().cpu().numpy()))
+    position, weight = gaussian
+    crf.addPairwiseGaussian(sxy=position, compat=weight)
+    position, colour, weight = bilateral
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+    crf.addPairwiseBilateral(sxy=position, srgb=colour, rgbim=pixels, compat=weight)
+    marginals = np.array(crf.inference(iterations), dtype=np.float32)
+    return torch.from_numpy(marginals).view(k, h, w)

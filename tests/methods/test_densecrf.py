@@ -5,7 +5,8 @@ import pytest
 import torch
 from pydensecrf.densecrf import DenseCRF2D
 
-from methods.densecrf import DenseCRF
+from methods import densecrf
+from methods.densecrf import DenseCRF, crf_scores, dense_crf
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -29,8 +30,101 @@ def test_equals_pydensecrf_with_the_settings_of_the_paper() -> None:
     pixels = np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
     crf.addPairwiseBilateral(sxy=30, srgb=13, rgbim=pixels, compat=10)
     expected = torch.from_numpy(np.array(crf.inference(5))).view(1, 3, 30, 40)
-    actual = DenseCRF(3, 1, iterations=5).refine(image, probabilities)
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    for engine in ("torch", "pydensecrf"):
+        actual = DenseCRF(3, 1, iterations=5, engine=engine).refine(image, probabilities)
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
+
+
+def scenery(n: int, k: int, h: int, w: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images with smooth shades and noise, and smooth probabilities."""
+    generator = torch.Generator().manual_seed(0)
+    resize = torch.nn.functional.interpolate
+    shades = resize(255 * torch.rand(n, 3, 4, 5, generator=generator), (h, w), mode="bilinear")
+    images = (shades + 8 * torch.randn(n, 3, h, w, generator=generator)).clamp(0, 255).to(torch.uint8)
+    logits = resize(4 * torch.randn(n, k, 6, 7, generator=generator), (h, w), mode="bicubic")
+    return images, logits.softmax(1)
+
+
+@pytest.mark.parametrize("iterations", [1, 5, 10])
+@pytest.mark.parametrize(
+    ("k", "options"),
+    [(2, {}), (21, {}), (150, {}), (11, {"gaussian": [1, 1], "bilateral": [3, 40, 1]})],
+)
+def test_both_engines_agree(k: int, options: dict, iterations: int) -> None:
+    images, probabilities = scenery(2, k, 60, 83)
+    results = [
+        dense_crf(images, probabilities, iterations=iterations, engine=engine, **options)
+        for engine in ("torch", "pydensecrf")
+    ]
+    assert (results[0] - results[1]).abs().mean() < 1e-5
+    assert (results[0].argmax(1) == results[1].argmax(1)).float().mean() > 0.999
+
+
+def test_against_mean_field_over_all_pairs() -> None:
+    """The lattice is an approximation, here: 96 % of the labels agree, marginals to 0.021 in the mean."""
+    images, probabilities = scenery(1, 4, 20, 24)
+    places = densecrf._positions(20, 24, torch.device("cpu"))
+    colours = images[0].flatten(1).mT
+    kernels = []
+    for features in (places / 3, torch.cat([places / 30, colours / 13], dim=1)):
+        kernel = torch.exp(-(torch.cdist(features.double(), features.double()) ** 2) / 2)
+        norm = kernel.sum(1).rsqrt()
+        kernels.append(norm.unsqueeze(1) * kernel * norm)
+    unary = probabilities[0].flatten(1).mT.double().clamp(min=1e-5).log()
+    marginals = unary.softmax(1)
+    for _ in range(5):
+        marginals = (unary + 3 * kernels[0] @ marginals + 10 * kernels[1] @ marginals).softmax(1)
+    actual = dense_crf(images, probabilities, iterations=5)[0].flatten(1).mT
+    assert (actual - marginals).abs().mean() < 0.025
+    assert (actual.argmax(1) == marginals.argmax(1)).float().mean() > 0.95
+
+
+def test_batches_equal_single_images() -> None:
+    images, probabilities = scenery(3, 5, 30, 41)
+    apart = [dense_crf(*pair, iterations=3) for pair in zip(images.split(1), probabilities.split(1))]
+    assert torch.equal(dense_crf(images, probabilities, iterations=3), torch.cat(apart))
+    deviations, weights = (3, 30, 13), (3.0, 10.0)
+    unary = probabilities.clamp(min=1e-5).log()
+    together = crf_scores(images, unary, deviations, weights, 3).softmax(1)
+    torch.testing.assert_close(together, torch.cat(apart))
+
+
+def test_classes_in_parts_under_a_budget_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, probabilities = scenery(1, 7, 30, 41)
+    expected = dense_crf(images, probabilities, iterations=2)
+    monkeypatch.setattr(densecrf, "BUDGET", 1)
+    assert torch.equal(dense_crf(images, probabilities, iterations=2), expected)
+
+
+def test_derivatives() -> None:
+    images, probabilities = scenery(2, 3, 5, 6)
+    given = (0.1 + 0.7 * probabilities.double()).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: dense_crf(images, x, iterations=2), given)
+    trained = [
+        torch.tensor([[1.0], [2.0]], dtype=torch.double).repeat(1, 3).requires_grad_(),
+        torch.eye(3, dtype=torch.double, requires_grad=True),
+    ]
+    assert torch.autograd.gradcheck(
+        lambda x, weights, matrix: crf_scores(images, x.log(), (1, 3, 20), weights, 2, matrix),
+        (given, *trained),
+    )
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    images, probabilities = scenery(1, 3, 12, 13)
+    low = probabilities.bfloat16()
+    result = dense_crf(images, low, iterations=2)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result, dense_crf(images, low.float(), iterations=2).bfloat16())
+
+
+def test_works_in_inference_mode_before_it_trains() -> None:
+    images, probabilities = scenery(1, 3, 14, 15)
+    with torch.inference_mode():
+        dense_crf(images, probabilities, iterations=1)
+    leaf = probabilities.clone().requires_grad_()
+    dense_crf(images, leaf, iterations=1).square().sum().backward()
+    assert leaf.grad.isfinite().all()
 
 
 def test_it_repairs_a_noisy_prediction() -> None:
@@ -46,8 +140,24 @@ def test_it_repairs_a_noisy_prediction() -> None:
         ({"iterations": 0}, "iterations must be at least 1"),
         ({"gaussian": [3]}, "gaussian must be 2 positive numbers"),
         ({"bilateral": [30, 13, -1]}, "bilateral must be 3 positive numbers"),
+        ({"engine": "numpy"}, "engine must be torch or pydensecrf"),
     ],
 )
 def test_impossible_options_are_refused(options: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         DenseCRF(3, 1, **options)
+
+
+def test_wrong_shapes_are_one_sentence() -> None:
+    images, probabilities = scenery(2, 3, 12, 13)
+    with pytest.raises(ValueError, match=r"images must be \[N, 3, H, W\]"):
+        dense_crf(images[:1], probabilities)
+
+
+@pytest.mark.gpu
+def test_gpu_equals_cpu() -> None:
+    images, probabilities = scenery(3, 21, 60, 83)
+    expected = dense_crf(images, probabilities)
+    results = [dense_crf(images.cuda(), probabilities.cuda()).cpu() for _ in range(2)]
+    torch.testing.assert_close(results[0], expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(*results)
