@@ -14,6 +14,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/tabulate.smk"
+include: "workflow/rules/tune.smk"
 include: "workflow/rules/kernels.smk"
 
 

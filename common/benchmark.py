@@ -3,7 +3,8 @@
 Writes one CSV per family of kernels and a Markdown page that gathers them. The family `chain` is the
 dual decomposition of methods/ddcrf.py, as kernels (with pairwise scores per edge, and factored) and in plain
 PyTorch, against a loop over single steps; the family `rmi` is the loss of methods/rmi.py against a direct
-implementation. Both baselines are in the style of the published codes.
+implementation. Both baselines are in the style of the published codes. The family `densecrf` is the dense CRF
+of methods/densecrf.py against `pydensecrf`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import pandas as pd
 import torch
 from tabulate import tabulate
 from torch import Tensor
+from torch.nn import functional
 
 from common import devices, stages
 from common.baselines import direct_rmi, per_step_loop
 from common.files import replacing
 from common.provenance import record
 from methods.ddcrf import dual_decomposition, dual_decomposition_factored, dual_decomposition_reference
+from methods.densecrf import dense_crf
 from methods.rmi import RMILoss
 
 CHAIN_SIZES = ((2, 21, 33, 33), (8, 21, 33, 33), (8, 11, 30, 30), (1, 19, 65, 129))
@@ -34,6 +37,9 @@ CHAIN_SIZES = ((2, 21, 33, 33), (8, 21, 33, 33), (8, 11, 30, 30), (1, 19, 65, 12
 
 RMI_SIZES = ((2, 21, 513, 513), (8, 11, 240, 240))
 """N, K, H, W: VOC, and CamVid as workflow/presets/camvid_cpu.yaml crops it."""
+
+DENSECRF_SIZES = ((4, 11, 360, 480), (4, 21, 375, 500))
+"""Of a batch of CamVid, and of VOC."""
 
 GAPS = (1, 2)
 ITERATIONS = 5
@@ -91,6 +97,52 @@ def rmi(device: torch.device, sizes: Sequence[Sequence[int]] = RMI_SIZES) -> pd.
         for row in _compared(size, versions, device):
             rows.append(row | _floors(row, 4 * 3 * logits.numel(), speed, 0.0))
     return pd.DataFrame(rows)
+
+
+def densecrf(device: torch.device, sizes: Sequence[Sequence[int]] = DENSECRF_SIZES) -> pd.DataFrame:
+    """Times the engines of the dense CRF, 10 updates with the paper's kernels, image by image and in a batch.
+
+    Returns:
+        A row for every size and version: the median time per image, images per second, how much faster
+        that is than `pydensecrf` image by image (the last version), and the share of pixels whose label is
+        the same.
+    """
+    rows = []
+    cpu, threads = torch.device("cpu"), torch.get_num_threads()
+    for size in sizes:
+        images, probabilities = _scenery(size)
+        versions = [("torch", device, threads), ("torch", cpu, 1), ("pydensecrf", cpu, threads)]
+        versions = [*dict.fromkeys(versions), ("pydensecrf", cpu, 1)]
+        found = []
+        for engine, where, count in versions:
+            torch.set_num_threads(count)
+            given = (images.to(where), probabilities.to(where))
+            single = count == 1
+            result, times = _refinements(given, engine, where, single)
+            milliseconds = 1000 * statistics.median(times) / (1 if single else size[0])
+            name = f"{engine}, {'single images' if single else 'a batch'}, "
+            name += "GPU" if where.type == "cuda" else f"{count} CPU threads"
+            labels = result.argmax(1).cpu()
+            found.append((dict(zip("NKHW", size)) | {"version": name, "image_ms": milliseconds}, labels))
+        torch.set_num_threads(threads)
+        slowest, reference = found[-1]
+        for row, labels in found:
+            row["images_per_s"] = 1000 / row["image_ms"]
+            row["speed_up"] = slowest["image_ms"] / row["image_ms"]
+            row["agreement"] = float((labels == reference[: len(labels)]).float().mean())
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _refinements(
+    given: Sequence[Tensor], engine: str, device: torch.device, single: bool
+) -> tuple[Tensor, list[float]]:
+    """The refined batch, and seconds: of each image, or of the whole batch some times."""
+    parts = [*zip(*(x.split(1) for x in given))] if single else [tuple(given)] * REPEATS
+    results: list[Tensor] = []
+    dense_crf(*parts[0], engine=engine)
+    times = [devices.seconds(lambda p=p: results.append(dense_crf(*p, engine=engine)), device) for p in parts]
+    return torch.cat(results) if single else results[0], times
 
 
 def _compared(
@@ -158,6 +210,17 @@ def _maps(size: Sequence[int], device: torch.device) -> list[Tensor]:
 def _random(shapes: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(shape, generator=generator).to(device).requires_grad_() for shape in shapes]
+
+
+def _scenery(size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Images of smooth shades and noise, and smooth probabilities of labels."""
+    n, k, h, w = size
+    generator = torch.Generator().manual_seed(0)
+    shades = 255 * torch.rand(n, 3, h // 30, w // 30, generator=generator)
+    images = functional.interpolate(shades, (h, w), mode="bilinear")
+    images = (images + 6 * torch.randn(n, 3, h, w, generator=generator)).clamp(0, 255).to(torch.uint8)
+    logits = 3 * torch.randn(n, k, h // 16, w // 16, generator=generator)
+    return images, functional.interpolate(logits, (h, w), mode="bilinear").softmax(1)
 
 
 def _segmentation(size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -257,10 +320,15 @@ def write(
     device: torch.device,
     chain_sizes: Sequence[Sequence[int]] = CHAIN_SIZES,
     rmi_sizes: Sequence[Sequence[int]] = RMI_SIZES,
+    densecrf_sizes: Sequence[Sequence[int]] = DENSECRF_SIZES,
 ) -> None:
     """Times everything and writes `<family>.csv` and `kernels.md` into a folder."""
     provenance = record(devices.describe(device))
-    families = {"chain": chain(device, chain_sizes), "rmi": rmi(device, rmi_sizes)}
+    families = {
+        "chain": chain(device, chain_sizes),
+        "rmi": rmi(device, rmi_sizes),
+        "densecrf": densecrf(device, densecrf_sizes),
+    }
     for name, table in families.items():
         table["device"], table["threads"] = provenance["device"], torch.get_num_threads()
         table["torch"], table["commit"] = provenance["packages"]["torch"], provenance["commit"]
@@ -270,29 +338,36 @@ def write(
         file.write(markdown(families))
 
 
+COLUMNS = {
+    "forward_ms": ("forward ms", 1, "{:.1f}"),
+    "backward_ms": ("backward ms", 1, "{:.1f}"),
+    "image_ms": ("ms per image", 1, "{:.1f}"),
+    "images_per_s": ("images/s", 1, "{:.2f}"),
+    "speed_up": ("faster than the last", 1, "{:.1f}×"),
+    "kept_bytes": ("kept MB", 1e6, "{:.1f}"),
+    "peak_bytes": ("peak MB", 1e6, "{:.1f}"),
+    "gigabytes_per_s": ("GB/s", 1, "{:.2f}"),
+    "bytes_floor_ms": ("bytes floor ms", 1, "{:.2f}"),
+    "latency_floor_ms": ("latency floor ms", 1, "{:.2f}"),
+    "times_floor": ("× larger floor", 1, "{:.1f}"),
+    "agreement": ("same labels %", 0.01, "{:.3f}"),
+}
+"""Of the page: title, unit and form of every column."""
+
+
 def markdown(families: dict[str, pd.DataFrame]) -> str:
     """All families of kernels as a page to read."""
     parts = ["# Kernels"]
     for name, table in families.items():
         first = table.iloc[0]
-        parts.append(
-            f"## {name}\n\n{first['device']}, {first['threads']} CPU threads, torch {first['torch']}"
-        )
+        parts.append(f"## {name}\n\n{first['device']}, torch {first['torch']}")
         cells = pd.DataFrame(
-            {
-                "N, K, H, W": [", ".join(str(row[x]) for x in "NKHW") for row in table.to_dict("records")],
-                "version": table["version"],
-                "forward ms": table["forward_ms"].map("{:.1f}".format),
-                "backward ms": table["backward_ms"].map("{:.1f}".format),
-                "faster than the last": table["speed_up"].map("{:.1f}×".format),
-                "kept MB": (table["kept_bytes"] / 1e6).map("{:.1f}".format),
-                "peak MB": (table["peak_bytes"] / 1e6).map("{:.1f}".format),
-                "GB/s": table["gigabytes_per_s"].map("{:.2f}".format),
-                "bytes floor ms": table["bytes_floor_ms"].map("{:.2f}".format),
-                "latency floor ms": table["latency_floor_ms"].map("{:.2f}".format),
-                "× larger floor": table["times_floor"].map("{:.1f}".format),
-            }
+            {"N, K, H, W": [", ".join(str(row[x]) for x in "NKHW") for row in table.to_dict("records")]}
         )
+        cells["version"] = table["version"]
+        for column, (title, unit, form) in COLUMNS.items():
+            if column in table:
+                cells[title] = (table[column] / unit).map(form.format)
         parts.append(
             tabulate(cells, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import difflib
 import inspect
 import itertools
@@ -44,6 +45,10 @@ class MethodEntry:
     module: str
     options: dict[str, Any]
     trained_as: str | None
+
+    def with_options(self, options: Mapping[str, Any]) -> MethodEntry:
+        """The same with other values of some options."""
+        return dataclasses.replace(self, options=self.options | options)
 
     def build(self, num_classes: int, feature_channels: int) -> methods.Method:
         """Creates the method.
@@ -156,6 +161,7 @@ def complete(config: Config) -> Config:
         entry = method(config, name, dataset_name)
         if entry.trained_as:
             _check_trained_as(config, entry, dataset_name)
+    _check_tuning(config)
     baseline = config["tables"]["baseline"]
     if baseline not in method_names(config):
         raise UserError(_unknown("tables.baseline", baseline, "method", method_names(config)))
@@ -178,6 +184,9 @@ def check_values(config: Config) -> None:
         for entry in config["methods"]:
             method(config, entry, name).build(num_classes, feature_channels=4)
             trained_method(config, entry, name).build(num_classes, feature_channels=4)
+        tuned = method(config, config["tuning"]["method"], name)
+        for options in tuning_grid(config):
+            tuned.with_options(options).build(num_classes, feature_channels=4)
 
 
 # What the names mean
@@ -261,6 +270,31 @@ def trained_method(config: Config, name: str, dataset: str) -> MethodEntry:
     """The method entry that is trained for `name`: itself, or the one it is `trained_as`."""
     entry = method(config, name, dataset)
     return method(config, entry.trained_as, dataset) if entry.trained_as else entry
+
+
+def tuning_split(config: Config, dataset_name: str, model: str) -> str:
+    """The split that options are tried on.
+
+    Raises:
+        UserError: The dataset has none of that name, or the tables score it.
+    """
+    place, split = f"tuning.split (for {dataset_name})", config["tuning"]["split"]
+    splits = dataset(config, dataset_name).splits
+    if split not in splits:
+        raise UserError(_unknown(place, split, "split", splits))
+    if split in settings(config, "evaluation", dataset_name, model)["split"].split("+"):
+        raise UserError(f"{place}: {split} is what the tables score: choose another")
+    return split
+
+
+def tuning_grid(config: Config) -> list[dict[str, Any]]:
+    """The options of every candidate of `tuning.grid`."""
+    grid = config["tuning"]["grid"]
+    choices = [
+        [list(x) for x in itertools.product(*values)] if isinstance(values[0], list) else values
+        for values in grid.values()
+    ]
+    return [dict(zip(grid, candidate)) for candidate in itertools.product(*choices)]
 
 
 # Checking
@@ -431,6 +465,22 @@ def _check_splits(config: Config, name: str, dataset: datasets.Dataset) -> None:
             raise UserError(
                 f"evaluation.split (for {name}): {both[0]} is also trained on: score another split"
             )
+
+
+def _check_tuning(config: Config) -> None:
+    name, grid = config["tuning"]["method"], config["tuning"]["grid"]
+    if name not in method_names(config):
+        raise UserError(_unknown("tuning.method", name, "method", method_names(config)))
+    for option, values in grid.items():
+        if len({isinstance(value, list) for value in values}) > 1 or [] in values:
+            raise UserError(f"tuning.grid.{option}: give either values, or a list of values for each number")
+    for dataset_name in config["datasets"]:
+        entry = method(config, name, dataset_name)
+        if not entry.trained_as:
+            raise UserError(f"tuning.method: {name} refines no other method's output; name one that does")
+        parameters = _parameters(methods.load(entry.module), skip=2)
+        for options in tuning_grid(config):
+            _options("tuning.grid", options, parameters)
 
 
 def _check_trained_as(config: Config, entry: MethodEntry, dataset: str) -> None:

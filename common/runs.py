@@ -124,6 +124,45 @@ class Run:
         return self.folder / "cost.json"
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """One search for the options of a method that refines the output of a trained model.
+
+    Attributes:
+        dataset: Name of the dataset.
+        model: Name of the model.
+        run: The run of the method, with its own options.
+        digest: Of everything that the search depends on.
+        folder: Where its files are.
+    """
+
+    dataset: str
+    model: str
+    run: Run
+    digest: str
+    folder: Path
+
+    @property
+    def table(self) -> Path:
+        """The scores of all candidates."""
+        return self.folder / "candidates.csv"
+
+    @property
+    def chosen(self) -> Path:
+        """The best candidate."""
+        return self.folder / "chosen.json"
+
+    @property
+    def report(self) -> Path:
+        """What there is to read about it."""
+        return self.folder / "report.md"
+
+    @property
+    def state(self) -> Path:
+        """The confusion counts so far."""
+        return self.folder / "counts.npz"
+
+
 def manifest(config: Config, name: str) -> Manifest:
     """The manifest of a dataset."""
     locations = configuration.dataset(config, name).locations
@@ -173,6 +212,20 @@ def runs(config: Config) -> list[Run]:
     """Every combination of datasets, models, methods and seeds."""
     names = (config["datasets"], config["models"], config["methods"], config["seeds"])
     return [run(config, *combination) for combination in itertools.product(*names)]
+
+
+def tuning(config: Config, dataset: str, model: str) -> Tuning:
+    """The search that `tuning` describes, for one dataset and model."""
+    name = config["tuning"]["method"]
+    found = run(config, dataset, model, name, config["seeds"][0])
+    code = digest({"run": found.digest, "tuning": config["tuning"]})
+    folder = Path(config["results"]) / "tuning" / dataset / model / f"{name}-{code}"
+    return Tuning(dataset, model, found, code, folder)
+
+
+def tunings(config: Config) -> list[Tuning]:
+    """The searches for all datasets and models."""
+    return [tuning(config, *pair) for pair in itertools.product(config["datasets"], config["models"])]
 
 
 def tables(config: Config) -> list[Path]:

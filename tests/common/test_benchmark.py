@@ -35,7 +35,7 @@ def test_the_direct_rmi_computes_the_same() -> None:
 
 def test_writes_tables_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "copy_speed", lambda device: 1e9)
-    benchmark.write(tmp_path, torch.device("cpu"), [(2, 5, 9, 9)], [(1, 3, 40, 40)])
+    benchmark.write(tmp_path, torch.device("cpu"), [(2, 5, 9, 9)], [(1, 3, 40, 40)], [(2, 3, 60, 64)])
     for family, baseline, best in (
         ("chain", "loop over steps", "kernels"),
         ("rmi", "direct, all in float64", "ours"),
@@ -44,5 +44,8 @@ def test_writes_tables_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert (table[["forward_ms", "backward_ms", "kept_bytes"]] > 0).all(axis=None)
         assert table.index[-1] == baseline and table.loc[baseline, "speed_up"] == 1
         assert table.loc[best, "kept_bytes"] < table.loc[baseline, "kept_bytes"]
+    table = pd.read_csv(tmp_path / "densecrf.csv").set_index("version")
+    assert table["speed_up"].iloc[-1] == 1 and table.index[-1].startswith("pydensecrf, single images")
+    assert (table["image_ms"] > 0).all() and (table["agreement"] > 0.999).all()
     page = (tmp_path / "kernels.md").read_text()
     assert "## chain" in page and "| 2, 5, 9, 9 " in page and "## rmi" in page

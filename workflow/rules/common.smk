@@ -24,6 +24,7 @@ try:
     ):  # it has not been run before
         configuration.check_values(CONFIG)
     RUNS = {str(run.folder): run for run in runs.runs(CONFIG)}
+    TUNINGS = {str(tuning.folder): tuning for tuning in runs.tunings(CONFIG)}
 except UserError as error:
     print(f"structseg: {error}", file=sys.stderr)
     sys.exit(2)
@@ -34,7 +35,10 @@ if "tables" in sys.argv and workflow.resource_settings.cores is None:
 
 RESULTS = Path(CONFIG["results"])
 RESOURCES = CONFIG["resources"]
-TRAININGS = {str(run.training.folder): run.training for run in RUNS.values()}
+TRAININGS = {
+    str(run.training.folder): run.training
+    for run in [*RUNS.values(), *(tuning.run for tuning in TUNINGS.values())]
+}
 
 # `stage NAME LOG ARGUMENTS…` calls a stage and shows the end of its log if it fails. The digest in a path
 # says what a result depends on, and inputs are ancient(), so that a missing file is the only reason for
@@ -50,6 +54,7 @@ shell.prefix(
 FOLDER = "{dataset}/{model}/{method}/seed{seed}-{digest}"
 MODEL = f"{RESULTS}/models/{FOLDER}"
 RUN = f"{RESULTS}/runs/{FOLDER}"
+TUNING = f"{RESULTS}/tuning/{{dataset}}/{{model}}/{{method}}-{{digest}}"
 TABLES = runs.tables(CONFIG)
 
 
@@ -67,6 +72,10 @@ def training_of(wildcards):
 
 def run_of(wildcards):
     return RUNS[RUN.format(**wildcards)]
+
+
+def tuning_of(wildcards):
+    return TUNINGS[TUNING.format(**wildcards)]
 
 
 onstart:

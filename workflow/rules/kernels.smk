@@ -4,6 +4,7 @@ rule kernels:
         page=RESULTS / "kernels/kernels.md",
         chain=RESULTS / "kernels/chain.csv",
         rmi=RESULTS / "kernels/rmi.csv",
+        densecrf=RESULTS / "kernels/densecrf.csv",
     log:
         RESULTS / "kernels/kernels.log",
     threads: workflow.resource_settings.cores or RESOURCES["cpus"]

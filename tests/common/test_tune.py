@@ -1,0 +1,92 @@
+"""The search for a refining method's options: on a split that is not scored, and nothing is done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from common import config as configuration
+from common import prepare, runs, train, tune
+from common.config import Config
+from common.errors import UserError
+from common.files import read_json
+from common.inference import Predictor
+
+MODEL = "deeplabv3plus-test_resnet"
+
+
+@pytest.fixture
+def config(tiny: dict) -> Config:
+    grid = {"iterations": [1, 2], "bilateral": [[3, 10], [20], [3]]}
+    config = configuration.complete(tiny | {"tuning": {"method": "crf-1", "grid": grid}})
+    prepare.prepare(config, "digits")
+    train.train(config, runs.tuning(config, "digits", MODEL).run.training)
+    return config
+
+
+def test_every_candidate_is_scored_on_the_validation_split(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = runs.tuning(config, "digits", MODEL)
+    tune.tune(config, tuning)
+    table, chosen = pd.read_csv(tuning.table), read_json(tuning.chosen)
+    assert len(table) == chosen["candidates"] == 4
+    assert table["miou"].is_monotonic_decreasing and chosen["miou"] == pytest.approx(table["miou"][0])
+    assert str(chosen["options"]["bilateral"]) == table["bilateral"][0]
+    assert chosen["split"] == "val" and len(chosen["images"]) == 2
+    assert "best of 4 candidates" in tuning.report.read_text()
+    counts = np.load(tuning.state)["counts"]
+    assert counts.shape == (2, 5, 11, 11) and (counts.sum((2, 3)) > 0).all()
+
+
+def test_an_interrupted_search_goes_on(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuning = runs.tuning(config, "digits", MODEL)
+    unrefined, seen = Predictor.unrefined, []
+
+    def interrupted(self: Predictor, images: torch.Tensor) -> torch.Tensor:
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return unrefined(self, images)
+
+    monkeypatch.setattr(Predictor, "unrefined", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune.tune(config, tuning)
+    assert not tuning.chosen.exists()
+    tune.tune(config, tuning)
+    assert len(seen) == 3 and tuning.chosen.exists()
+    monkeypatch.undo()
+    again = pd.read_csv(tuning.table)
+    tuning.state.write_bytes(b"damaged")
+    tune.tune(config, tuning)
+    pd.testing.assert_frame_equal(pd.read_csv(tuning.table), again)
+
+
+@pytest.mark.parametrize(
+    ("split", "sentence"), [("test", "test is what the tables score"), ("vall", "unknown split 'vall'")]
+)
+def test_a_wrong_split_is_refused(config: Config, split: str, sentence: str) -> None:
+    config["tuning"]["split"] = split
+    with pytest.raises(UserError, match=sentence):
+        tune.tune(config, runs.tuning(config, "digits", MODEL))
+
+
+def test_images_are_spread_over_the_split() -> None:
+    assert tune._spread(5, None) == tune._spread(5, 9) == [0, 1, 2, 3, 4]
+    assert tune._spread(101, 3) == [0, 50, 100]
+    assert tune._spread(7, 1) == [0]
+
+
+def test_tuning_reruns_nothing_else(config: Config) -> None:
+    other = config | {"tuning": config["tuning"] | {"images": 1}}
+    assert runs.runs(other) == runs.runs(config)
+    assert runs.tuning(other, "digits", MODEL) != runs.tuning(config, "digits", MODEL)
+
+
+def test_its_folder_is_where_the_results_are(config: Config) -> None:
+    folder = runs.tuning(config, "digits", MODEL).folder
+    assert folder.parent == Path(config["results"]) / "tuning" / "digits" / MODEL

@@ -1,0 +1,31 @@
+# Searches for the options of a refining method on a split that is not scored: `snakemake tune_crf`.
+rule tune_crf:
+    input:
+        [tuning.report for tuning in TUNINGS.values()],
+    log:
+        RESULTS / "tuning.log",
+    localrule: True
+    shell:
+        "cat {input} > {log:q} && cat {log:q}"
+
+
+rule tune:
+    input:
+        manifest=lambda wildcards: ancient(
+            tuning_of(wildcards).run.training.manifest.path
+        ),
+        model=lambda wildcards: ancient(tuning_of(wildcards).run.training.file),
+    output:
+        chosen=f"{TUNING}/chosen.json",
+        table=f"{TUNING}/candidates.csv",
+        report=f"{TUNING}/report.md",
+    log:
+        f"{TUNING}/tune.log",
+    threads: RESOURCES["cpus"]
+    resources:
+        gpu=RESOURCES["gpu"],
+        mem_mb=RESOURCES["mem_mb"],
+        runtime=RESOURCES["other_minutes"],
+    shell:
+        "stage tune {log:q} --dataset {wildcards.dataset} --model {wildcards.model} "
+        "--digest {wildcards.digest} --threads {threads}"
