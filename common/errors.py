@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+WORKFLOW = "STRUCTSEG_WORKFLOW"
+"""The environment variable that names a running workflow, the same in all of its jobs."""
+
 
 class UserError(Exception):
     """A mistake in the configuration, the data or the environment, told in one sentence.
@@ -15,6 +18,13 @@ class UserError(Exception):
 
     kind = "input"
 
+    @classmethod
+    def again(cls, sentence: str, kind: str) -> UserError:
+        """An error that was met before."""
+        error = cls(sentence)
+        error.kind = kind
+        return error
+
 
 class Diverged(UserError):
     """The loss of a training run is not finite any more."""
@@ -26,3 +36,7 @@ class OutOfMemory(UserError):
     """The memory of a GPU is too small for a run."""
 
     kind = "out of memory"
+
+
+HOPELESS = (UserError.kind, Diverged.kind)
+"""Kinds of failures that a retry meets again."""

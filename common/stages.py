@@ -14,7 +14,7 @@ import torch
 
 from common import config as configuration
 from common import devices, runs
-from common.errors import OutOfMemory, UserError
+from common.errors import HOPELESS, WORKFLOW, OutOfMemory, UserError
 from common.files import read_json, write_json
 
 
@@ -72,10 +72,18 @@ def main(stage: Callable[[], None]) -> None:
 def recording_failure(path: Path, stage: str) -> Iterator[None]:
     """Leaves an `error.json` at `path` if the block fails, and removes its own old one if not.
 
+    If a retry by the same workflow would fail as before, because of its input or because the loss is not
+    finite, it fails at once.
+
     Args:
         path: Where to write.
         stage: The name of the stage; stages that share a folder leave each other's files alone.
     """
+    workflow = os.environ.get(WORKFLOW)
+    if workflow and path.exists():
+        before = read_json(path)
+        if (before["stage"], before.get("workflow")) == (stage, workflow) and before["kind"] in HOPELESS:
+            raise UserError.again(before["error"], before["kind"])
     try:
         yield
     except Exception as error:
@@ -89,7 +97,8 @@ def recording_failure(path: Path, stage: str) -> Iterator[None]:
         sentence = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with contextlib.suppress(OSError):  # a full disk must not hide the error itself
-            write_json(path, {"error": sentence, "kind": kind, "stage": stage, "when": now})
+            content = {"error": sentence, "kind": kind, "stage": stage, "when": now}
+            write_json(path, content | ({"workflow": workflow} if workflow else {}))
         raise error
     if path.exists() and read_json(path).get("stage") == stage:
         path.unlink()

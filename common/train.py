@@ -10,6 +10,9 @@ import inspect
 import json
 import math
 import os
+import signal
+import sys
+import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -38,7 +41,8 @@ def train(config: Config, training: runs.Training) -> None:
     """Trains the model of `training` and writes it; a finished one is left as it is.
 
     A second name of the finished model lies in `state/`: Snakemake deletes the output of a job that it
-    did not see the end of, be it complete or not. To train again, delete the folder.
+    did not see the end of, be it complete or not. To train again, delete the folder. After SIGTERM it saves
+    a checkpoint and exits with status 143.
 
     Raises:
         UserError: The data or weights are missing, another process trains this model, the loss is not
@@ -119,7 +123,7 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
         total=total, initial=done, desc=training.method, unit="it", disable=None, dynamic_ncols=True
     )
     about = inspect.getdoc(inspect.getmodule(type(method))) or ""
-    with Log(training, log, done, about) as logger, progress:
+    with Log(training, log, done, about) as logger, progress, Preemption() as preemption:
         for iteration in range(done, total):
             method.progress = iteration / total
             rate = set_learning_rate(optimizer, settings, iteration)
@@ -133,7 +137,8 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
             progress.update()
             finished = iteration + 1
             last = finished == total
-            saving = finished % execution["checkpoint_every"] == 0 and not last
+            preempted = preemption.asked and not last
+            saving = (finished % execution["checkpoint_every"] == 0 and not last) or preempted
             if finished % execution["log_every"] == 0 or saving or last:
                 loss = _mean_loss(losses, finished)
                 losses.clear()
@@ -162,6 +167,9 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
                         "optimizer": optimizer.state_dict(),
                     }
                 )
+            if preempted:
+                print(f"structseg: asked to end at iteration {finished}; the same command goes on from there")
+                sys.exit(128 + signal.SIGTERM)
     model = {
         "dataset": training.dataset,
         "model": training.model,
@@ -376,6 +384,29 @@ class Checkpoints:
         """Removes the checkpoints of a finished training."""
         for path in (self.current, self.previous):
             path.unlink(missing_ok=True)
+
+
+class Preemption:
+    """Notices SIGTERM, with which clusters warn a job before they kill it.
+
+    Attributes:
+        asked: Whether it has come.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Preemption:
+        if threading.current_thread() is threading.main_thread():  # others cannot have handlers
+            self.before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.before)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
 
 
 class Log:

@@ -200,7 +200,7 @@ def test_a_finished_model_that_snakemake_deleted_is_brought_back(
 
 
 @pytest.mark.parametrize("method", ["ce", "ddcrf"])
-def test_kill_9_and_the_same_command_again_give_the_same_weights(
+def test_killed_and_the_same_command_again_gives_the_same_weights(
     method: str, tiny: Config, tmp_path: Path
 ) -> None:
     tiny["training"] |= {"iterations": 200, "momentum": 0.9, "optimizer": "sgd"}
@@ -215,15 +215,19 @@ def test_kill_9_and_the_same_command_again_give_the_same_weights(
     training = runs.training(config, "digits", MODEL, method, 0)
     command = [sys.executable, "-m", "common.train", "--configfile", str(file), "--threads", "1"]
     command += ["--dataset", "digits", "--model", MODEL, "--method", method, "--seed", "0"]
-    for least in (12, 31):
+    for least, how in ((12, signal.SIGKILL), (31, signal.SIGKILL), (55, signal.SIGTERM)):
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while not training.log.exists() or len(training.log.read_text().splitlines()) < least:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(how)
         process.wait()
-        assert not training.file.exists()
+        assert not training.file.exists() and not (training.folder / "error.json").exists()
+        if how == signal.SIGTERM:
+            assert process.returncode == 143, "it ends by itself, after it has saved a checkpoint"
+            saved = torch.load(training.folder / "state" / "checkpoint.pt", weights_only=True)
+            assert saved["iteration"] == len(training.log.read_text().splitlines())
         assert (training.folder / "state" / "checkpoint.pt").exists()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert equal_weights(torch.load(training.file, weights_only=True), undisturbed)

@@ -1,6 +1,8 @@
 # What the rules share: the checked configuration, the list of runs, and how a stage is called.
+import os
 import shlex
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(workflow.basedir)
@@ -8,7 +10,7 @@ sys.path.insert(0, str(ROOT))
 
 from common import config as configuration
 from common import runs
-from common.errors import UserError
+from common.errors import WORKFLOW, UserError
 from common.files import digest, write_json
 
 try:
@@ -32,6 +34,9 @@ except UserError as error:
 if "tables" in sys.argv and workflow.resource_settings.cores is None:
     # `snakemake tables` needs no more than one core, and so not to be told of it
     workflow.resource_settings.cores = workflow.global_resources["_cores"] = 1
+
+# Jobs inherit it, on a cluster too: a retry of theirs knows that it is one.
+os.environ.setdefault(WORKFLOW, f"{os.uname().nodename}-{os.getpid()}-{time.time():.0f}")
 
 RESULTS = Path(CONFIG["results"])
 RESOURCES = CONFIG["resources"]
