@@ -1,5 +1,7 @@
 # make           install into .venv, run the default benchmark, print the leaderboard
 # make test      the quick tests and the linters
+# make test-slurm the workflow on a real SLURM, installed for it (root on Debian)
+# make test-long all tests that take minutes
 # make gpu-check the tests that need a GPU
 # make clean     remove what the benchmark wrote (not .venv)
 
@@ -9,7 +11,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := benchmark
-.PHONY: benchmark check-machine test lint format gpu-check clean
+.PHONY: benchmark check-machine test test-slurm test-long lint format gpu-check clean
 
 benchmark: .venv/installed
 	snakemake --cores $(CORES) --keep-going --quiet rules; status=$$?; \
@@ -46,6 +48,12 @@ format: .venv/installed-dev
 	ruff check --fix .
 	ruff format .
 	snakefmt .
+
+test-slurm: .venv/installed-dev
+	python -m pytest -m long tests/workflow/test_slurm.py
+
+test-long: .venv/installed-dev
+	python -m pytest -m long
 
 gpu-check:
 	python -m pytest -m gpu

@@ -15,10 +15,10 @@ reference, which takes one CPU core per image.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+from multiprocessing import get_context
 from typing import Literal
 
 import numpy as np
@@ -125,10 +125,7 @@ def dense_crf(
             f"and {[*probabilities.shape]}"
         )
     if engine == "pydensecrf":
-        pairs = zip(images, probabilities, strict=True)
-        with ThreadPoolExecutor(min(torch.get_num_threads(), os.cpu_count() or 1)) as pool:
-            refined = [*pool.map(lambda pair: _by_pydensecrf(*pair, iterations, gaussian, bilateral), pairs)]
-        return torch.stack(refined).to(probabilities)
+        return _by_pydensecrf(images, probabilities, iterations, gaussian, bilateral).to(probabilities)
     h, w = probabilities.shape[2:]
     # On a CPU an image at a time stays in the cache.
     together = 1 if probabilities.device.type == "cpu" else max(1, BUDGET // (h * w * PIXEL_BYTES))
@@ -251,23 +248,41 @@ def _softmax(scores: Tensor) -> Tensor:
 
 
 def _by_pydensecrf(
-    image: Tensor,
+    images: Tensor,
     probabilities: Tensor,
     iterations: int,
     gaussian: Sequence[float],
     bilateral: Sequence[float],
 ) -> Tensor:
-    """`[3, H, W]` uint8 and `[K, H, W]` to `[K, H, W]`, float32 on the CPU."""
+    """The same by the reference; float32 on the CPU."""
+    pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+    given = probabilities.detach().float().cpu().numpy()
+    tasks = [(*pair, iterations, gaussian, bilateral) for pair in zip(pixels, given, strict=True)]
+    workers = min(len(tasks), torch.get_num_threads())
+    if workers == 1:
+        results = [_one_by_pydensecrf(*task) for task in tasks]
+    else:  # processes, because it holds Python's lock; forked, because they need nothing but NumPy
+        with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+            results = [*pool.map(_one_by_pydensecrf, *zip(*tasks))]
+    return torch.from_numpy(np.stack(results))
+
+
+def _one_by_pydensecrf(
+    pixels: np.ndarray,
+    probabilities: np.ndarray,
+    iterations: int,
+    gaussian: Sequence[float],
+    bilateral: Sequence[float],
+) -> np.ndarray:
+    """`[H, W, 3]` uint8 and `[K, H, W]` float32 to `[K, H, W]`."""
     from pydensecrf.densecrf import DenseCRF2D
     from pydensecrf.utils import unary_from_softmax
 
     k, h, w = probabilities.shape
     crf = DenseCRF2D(w, h, k)
-    crf.setUnaryEnergy(unary_from_softmax(probabilities.detach().float().cpu().numpy()))
+    crf.setUnaryEnergy(unary_from_softmax(probabilities))
     position, weight = gaussian
     crf.addPairwiseGaussian(sxy=position, compat=weight)
     position, colour, weight = bilateral
-    pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
-    crf.addPairwiseBilateral(sxy=position, srgb=colour, rgbim=pixels, compat=weight)
-    marginals = np.array(crf.inference(iterations), dtype=np.float32)
-    return torch.from_numpy(marginals).view(k, h, w)
+    crf.addPairwiseBilateral(sxy=position, srgb=colour, rgbim=np.ascontiguousarray(pixels), compat=weight)
+    return np.array(crf.inference(iterations), dtype=np.float32).reshape(k, h, w)

@@ -36,7 +36,9 @@ if "tables" in sys.argv and workflow.resource_settings.cores is None:
     workflow.resource_settings.cores = workflow.global_resources["_cores"] = 1
 
 # Jobs inherit it, on a cluster too: a retry of theirs knows that it is one.
-os.environ.setdefault(WORKFLOW, f"{os.uname().nodename}-{os.getpid()}-{time.time():.0f}")
+os.environ.setdefault(
+    WORKFLOW, f"{os.uname().nodename}-{os.getpid()}-{time.time():.0f}"
+)
 
 RESULTS = Path(CONFIG["results"])
 RESOURCES = CONFIG["resources"]
@@ -44,6 +46,11 @@ TRAININGS = {
     str(run.training.folder): run.training
     for run in [*RUNS.values(), *(tuning.run for tuning in TUNINGS.values())]
 }
+
+# What runs alone takes every core, but on a cluster only those that a job has.
+ALL_CORES = RESOURCES["cpus"]
+if not workflow.remote_exec:
+    ALL_CORES = workflow.resource_settings.cores or ALL_CORES
 
 # `stage NAME LOG ARGUMENTS…` calls a stage and shows the end of its log if it fails. The digest in a path
 # says what a result depends on, and inputs are ancient(), so that a missing file is the only reason for
@@ -69,6 +76,11 @@ wildcard_constraints:
     method="[^/]+",
     seed="[0-9]+",
     digest="[0-9a-f]+",
+
+
+def growing(resource):
+    """What a job asks for; more of it when it is tried again."""
+    return lambda wildcards, attempt: attempt * RESOURCES[resource]
 
 
 def training_of(wildcards):

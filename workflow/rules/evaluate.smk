@@ -13,8 +13,8 @@ rule evaluate:
     threads: RESOURCES["cpus"]
     resources:
         gpu=RESOURCES["gpu"],
-        mem_mb=RESOURCES["mem_mb"],
-        runtime=RESOURCES["other_minutes"],
+        mem_mb=growing("mem_mb"),
+        runtime=growing("other_minutes"),
     shell:
         "stage evaluate {log:q} "
         "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "

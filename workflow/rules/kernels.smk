@@ -7,10 +7,10 @@ rule kernels:
         densecrf=RESULTS / "kernels/densecrf.csv",
     log:
         RESULTS / "kernels/kernels.log",
-    threads: workflow.resource_settings.cores or RESOURCES["cpus"]
+    threads: ALL_CORES
     resources:
         gpu=RESOURCES["gpu"],
-        mem_mb=RESOURCES["mem_mb"],
-        runtime=RESOURCES["other_minutes"],
+        mem_mb=growing("mem_mb"),
+        runtime=growing("other_minutes"),
     shell:
         "stage benchmark {log:q} --threads {threads}"

@@ -7,11 +7,11 @@ rule measure:
         cost=f"{RUN}/cost.json",
     log:
         f"{RUN}/measure.log",
-    threads: workflow.resource_settings.cores or RESOURCES["cpus"]
+    threads: ALL_CORES
     resources:
         gpu=RESOURCES["gpu"],
-        mem_mb=RESOURCES["mem_mb"],
-        runtime=RESOURCES["other_minutes"],
+        mem_mb=growing("mem_mb"),
+        runtime=growing("other_minutes"),
     shell:
         "stage measure {log:q} "
         "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "

@@ -8,8 +8,8 @@ rule prepare:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=RESOURCES["mem_mb"],
-        runtime=RESOURCES["other_minutes"],
+        mem_mb=growing("mem_mb"),
+        runtime=growing("other_minutes"),
     shell:
         "stage prepare {log:q} "
         "--dataset {wildcards.dataset} --digest {wildcards.digest} --threads {threads}"

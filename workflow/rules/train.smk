@@ -10,8 +10,8 @@ rule train:
     threads: RESOURCES["cpus"]
     resources:
         gpu=RESOURCES["gpu"],
-        mem_mb=RESOURCES["mem_mb"],
-        runtime=RESOURCES["train_minutes"],
+        mem_mb=growing("mem_mb"),
+        runtime=growing("train_minutes"),
     shell:
         "stage train {log:q} "
         "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "

@@ -24,8 +24,8 @@ rule tune:
     threads: RESOURCES["cpus"]
     resources:
         gpu=RESOURCES["gpu"],
-        mem_mb=RESOURCES["mem_mb"],
-        runtime=RESOURCES["other_minutes"],
+        mem_mb=growing("mem_mb"),
+        runtime=growing("other_minutes"),
     shell:
         "stage tune {log:q} --dataset {wildcards.dataset} --model {wildcards.model} "
         "--digest {wildcards.digest} --threads {threads}"
