@@ -111,13 +111,13 @@ def densecrf(device: torch.device, sizes: Sequence[Sequence[int]] = DENSECRF_SIZ
     cpu, threads = torch.device("cpu"), torch.get_num_threads()
     for size in sizes:
         images, probabilities = _scenery(size)
-        versions = [("torch", device, threads), ("torch", cpu, 1), ("pydensecrf", cpu, threads)]
-        versions = [*dict.fromkeys(versions), ("pydensecrf", cpu, 1)]
+        versions = [("torch", device, False), ("torch", cpu, True)]
+        versions += [("pydensecrf", cpu, False), ("pydensecrf", cpu, True)]
         found = []
-        for engine, where, count in versions:
+        for engine, where, single in versions:
+            count = 1 if single else threads
             torch.set_num_threads(count)
             given = (images.to(where), probabilities.to(where))
-            single = count == 1
             result, times = _refinements(given, engine, where, single)
             milliseconds = 1000 * statistics.median(times) / (1 if single else size[0])
             name = f"{engine}, {'single images' if single else 'a batch'}, "

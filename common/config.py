@@ -184,9 +184,10 @@ def check_values(config: Config) -> None:
         for entry in config["methods"]:
             method(config, entry, name).build(num_classes, feature_channels=4)
             trained_method(config, entry, name).build(num_classes, feature_channels=4)
-        tuned = method(config, config["tuning"]["method"], name)
-        for options in tuning_grid(config):
-            tuned.with_options(options).build(num_classes, feature_channels=4)
+        if config["tuning"]["method"] is not None:
+            tuned = method(config, config["tuning"]["method"], name)
+            for options in tuning_grid(config):
+                tuned.with_options(options).build(num_classes, feature_channels=4)
 
 
 # What the names mean
@@ -287,9 +288,21 @@ def tuning_split(config: Config, dataset_name: str, model: str) -> str:
     return split
 
 
+def check_tuning_splits(config: Config) -> None:
+    """Checks what only a search needs.
+
+    Raises:
+        UserError: There is no method to tune, or no split to tune it on.
+    """
+    if config["tuning"]["method"] is None:
+        raise UserError("tuning.method: name the method whose options are to be tried, such as crf-5")
+    for pair in itertools.product(config["datasets"], config["models"]):
+        tuning_split(config, *pair)
+
+
 def tuning_grid(config: Config) -> list[dict[str, Any]]:
     """The options of every candidate of `tuning.grid`."""
-    grid = config["tuning"]["grid"]
+    grid = dict(sorted(config["tuning"]["grid"].items()))  # a digest knows no order
     choices = [
         [list(x) for x in itertools.product(*values)] if isinstance(values[0], list) else values
         for values in grid.values()
@@ -469,6 +482,8 @@ def _check_splits(config: Config, name: str, dataset: datasets.Dataset) -> None:
 
 def _check_tuning(config: Config) -> None:
     name, grid = config["tuning"]["method"], config["tuning"]["grid"]
+    if name is None:
+        return
     if name not in method_names(config):
         raise UserError(_unknown("tuning.method", name, "method", method_names(config)))
     for option, values in grid.items():

@@ -16,7 +16,7 @@ from typing import IO
 
 import torch
 
-from common.errors import UserError
+from common.errors import NoDevice
 
 POLL_SECONDS = 0.5
 """How long to wait before looking for a free GPU again."""
@@ -29,13 +29,13 @@ def choose(name: str = "auto") -> torch.device:
         name: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:<index>`.
 
     Raises:
-        UserError: `cuda` is asked for and there is none.
+        NoDevice: `cuda` is asked for and there is none.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"execution.device: {name!r} is not on this machine; set it to auto or cpu")
+        raise NoDevice(f"execution.device: {name!r} is not on this machine; set it to auto or cpu")
     return device
 
 
@@ -52,7 +52,7 @@ def leased(name: str = "auto") -> Iterator[torch.device]:
         name: As in `choose`.
 
     Raises:
-        UserError: As in `choose`.
+        NoDevice: As in `choose`.
     """
     device = choose(name)
     if device.type == "cpu":

@@ -32,6 +32,12 @@ class Diverged(UserError):
     kind = "diverged"
 
 
+class NoDevice(UserError):
+    """This machine lacks a device, which another machine may have."""
+
+    kind = "device"
+
+
 class OutOfMemory(UserError):
     """The memory of a GPU is too small for a run."""
 

@@ -80,4 +80,16 @@ class Predictor:
 
     def __call__(self, images: Tensor) -> Tensor:
         """The probabilities `[N, K, H, W]` of uint8 images `[N, 3, H, W]`, refined."""
-        return self.method.refine(images, self.unrefined(images))
+        return refine(self.method, images, self.unrefined(images))
+
+
+def refine(method: Method, images: Tensor, probabilities: Tensor) -> Tensor:
+    """A method's refinement of probabilities.
+
+    Raises:
+        UserError: The method cannot work with such images.
+    """
+    try:
+        return method.refine(images, probabilities)
+    except ValueError as error:
+        raise UserError(f"the method refuses its input: {error}") from error

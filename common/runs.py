@@ -159,8 +159,8 @@ class Tuning:
 
     @property
     def state(self) -> Path:
-        """The confusion counts so far."""
-        return self.folder / "counts.npz"
+        """The folder with the confusion counts of every image."""
+        return self.folder / "counts"
 
 
 def manifest(config: Config, name: str) -> Manifest:
@@ -224,7 +224,9 @@ def tuning(config: Config, dataset: str, model: str) -> Tuning:
 
 
 def tunings(config: Config) -> list[Tuning]:
-    """The searches for all datasets and models."""
+    """The searches for all datasets and models; none unless `tuning.method` is set."""
+    if config["tuning"]["method"] is None:
+        return []
     return [tuning(config, *pair) for pair in itertools.product(config["datasets"], config["models"])]
 
 
@@ -276,9 +278,10 @@ def check_selection(config: Config, **names: Any) -> None:
 
 def _trained_only(config: Config) -> Iterator[str]:
     """Entries that are trained because others reuse their models, but are not runs themselves."""
+    tuned = config["tuning"]["method"]
     trained = {
         configuration.trained_method(config, name, dataset).name
-        for name in config["methods"]
+        for name in [*config["methods"], *([tuned] if tuned else [])]
         for dataset in config["datasets"]
     }
     yield from sorted(trained - {*config["methods"]})

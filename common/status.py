@@ -45,16 +45,23 @@ def _row(config: Config, run: runs.Run) -> dict[str, Any]:
     row |= {"iterations_per_s": float("nan"), "seconds_left": float("nan"), "note": ""}
     if training.method != run.method:
         row["note"] = f"uses the model of {training.method}"
-    failures = (training.manifest.error, training.folder / "error.json", run.folder / "error.json")
+    finished = {"iteration": settings["iterations"]}
+    if run.cost.exists() and run.metrics.exists():
+        return row | finished | {"state": "done"}
     if run.metrics.exists():
-        state = "done" if run.cost.exists() else "evaluated"
-        return row | {"state": state, "iteration": settings["iterations"]}
-    if training.file.exists():
-        row |= {"state": "trained", "iteration": settings["iterations"]}
+        row |= finished | {"state": "evaluated"}
+    elif training.file.exists():
+        row |= finished | {"state": "trained"}
     elif training.log.exists():
         row |= _progress(training, settings)
-    if row["state"] != "training":
-        row |= next(({"state": "failed", "note": reason} for reason in map(_reason, failures) if reason), {})
+    failures = (training.manifest.error, training.folder / "error.json", run.folder / "error.json")
+    for path in failures:
+        # A failed training that is tried again has a younger log.
+        if row["state"] == "training" and path.exists() and _age(path) > _age(training.log):
+            continue
+        if reason := _reason(path):
+            unknown = {"iterations_per_s": float("nan"), "seconds_left": float("nan")}
+            return row | unknown | {"state": "failed", "note": reason}
     return row
 
 

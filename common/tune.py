@@ -7,22 +7,23 @@ first seed. The split that the tables score is never read.
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from tabulate import tabulate
 from tqdm import tqdm
 
 from common import config as configuration
 from common import devices, metrics, runs, stages
 from common.config import Config
-from common.datasets.loading import Split
+from common.datasets.loading import Sample, Split
 from common.files import read_json, replacing, write_json
-from common.inference import Predictor
+from common.inference import Predictor, refine
 from common.provenance import record
 from methods import Method
 
@@ -101,36 +102,53 @@ def _counts(
     shown: Sequence[int],
     num_classes: int,
 ) -> np.ndarray:
-    """Confusion counts `[images, 1 + candidates, K, K]`; the first are those without refinement."""
-    counts = np.zeros((len(shown), 1 + len(candidates), num_classes, num_classes), dtype=np.int64)
-    done = 0
+    """Confusion counts `[images, 1 + candidates, K, K]`; the first are those without refinement.
+
+    Those of every image are kept in a file of their own, which an interrupted search reads again.
+    """
+    result = []
+    for index in tqdm(shown, desc="images", disable=None):
+        file, name = tuning.state / f"{index}.npz", split.names[index][1]
+        counts = _kept(file, name, (1 + len(candidates), num_classes, num_classes))
+        if counts is None:
+            counts = _count(predictor, candidates, split[index], num_classes)
+            with replacing(file, "wb") as opened:
+                np.savez_compressed(opened, name=name, counts=counts)
+        result.append(counts)
+    return np.stack(result)
+
+
+def _kept(file: Path, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The counts that were kept of an image, if they are of this very image and shape."""
     try:
-        with np.load(tuning.state) as file:
-            done, found = int(file["done"]), file["counts"]
-            counts[:done] = found[:done]
-    except (FileNotFoundError, ValueError, KeyError, OSError, zipfile.BadZipFile):
-        pass
-    for place in tqdm(range(done, len(shown)), desc="images", initial=done, total=len(shown), disable=None):
-        sample = split[shown[place]]
-        image = sample.image.unsqueeze(0).to(predictor.device)
-        probabilities = predictor.unrefined(image)
-        results = itertools.chain([probabilities], (c.refine(image, probabilities) for c in candidates))
-        for index, result in enumerate(results):
-            predicted = metrics.labels_of(result)[0].cpu()
-            counts[place, index] = metrics.confusion(predicted, sample.labels, num_classes)
-        with replacing(tuning.state, "wb") as file:
-            np.savez_compressed(file, done=place + 1, counts=counts)
-    return counts
+        with np.load(file) as found:
+            counts = found["counts"]
+            return counts if str(found["name"]) == name and counts.shape == shape else None
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged file fails in many ways
+        print(f"structseg: {file} is damaged ({type(error).__name__}) and written anew")
+        return None
+
+
+def _count(
+    predictor: Predictor, candidates: Sequence[Method], sample: Sample, num_classes: int
+) -> np.ndarray:
+    image = sample.image.unsqueeze(0).to(predictor.device)
+    probabilities = predictor.unrefined(image)
+    refined = (refine(candidate, image, probabilities) for candidate in candidates)
+    labels = (metrics.labels_of(x)[0].cpu() for x in itertools.chain([probabilities], refined))
+    return np.stack([metrics.confusion(x, sample.labels, num_classes) for x in labels])
 
 
 def _report(tuning: runs.Tuning, table: pd.DataFrame) -> str:
     chosen: dict[str, Any] = read_json(tuning.chosen)
-    options = ", ".join(f"{key}: {value}" for key, value in chosen["options"].items())
+    options = yaml.safe_dump(chosen["options"], default_flow_style=True, width=1000).strip()
     return (
         f"{tuning.dataset}, {tuning.model}: mIoU on {chosen['split']} ({len(chosen['images'])} images) is "
         f"{chosen['miou_unrefined']:.2f} % before, and with the best of {len(table)} candidates:\n\n"
         + tabulate(table.head(SHOWN), headers="keys", tablefmt="github", showindex=False, floatfmt=".2f")
-        + f"\n\nTo use it: method_options.{tuning.run.method}.per_dataset.{tuning.dataset}: {{{options}}}\n"
+        + f"\n\nTo use it: method_options.{tuning.run.method}.per_dataset.{tuning.dataset}: {options}\n"
     )
 
 

@@ -88,5 +88,6 @@ inline V logarithm(V x) {
     V sum = V{} + T(1.0 / (2 * Info::log_terms + 1));
 #pragma GCC unroll 16
     for (int i = Info::log_terms - 1; i >= 0; --i) sum = sum * square + T(1.0 / (2 * i + 1));
-    return exponent * T(Info::log2_high) + (exponent * T(Info::log2_low) + T(2) * s * sum);
+    const V result = exponent * T(Info::log2_high) + (exponent * T(Info::log2_low) + T(2) * s * sum);
+    return x == x ? result : x;  // what is no number stays none
 }

@@ -119,7 +119,11 @@ def dense_crf(
         ValueError: A shape or an option does not fit.
     """
     check(iterations, gaussian, bilateral, engine)
-    if probabilities.ndim != 4 or [*images.shape] != [len(probabilities), 3, *probabilities.shape[2:]]:
+    if (
+        probabilities.ndim != 4
+        or not len(images)
+        or [*images.shape] != [len(probabilities), 3, *probabilities.shape[2:]]
+    ):
         raise ValueError(
             f"images must be [N, 3, H, W] and probabilities [N, K, H, W], not {[*images.shape]} "
             f"and {[*probabilities.shape]}"
@@ -261,7 +265,9 @@ def _by_pydensecrf(
     workers = min(len(tasks), torch.get_num_threads())
     if workers == 1:
         results = [_one_by_pydensecrf(*task) for task in tasks]
-    else:  # processes, because it holds Python's lock; forked, because they need nothing but NumPy
+    else:
+        # Processes, because it holds Python's lock. They may be forked, even after CUDA or OpenMP have
+        # started, because they use nothing but NumPy.
         with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
             results = [*pool.map(_one_by_pydensecrf, *zip(*tasks))]
     return torch.from_numpy(np.stack(results))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -166,4 +167,10 @@ def training_batches(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
+        worker_init_fn=_outlive_termination,
     )
+
+
+def _outlive_termination(_: int) -> None:
+    """SIGTERM to a whole job is for the process that trains: it needs its loaders until it has ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

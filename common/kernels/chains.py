@@ -168,7 +168,9 @@ class Grid:
             self._unpack(plain[1, index].transpose(2, 3), columns)
         return plain.flatten(0, 1)
 
-    def pack_scores(self, gamma: Tensor, scores: Sequence[Tensor], factored: bool) -> Scores:
+    def pack_scores(
+        self, gamma: Tensor, scores: Sequence[Tensor], factored: bool, weigh: bool = True
+    ) -> Scores:
         """Packs pairwise scores and weighs them.
 
         Args:
@@ -176,20 +178,22 @@ class Grid:
             scores: Of all gaps `[N, K, K, h, w−g]`, then of all gaps `[N, K, K, h−g, w]`; or, factored,
                 two maps `[N, K, K, h, w]` of the earlier and of the later ends.
             factored: Which of the two.
+            weigh: Whether a soft maximum is wanted, which needs weights.
         """
         if factored:
             left, right = (self.pack(x.flatten(1, 2)) for x in scores)
-            return Scores(left, right, self._weigh(gamma, left), self._weigh(gamma, right))
+            weights = (self._weigh(gamma, x) for x in (left, right)) if weigh else ()
+            return Scores(left, right, *weights)
         packed = self.new(sum(self._edges()), self.labels**2)
         for axis, part, plain in self._parts(packed, scores):
             self._pack(part, plain.transpose(2, 3) if axis else plain)
-        return Scores(packed, left_weight=self._weigh(gamma, packed))
+        return Scores(packed, left_weight=self._weigh(gamma, packed) if weigh else None)
 
     def _weigh(self, gamma: Tensor, packed: Tensor) -> Tensor:
         weights = self.new(len(packed), packed.shape[1] + 1)
-        if self.on_gpu:
+        if self.on_gpu and len(packed):  # a grid of one cell has no edges
             self._launch("weigh", len(packed), self.labels, gamma, packed, weights)
-        else:
+        elif not self.on_gpu:
             self._call("weigh", self.labels, gamma, len(packed), packed, weights)
         return weights
 

@@ -258,7 +258,7 @@ def hard_marginals(
     grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
     theta, message = thetas[0] * _unit(gamma), messages[0]
     hard = -torch.ones_like(gamma)
-    grid.messages(hard, theta, grid.pack_scores(hard, scores, factored), message)
+    grid.messages(hard, theta, grid.pack_scores(hard, scores, factored, weigh=False), message)
     return logits, grid.unpack_each(grid.marginals(theta, message))
 
 

@@ -17,12 +17,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+FARTHEST = 2.0**20
+"""Beyond it a float32 does not tell a simplex of the lattice from the next."""
+
+TOO_FAR = "the Gaussian's standard deviations are too small for points so far apart: increase them"
+
 
 class Lattice:
     """A lattice around given points, built once for any number of filterings.
 
-    A point's coordinates are in units of the Gaussian's standard deviation. Memory: 12 bytes per point and
-    corner for each of two index tables, and 16 bytes per lattice point and direction.
+    A point's coordinates are in units of the Gaussian's standard deviation. Memory: 16 bytes per point and
+    corner, and 12 bytes per vertex of the lattice and direction.
     """
 
     def __init__(self, features: Tensor) -> None:
@@ -31,7 +36,7 @@ class Lattice:
             features: The points of several groups that do not see each other, float32 `[N, P, d]`.
 
         Raises:
-            ValueError: The points lie so far apart that the lattice's coordinates do not fit 64 bits.
+            ValueError: The points lie so far apart that the lattice's coordinates have too many digits.
         """
         groups, corners = len(features), features.shape[2] + 1
         codes, weights, steps = _corners(features.flatten(0, 1).float().mT.contiguous(), groups)
@@ -114,6 +119,8 @@ def _corners(features: Tensor, groups: int) -> tuple[Tensor, Tensor, list[int]]:
     """
     d = len(features)
     elevated = _elevated(features)
+    if elevated.abs().max() > FARTHEST:
+        raise ValueError(TOO_FAR)
     remainder0 = torch.round(elevated * (1 / (d + 1))) * (d + 1)
     difference = elevated - remainder0
     rank = torch.zeros_like(elevated, dtype=torch.int32)
@@ -166,9 +173,7 @@ def _strides(keys: Tensor, groups: int) -> tuple[list[int], Tensor]:
     for extent in (high - low + 1).tolist():
         strides.append(strides[-1] * extent)
     if strides[-1] * groups >= 2**62:
-        raise ValueError(
-            "the Gaussian's standard deviations are too small for points so far apart: increase them"
-        )
+        raise ValueError(TOO_FAR)
     return strides, low.view(-1, 1)
 
 

@@ -58,6 +58,19 @@ def test_from_waiting_to_done(config: Config) -> None:
 
 def test_a_new_try_of_a_failed_training_is_training(config: Config) -> None:
     run = runs.run(config, "digits", MODEL, "rmi", 0)
-    write_json(run.training.folder / "error.json", {"error": "the machine failed"})
-    log(run.training)
+    failure = run.training.folder / "error.json"
+    write_json(failure, {"error": "the machine failed"})
+    past = time.time() - 60
+    os.utime(failure, (past, past))
+    log(run.training, 1)
     assert states(config)["rmi", 0] == "training"
+    write_json(failure, {"error": "the loss is nan"})
+    assert states(config)["rmi", 0] == "failed", "at once, though its log is young"
+
+
+def test_a_failed_measurement_is_a_failure(config: Config) -> None:
+    run = runs.run(config, "digits", MODEL, "ce", 0)
+    run.folder.mkdir(parents=True)
+    run.metrics.write_text("{}")
+    write_json(run.folder / "error.json", {"error": "no memory"})
+    assert states(config)["ce", 0] == "failed"

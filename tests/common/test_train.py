@@ -204,7 +204,7 @@ def test_killed_and_the_same_command_again_gives_the_same_weights(
     method: str, tiny: Config, tmp_path: Path
 ) -> None:
     tiny["training"] |= {"iterations": 200, "momentum": 0.9, "optimizer": "sgd"}
-    tiny["execution"] |= {"checkpoint_every": 5, "log_every": 1}
+    tiny["execution"] |= {"checkpoint_every": 5, "log_every": 1, "workers": 1}
     tiny["model_options"][MODEL]["dropout"] = 0.5
     tiny["methods"] = [method]
     undisturbed = trained(configuration.complete(tiny | {"results": str(tmp_path / "undisturbed")}), method)
@@ -216,12 +216,13 @@ def test_killed_and_the_same_command_again_gives_the_same_weights(
     command = [sys.executable, "-m", "common.train", "--configfile", str(file), "--threads", "1"]
     command += ["--dataset", "digits", "--model", MODEL, "--method", method, "--seed", "0"]
     for least, how in ((12, signal.SIGKILL), (31, signal.SIGKILL), (55, signal.SIGTERM)):
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **quiet)
         deadline = time.monotonic() + 120
         while not training.log.exists() or len(training.log.read_text().splitlines()) < least:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
-        process.send_signal(how)
+        os.killpg(process.pid, how)  # the processes that load the data too
         process.wait()
         assert not training.file.exists() and not (training.folder / "error.json").exists()
         if how == signal.SIGTERM:

@@ -39,8 +39,8 @@ def test_every_candidate_is_scored_on_the_validation_split(
     assert str(chosen["options"]["bilateral"]) == table["bilateral"][0]
     assert chosen["split"] == "val" and len(chosen["images"]) == 2
     assert "best of 4 candidates" in tuning.report.read_text()
-    counts = np.load(tuning.state)["counts"]
-    assert counts.shape == (2, 5, 11, 11) and (counts.sum((2, 3)) > 0).all()
+    counts = [np.load(path)["counts"] for path in tuning.state.iterdir()]
+    assert [x.shape for x in counts] == [(5, 11, 11)] * 2 and all((x.sum((1, 2)) > 0).all() for x in counts)
 
 
 def test_an_interrupted_search_goes_on(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,9 @@ def test_an_interrupted_search_goes_on(config: Config, monkeypatch: pytest.Monke
     assert len(seen) == 3 and tuning.chosen.exists()
     monkeypatch.undo()
     again = pd.read_csv(tuning.table)
-    tuning.state.write_bytes(b"damaged")
+    damaged, other = tuning.state.iterdir()
+    damaged.write_bytes(b"damaged")
+    np.savez(other, name="another image", counts=np.zeros((5, 11, 11), dtype=int))
     tune.tune(config, tuning)
     pd.testing.assert_frame_equal(pd.read_csv(tuning.table), again)
 
@@ -79,6 +81,19 @@ def test_images_are_spread_over_the_split() -> None:
     assert tune._spread(5, None) == tune._spread(5, 9) == [0, 1, 2, 3, 4]
     assert tune._spread(101, 3) == [0, 50, 100]
     assert tune._spread(7, 1) == [0]
+
+
+def test_the_order_of_the_grid_does_not_matter(config: Config) -> None:
+    grid = config["tuning"]["grid"]
+    other = config | {"tuning": config["tuning"] | {"grid": dict(reversed(grid.items()))}}
+    assert configuration.tuning_grid(other) == configuration.tuning_grid(config)
+    assert runs.tuning(other, "digits", MODEL) == runs.tuning(config, "digits", MODEL)
+
+
+def test_options_that_fit_no_image_are_one_sentence(config: Config) -> None:
+    config["tuning"]["grid"] = {"bilateral": [[1e-7], [1e-7], [3]]}
+    with pytest.raises(UserError, match="standard deviations are too small"):
+        tune.tune(config, runs.tuning(config, "digits", MODEL))
 
 
 def test_tuning_reruns_nothing_else(config: Config) -> None:

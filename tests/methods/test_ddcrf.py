@@ -681,27 +681,38 @@ def test_a_step_that_went_too_far_is_taken_back() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("learned", "dtype"), [(True, torch.double), (False, torch.double), (False, torch.float)]
+)
 @pytest.mark.parametrize("accelerate", [False, True])
 @pytest.mark.parametrize("factored", [False, True])
-@pytest.mark.parametrize("k", [2, 21, 64])
-def test_gpu_kernels_equal_the_cpu(k: int, factored: bool, accelerate: bool) -> None:
-    unary, horizontal, vertical = random_problem(2, k, 6, 9, 2)
+@pytest.mark.parametrize(("k", "h", "w"), [(2, 6, 9), (21, 6, 9), (64, 6, 9), (3, 1, 1)])
+def test_gpu_kernels_equal_the_cpu(
+    k: int, h: int, w: int, factored: bool, accelerate: bool, learned: bool, dtype: torch.dtype
+) -> None:
+    unary, horizontal, vertical = random_problem(2, k, h, w, 2)
     scores = [unary, *horizontal, *vertical]
     if factored:
-        scores = [unary, *(random_problem(2, k * k, 6, 9, 1, s)[0].unflatten(1, (k, k)) for s in (1, 2))]
+        scores = [unary, *(random_problem(2, k * k, h, w, 1, s)[0].unflatten(1, (k, k)) for s in (1, 2))]
     solve = dual_decomposition_factored if factored else dense(dual_decomposition, 2)
     results = []
     for device in ("cpu", "cuda", "cuda"):
-        leaves = [x.to(device).requires_grad_() for x in scores]
-        gamma = torch.tensor(1.5, dtype=torch.double, device=device, requires_grad=True)
+        leaves = [x.to(device, dtype).requires_grad_() for x in scores]
+        gamma = torch.tensor(1.5, dtype=dtype, device=device, requires_grad=learned)
         with torch.cuda.stream(torch.cuda.Stream()):
             torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
             result = solve(*leaves, gamma=gamma, accelerate=accelerate)
-            gradients = torch.autograd.grad(result.logits.square().sum(), [*leaves, gamma])
+            by = [x for x in leaves if x.numel()] + ([gamma] if learned else [])
+            gradients = torch.autograd.grad(
+                result.logits.square().sum(), by, allow_unused=True, materialize_grads=True
+            )
             results.append([x.detach().cpu() for x in (result.logits, result.dual, *gradients)])
+    exact = dtype == torch.double
     for cpu_result, first, second in zip(*results):
         assert torch.equal(first, second)
-        torch.testing.assert_close(first, cpu_result)
+        if exact or not accelerate:  # roundings may decide otherwise whether a step is accepted
+            tolerance = {} if exact else {"rtol": 1e-3, "atol": 1e-3}
+            torch.testing.assert_close(first, cpu_result, **tolerance)
 
 
 @pytest.mark.gpu

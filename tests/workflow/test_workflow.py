@@ -253,3 +253,17 @@ def test_rulegraph_and_lint(finished: Path) -> None:
     lint = snakemake(finished, "--lint", check=False)
     wishes = set(re.findall(r"^ +\* (.*)", lint.stdout + lint.stderr, flags=re.MULTILINE))
     assert wishes == {"Specify a conda environment or container for each rule.:"}
+
+
+def test_options_are_tuned_on_a_model_that_is_no_run(finished: Path) -> None:
+    grid = {"iterations": [1], "bilateral": [[3, 10], [20], [3]]}
+    tuning = {"tuning": {"method": "crf-1", "images": 1, "grid": grid}}
+    (finished / "tuned.yaml").write_text(yaml.safe_dump(CONFIG | {"methods": ["bce"]} | tuning))
+    arguments = ("snakemake", "--cores", "2", "--configfile", "tuned.yaml")
+    result = run(*arguments, "--", "tune_crf", cwd=finished)
+    assert "best of 2 candidates" in result.stdout + result.stderr
+    (finished / "tuned.yaml").write_text(
+        yaml.safe_dump(CONFIG | {"methods": ["bce"], "tuning": {**tuning["tuning"], "split": "test"}})
+    )
+    result = run(*arguments, "--", "tune_crf", cwd=finished, check=False)
+    assert result.returncode == 2 and "test is what the tables score" in result.stderr

@@ -27,6 +27,8 @@ try:
         configuration.check_values(CONFIG)
     RUNS = {str(run.folder): run for run in runs.runs(CONFIG)}
     TUNINGS = {str(tuning.folder): tuning for tuning in runs.tunings(CONFIG)}
+    if "tune_crf" in sys.argv:
+        configuration.check_tuning_splits(CONFIG)
 except UserError as error:
     print(f"structseg: {error}", file=sys.stderr)
     sys.exit(2)
@@ -56,8 +58,9 @@ if not workflow.remote_exec:
 # says what a result depends on, and inputs are ancient(), so that a missing file is the only reason for
 # a job. But Snakemake also runs jobs again whose shell command reads otherwise than before. So what differs
 # between configurations and machines stands in this prefix, and the commands are fixed texts.
+# A shell that catches SIGTERM waits for the stage, which saves its state and ends by itself.
 shell.prefix(
-    f"stage() {{{{ local name=$1 log=$2; shift 2; "
+    f"trap : TERM; stage() {{{{ local name=$1 log=$2; shift 2; "
     f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} -m common.$name "
     f'--configfile {shlex.quote(str(CONFIG_FILE))} "$@" > "$log" 2>&1 '
     f'|| {{{{ tail -n 20 "$log" >&2; return 1; }}}}; }}}}; '

@@ -11,7 +11,7 @@ rule train:
     resources:
         gpu=RESOURCES["gpu"],
         mem_mb=growing("mem_mb"),
-        runtime=growing("train_minutes"),
+        runtime=RESOURCES["train_minutes"],
     shell:
         "stage train {log:q} "
         "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "

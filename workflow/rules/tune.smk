@@ -6,7 +6,7 @@ rule tune_crf:
         RESULTS / "tuning.log",
     localrule: True
     shell:
-        "cat {input} > {log:q} && cat {log:q}"
+        "cat {input:q} > {log:q} && cat {log:q}"
 
 
 rule tune:
