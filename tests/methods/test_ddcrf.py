@@ -115,7 +115,7 @@ def test_gradients_of_all_inputs(gamma: float) -> None:
     assert torch.autograd.gradcheck(outputs, tensors)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     k=st.integers(2, 6),
     h=st.integers(1, 9),
@@ -276,7 +276,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 1e-10), (torch.float, 1e-4)])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     gaps=st.integers(1, 4),
     iterations=st.integers(1, 4),
@@ -307,10 +307,17 @@ def test_kernels_equal_the_plain_version(
         learned and gamma > 0 and scale / gamma > 10
     ):  # γ's derivative all but vanishes and is lost in rounding
         actual, expected = actual[:-1], expected[:-1]
+    if gamma <= 0 and dtype == torch.float:
+        # Where two labellings tie but for rounding, either is right, and derivatives jump between them.
+        generator = torch.Generator().manual_seed(seed)
+        moved = [x + 3e-6 * scale * torch.randn(x.shape, generator=generator) for x in scores]
+        nearby = everything(dense(dual_decomposition_reference, gaps), moved, dtype=torch.double, **options)
+        if any((x - y).abs().max() > 1e-6 for x, y in zip(expected[2:], nearby[2:]) if x.numel()):
+            actual, expected = actual[:2], expected[:2]
     assert_close(actual, expected, tolerance)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(gaps=st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True), **SIZES)
 def test_factored_equals_scores_of_every_edge(
     gaps: list[int], seed: int, scale: float, gamma: float, **sizes: int

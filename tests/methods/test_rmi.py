@@ -147,7 +147,7 @@ def hostile(kind: str, n: int, k: int, h: int, w: int, generator: torch.Generato
     return labels
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     n=st.integers(1, 2),
     k=st.integers(1, 5),
