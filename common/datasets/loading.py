@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -200,7 +201,12 @@ class Batches(Iterator[Sample]):
         return batch
 
     def close(self) -> None:
-        """Ends the processes that load; an error that is under way would keep them until it is told."""
+        """Ends the processes that load; an error that is under way would keep them until it is told.
+
+        PyTorch interrupts a process wherever it is when a loader of its has died: not from here on.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._batches = iter(())
 
 
