@@ -531,7 +531,8 @@ def _main() -> None:
     training = runs.training(config, parsed.dataset, parsed.model, name, parsed.seed)
     stages.check_digest(parsed.digest, training.digest)
     train(config, training)
-    print(training.file)
+    if not distributed.started():
+        print(training.file)
 
 
 if __name__ == "__main__":
