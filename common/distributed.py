@@ -291,6 +291,7 @@ def member(folder: Path, stage: str) -> Iterator[Group]:
     """
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # who started it tells of it
     if rank:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     try:
