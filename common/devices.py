@@ -22,6 +22,11 @@ from common.files import private
 POLL_SECONDS = 0.5
 """How long to wait before looking for a free GPU again."""
 
+SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "OAR_JOB_ID", "PJM_JOBID")
+"""The variables with which SLURM, PBS, LSF, OAR and Fujitsu's scheduler name their jobs."""
+
+_job_gpus: int | None = None
+
 
 def choose(name: str = "auto") -> torch.device:
     """The device that the configuration names.
@@ -62,9 +67,9 @@ def lease(name: str, count: int) -> Iterator[list[torch.device]]:
 
     Snakemake counts GPUs but does not hand them out. So a job locks as many as its rule asks for of those
     that CUDA_VISIBLE_DEVICES (or the machine) offers; the kernel frees the locks when the process ends,
-    however it ends. Locks belong to a user, on the whole machine, or inside of a scheduler's job to that job.
-    Nothing is locked where a scheduler has set the devices, nor with `cuda:<index>`. On a CPU the process
-    keeps the memory that it frees.
+    however it ends. Locks belong to a user, on the whole machine, or inside of a scheduler's job to that job,
+    and to a name: all jobs should call GPUs by numbers, or all by UUIDs. Nothing is locked where a scheduler
+    has set the devices, nor with `cuda:<index>`. On a CPU the process keeps the memory that it frees.
 
     Args:
         name: As in `choose`.
@@ -113,12 +118,6 @@ def set_gpus(count: int | None) -> None:
 def job_gpus() -> int | None:
     """How many GPUs the job of this process asked for."""
     return _job_gpus
-
-
-_job_gpus: int | None = None
-
-SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "OAR_JOB_ID", "PJM_JOBID")
-"""The variables with which SLURM, PBS, LSF, OAR and Fujitsu's scheduler name their jobs."""
 
 
 def _job() -> str | None:

@@ -118,6 +118,7 @@ def share_of_batchnorm(rank: int, size: int, config: Config, images: torch.Tenso
     """What one of `size` processes on one GPU makes of its share; gloo, because NCCL wants a GPU for each."""
     if size > 1:
         torch.distributed.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=size)
+    torch.backends.cudnn.allow_tf32 = False
     group = Group(rank, size, torch.device("cuda", 0))
     network, _ = train.build(config, runs.training(config, "digits", MODEL, "ce", 0), 11)
     network = network.to(group.device).train()
