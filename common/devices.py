@@ -134,6 +134,9 @@ def _locked(offered: Sequence[str], count: int) -> Iterator[list[int]]:
     """
     folder = _lock_folder()
     with contextlib.ExitStack() as held:
+        directory = os.open(folder, os.O_RDONLY)
+        held.callback(os.close, directory)
+        fcntl.flock(directory, fcntl.LOCK_SH)  # systemd-tmpfiles leaves old files in locked folders alone
         with private((folder / "queue.lock").open("a")) as queue:
             fcntl.flock(queue, fcntl.LOCK_EX)
             files = [held.enter_context(private((folder / f"gpu-{gpu}.lock").open("a"))) for gpu in offered]
