@@ -197,7 +197,7 @@ def alive(pid: int) -> bool:
 
 
 def test_after_sigterm_one_process_goes_on_where_two_ended(frozen: dict, tmp_path: Path) -> None:
-    frozen["training"] |= {"iterations": 30, "batch_size": 2, "accumulate": 1}
+    frozen["training"] |= {"iterations": 20, "batch_size": 2, "accumulate": 1}
     frozen["execution"]["checkpoint_every"] = 100
     process, training = started(frozen, tmp_path / "stopped")
     wait_for(lambda: lines(training) >= 3)
@@ -207,7 +207,7 @@ def test_after_sigterm_one_process_goes_on_where_two_ended(frozen: dict, tmp_pat
     assert output.count("asked to end at iteration") == 1 and "Traceback" not in output, output
     assert not (training.folder / "error.json").exists()
     saved = torch.load(training.folder / "state" / "checkpoint.pt", weights_only=True)["iteration"]
-    assert saved == lines(training) < 30
+    assert saved == lines(training) < 20
     assert_same(trained(frozen, tmp_path / "stopped", 1), trained(frozen, tmp_path / "undisturbed", 1))
 
 
