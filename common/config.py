@@ -438,6 +438,21 @@ def _check_overrides(config: Config, section: str) -> None:
         for dataset_name in config["datasets"]:
             for model in config["models"]:
                 _check_training(settings(config, section, dataset_name, model), dataset_name)
+                check_share(config, dataset_name, model, config["execution"]["gpus_per_run"])
+
+
+def check_share(config: Config, dataset_name: str, model: str, gpus: int) -> None:
+    """Checks that so many GPUs can have equal shares of a batch.
+
+    Raises:
+        UserError: They cannot.
+    """
+    size = settings(config, "training", dataset_name, model)["batch_size"]
+    if size % gpus:
+        raise UserError(
+            f"training.batch_size (for {dataset_name}): {size} images cannot be shared equally by {gpus} "
+            "GPUs: choose a multiple of execution.gpus_per_run"
+        )
 
 
 def _check_method_overrides(config: Config) -> None:

@@ -9,17 +9,23 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO
 
 import torch
 
-from common.errors import NoDevice
+from common.errors import NoDevice, UserError
+from common.files import private
 
 POLL_SECONDS = 0.5
 """How long to wait before looking for a free GPU again."""
+
+SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "OAR_JOB_ID", "PJM_JOBID")
+"""The variables with which SLURM, PBS, LSF, OAR and Fujitsu's scheduler name their jobs."""
+
+_job_gpus: int | None = None
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -41,39 +47,148 @@ def choose(name: str = "auto") -> torch.device:
 
 @contextlib.contextmanager
 def leased(name: str = "auto") -> Iterator[torch.device]:
-    """A device for this process alone, if it is a GPU: waits until one is free.
-
-    Snakemake counts GPUs but does not hand them out. So a job locks one of those that
-    CUDA_VISIBLE_DEVICES (or the machine) offers; the kernel frees the lock when the process ends,
-    however it ends. Locks belong to a user and, inside of a SLURM job, to the job. With `cuda:<index>`
-    the device is given and nothing is locked. On a CPU the process keeps the memory that it frees.
+    """A device for this process alone, if it is a GPU: waits until the job has its GPUs.
 
     Args:
         name: As in `choose`.
 
     Raises:
-        NoDevice: As in `choose`.
+        NoDevice: As in `lease`.
     """
-    device = choose(name)
+    with lease(name, 1 if job_gpus() is None else job_gpus()) as found:
+        if found[0].type == "cuda":
+            torch.cuda.set_device(found[0])
+        yield found[0]
+
+
+@contextlib.contextmanager
+def lease(name: str, count: int) -> Iterator[list[torch.device]]:
+    """So many devices for this job alone; waits until they are free.
+
+    Snakemake counts GPUs but does not hand them out. So a job locks as many as its rule asks for of those
+    that CUDA_VISIBLE_DEVICES (or the machine) offers; the kernel frees the locks when the process ends,
+    however it ends. Locks belong to a user, on the whole machine, or inside of a scheduler's job to that job,
+    and to a name: all jobs should call GPUs by numbers, or all by UUIDs. Nothing is locked where a scheduler
+    has set the devices, nor with `cuda:<index>`. On a CPU the process keeps the memory that it frees.
+
+    Args:
+        name: As in `choose`.
+        count: How many; 0 is the CPU. On a CPU that is asked for by name, so many processes share it.
+
+    Raises:
+        NoDevice: Fewer are offered, or as in `choose`.
+    """
+    if count == 0 and name != "auto" and name != "cpu":
+        raise NoDevice(f"execution.device is {name}, but the job has resources.gpu: 0: set device to auto")
+    device = torch.device("cpu") if count == 0 else choose(name)
     if device.type == "cpu":
-        _keep_memory()
-    if device.type != "cuda" or device.index is not None:
-        yield device
+        keep_memory()
+        yield [device] * (max(count, 1) if name == "cpu" else 1)
+    elif device.index is not None:
+        if count > 1:
+            raise NoDevice(f"execution.device: {name} is one GPU, not {count}: set it to auto or cuda")
+        yield [device]
+    else:
+        offered = names()
+        if len(offered) < count:
+            raise NoDevice(
+                f"{count} GPUs are wanted and {len(offered)} offered (CUDA_VISIBLE_DEVICES or the machine): "
+                "lower execution.gpus_per_run or resources.gpu"
+            )
+        if _job() and len(offered) == count:
+            yield [torch.device("cuda", index) for index in range(count)]
+            return
+        with _locked(offered, count) as indices:
+            yield [torch.device("cuda", index) for index in indices]
+
+
+def names() -> list[str]:
+    """What the GPUs are called that this process may use, as in CUDA_VISIBLE_DEVICES."""
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in visible.split(",")][:count] if visible else [*map(str, range(count))]
+
+
+def set_gpus(count: int | None) -> None:
+    """Says how many GPUs the job of this process asked for; None if nobody did."""
+    global _job_gpus
+    _job_gpus = count
+
+
+def job_gpus() -> int | None:
+    """How many GPUs the job of this process asked for."""
+    return _job_gpus
+
+
+def _job() -> str | None:
+    """The job of a scheduler that this process belongs to."""
+    return next(filter(None, map(os.environ.get, SCHEDULERS)), None)
+
+
+@contextlib.contextmanager
+def _locked(offered: Sequence[str], count: int) -> Iterator[list[int]]:
+    """Locks so many of the offered GPUs and gives their indices.
+
+    Who waits stands in a queue: only its first takes GPUs, one after the other as they get free. So two who
+    wait never hold what the other needs, and one who wants several is not overtaken for ever.
+    """
+    folder = _lock_folder()
+    with contextlib.ExitStack() as held:
+        directory = os.open(folder, os.O_RDONLY)
+        held.callback(os.close, directory)
+        fcntl.flock(directory, fcntl.LOCK_SH)  # systemd-tmpfiles leaves old files in locked folders alone
+        with private((folder / "queue.lock").open("a")) as queue:
+            fcntl.flock(queue, fcntl.LOCK_EX)
+            files = [held.enter_context(private((folder / f"gpu-{gpu}.lock").open("a"))) for gpu in offered]
+            taken: list[int] = []
+            waiting = False
+            while len(taken) < count:
+                taken += _lock(files, set(range(len(files))) - set(taken), count - len(taken))
+                if len(taken) < count:
+                    if not waiting:
+                        print(f"structseg: waits for {count} of the GPUs {', '.join(offered)}", flush=True)
+                    waiting = True
+                    time.sleep(POLL_SECONDS)
+            for index in taken:  # the processes of a training hold theirs too (`held`)
+                fcntl.flock(files[index], fcntl.LOCK_SH)
+        yield sorted(taken)
+
+
+def _lock(files: Sequence[IO[str]], free: Iterable[int], count: int) -> list[int]:
+    """Locks at most `count` of the files, if nobody has them; gives their indices."""
+    taken: list[int] = []
+    for index in sorted(free):
+        with contextlib.suppress(BlockingIOError):
+            if len(taken) < count:
+                fcntl.flock(files[index], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                taken.append(index)
+    return taken
+
+
+@contextlib.contextmanager
+def held(index: int) -> Iterator[None]:
+    """Keeps a GPU that the parent of this process has leased, should that end before.
+
+    Args:
+        index: Of the GPU.
+    """
+    if _job():  # its GPUs may be leased or given; nobody else's job takes them
+        yield
         return
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    owner = f"{os.getuid()}-{os.environ.get('SLURM_JOB_ID', 'local')}"
-    folder = Path(tempfile.gettempdir()) / f"structseg-{owner}"
+    with private((_lock_folder() / f"gpu-{names()[index]}.lock").open("a")) as file:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+
+
+def _lock_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"structseg-{os.getuid()}-{_job() or 'local'}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context((folder / f"gpu-{gpu}.lock").open("w")) for gpu in names]
-        while (index := _lock_one(files)) is None:
-            time.sleep(POLL_SECONDS)
-        torch.cuda.set_device(index)
-        yield torch.device("cuda", index)
+    if folder.stat().st_uid != os.getuid():
+        raise UserError(f"{folder}, for the locks of GPUs, belongs to another user: have it removed")
+    return folder
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Has the C library keep large blocks for their next use.
 
     GNU's gives them back to the system whenever they are freed. To get them again at every training step,
@@ -84,15 +199,6 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
-
-
-def _lock_one(files: Sequence[IO[str]]) -> int | None:
-    """Locks the first of the files that nobody has locked; None if there is none."""
-    for index, file in enumerate(files):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return index
-    return None
 
 
 @cache

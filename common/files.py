@@ -94,6 +94,33 @@ def digest(content: Any, length: int = 10) -> str:
 
 
 @contextlib.contextmanager
+def private(file: IO[Any]) -> Iterator[IO[Any]]:
+    """Closes a file when the block ends, and at once in processes that are forked meanwhile.
+
+    A process that loads data is forked and inherits every open file, and with it the lock on it. It outlives
+    by some seconds the process that it works for, if that is killed.
+    """
+    _private.add(file)
+    try:
+        with file:
+            yield file
+    finally:
+        _private.discard(file)
+
+
+_private: set[IO[Any]] = set()
+
+
+def _close_private() -> None:
+    for file in _private:
+        file.close()
+    _private.clear()
+
+
+os.register_at_fork(after_in_child=_close_private)
+
+
+@contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds an exclusive kernel lock on `path` for the block; a dead process holds none.
 
@@ -101,7 +128,7 @@ def locked(path: Path) -> Iterator[None]:
         UserError: Another living process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with private(path.open("a+")) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -115,8 +115,13 @@ def _inference(
 def _training(
     config: Config, run: runs.Run, manifest: dict[str, Any], device: torch.device
 ) -> dict[str, Any]:
-    """Steps of a new model on real batches, which are loaded before; its weights stay as they are."""
+    """Steps of a new model on real batches, which are loaded before; its weights stay as they are.
+
+    If several GPUs train a model, one GPU's share of the batches.
+    """
     settings = configuration.settings(config, "training", run.dataset, run.model)
+    share = settings["batch_size"] // config["execution"]["gpus_per_run"]  # a GPU has no room for more
+    settings["batch_size"] = max(2, share)  # BatchNorm needs two
     options = config["model_options"][run.model]
     dataset = configuration.dataset(config, run.dataset)
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

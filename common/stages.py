@@ -40,10 +40,12 @@ def arguments(description: str, *selection: str) -> argparse.Namespace:
         parser.add_argument(f"--{name}", required=True, type=int if name == "seed" else str)
     parser.add_argument("--digest", help="refuse to run if the code or settings have another one")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--gpus", type=int, help="GPUs of this job (default: what the stage can use)")
     parsed = parser.parse_args()
     parsed.config = configuration.load(parsed.configfile)
     runs.check_selection(parsed.config, **{name: getattr(parsed, name) for name in selection})
     devices.set_threads(parsed.threads)
+    devices.set_gpus(parsed.gpus)
     return parsed
 
 

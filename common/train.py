@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common import config as configuration
-from common import devices, runs, stages
+from common import devices, distributed, runs, stages
 from common.config import Config
 from common.datasets.loading import Split, training_batches
+from common.distributed import Group
 from common.errors import Diverged, UserError
-from common.files import locked, read_json, replacing
+from common.files import locked, read_json, replacing, write_json
 from common.models import Network, upsample, weights_digest
 from common.provenance import peak_memory, record
 from common.seeds import derive
@@ -48,6 +49,11 @@ def train(config: Config, training: runs.Training) -> None:
         UserError: The data or weights are missing, another process trains this model, the loss is not
             finite any more, or the GPU's memory is too small.
     """
+    state = training.folder / "state"
+    if distributed.started():
+        with distributed.member(state, "train") as group:
+            _train(config, training, group)
+        return
     if training.file.exists():
         return
     with (
@@ -56,8 +62,15 @@ def train(config: Config, training: runs.Training) -> None:
     ):
         if _restore(training):
             return
-        with devices.leased(config["execution"]["device"]) as device:
-            _train(config, training, device)
+        gpus = devices.job_gpus()
+        count = config["execution"]["gpus_per_run"] if gpus is None else gpus
+        with devices.lease(config["execution"]["device"], count) as found:
+            if len(found) > 1:
+                _train_together(config, training, found)
+            else:
+                if found[0].type == "cuda":
+                    torch.cuda.set_device(found[0])
+                _train(config, training, Group(0, 1, found[0]))
 
 
 def _about(config: Config, training: runs.Training) -> str:
@@ -92,7 +105,20 @@ def _name_twice(path: Path, other: Path) -> None:
             file.write(path.read_bytes())
 
 
-def _train(config: Config, training: runs.Training, device: torch.device) -> None:
+def _train_together(config: Config, training: runs.Training, found: Sequence[torch.device]) -> None:
+    """Starts one process per device, which enter `train` as this one did."""
+    configuration.check_share(config, training.dataset, training.model, len(found))
+    state = training.folder / "state"
+    write_json(state / "config.json", config)
+    arguments = ["-m", "common.train", "--configfile", str(state / "config.json")]
+    for name in ("dataset", "model", "method", "seed", "digest"):
+        arguments += [f"--{name}", str(getattr(training, name))]
+    arguments += ["--threads", str(max(1, torch.get_num_threads() // len(found)))]
+    distributed.launch(arguments, found, state)
+
+
+def _train(config: Config, training: runs.Training, group: Group) -> None:
+    device = group.device
     settings = configuration.settings(config, "training", training.dataset, training.model)
     options = config["model_options"][training.model]
     execution = config["execution"]
@@ -100,6 +126,10 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
     dataset = configuration.dataset(config, training.dataset)
     network, method = build(config, training, len(dataset.class_names))
     network, method = network.to(device), method.to(device)
+    network.train()
+    method.train()
+    group.prepare(network, method)
+    objective = group.wrap(Objective(network, method, options, group))
     optimizer = make_optimizer(network, method, settings)
     checkpoints = Checkpoints(training.folder / "state", training.digest)
     log: list[dict[str, float]] = []
@@ -120,51 +150,52 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
         done * accumulate,
         total * accumulate,
         _workers(execution, device),
+        (group.rank, group.size),
     )
-    network.train()
-    method.train()
     losses: list[Tensor] = []
     window_start, window_iterations = time.monotonic(), 0
     started = time.monotonic() - seconds
+    hidden = None if group.leads else True  # None hides it where there is no terminal
     progress = tqdm(
-        total=total, initial=done, desc=training.method, unit="it", disable=None, dynamic_ncols=True
+        total=total, initial=done, desc=training.method, unit="it", disable=hidden, dynamic_ncols=True
     )
     about = inspect.getdoc(inspect.getmodule(type(method))) or ""
-    log_file = Log(training, log, done, about)
-    with log_file as logger, progress, closing(batches), Preemption() as preemption:
+    logging = Log(training, log, done, about) if group.leads else nullcontext()
+    with logging as logger, progress, closing(batches), Preemption() as preemption:
         for iteration in range(done, total):
             method.progress = iteration / total
             rate = set_learning_rate(optimizer, settings, iteration)
             losses.append(
                 training_step(
                     network, method, optimizer, batches, settings, options, device,
-                    derive(training.seed, "dropout", iteration),
+                    derive(training.seed, "dropout", iteration), objective,
                 )
             )  # fmt: skip
             window_iterations += 1
             progress.update()
             finished = iteration + 1
             last = finished == total
-            preempted = preemption.asked and not last
+            preempted = group.any(preemption.asked) and not last
             saving = (finished % execution["checkpoint_every"] == 0 and not last) or preempted
             if finished % execution["log_every"] == 0 or saving or last:
                 loss = _mean_loss(losses, finished)
                 losses.clear()
                 now = time.monotonic()
                 images = window_iterations * settings["batch_size"] * accumulate
-                logger.write(
-                    {
-                        "iteration": finished,
-                        "loss": loss,
-                        "learning_rate": rate,
-                        "images_per_second": images / (now - window_start),
-                        "seconds": now - started,
-                        **method.diagnostics(),
-                    }
-                )
+                if logger:
+                    logger.write(
+                        {
+                            "iteration": finished,
+                            "loss": loss,
+                            "learning_rate": rate,
+                            "images_per_second": images / (now - window_start),
+                            "seconds": now - started,
+                            **method.diagnostics(),
+                        }
+                    )
                 window_start, window_iterations = now, 0
                 progress.set_postfix(loss=f"{loss:.3f}")
-            if saving:
+            if saving and group.leads:
                 checkpoints.save(
                     {
                         "iteration": finished,
@@ -176,8 +207,12 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
                     }
                 )
             if preempted:
+                group.any(False)  # the first to end has the others ended: wait until all is saved
                 print(f"structseg: asked to end at iteration {finished}; the same command goes on from there")
                 sys.exit(128 + signal.SIGTERM)
+    if not group.leads:
+        return
+    machine = devices.describe(device)
     model = {
         "dataset": training.dataset,
         "model": training.model,
@@ -190,7 +225,8 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
         "training": settings,
         "content_sha256": manifest["content_sha256"],
         "weights_sha256": weights_digest(options["weights"]),
-        "provenance": record(devices.describe(device)),
+        "processes": group.size,
+        "provenance": record(machine if group.size == 1 else f"{group.size} × {machine}"),
         "wall_seconds": time.monotonic() - started,
         "peak_memory": peak_memory(device),
         "network": network.state_dict(),
@@ -277,6 +313,7 @@ def training_step(
     options: dict[str, Any],
     device: torch.device,
     seed: int,
+    objective: nn.Module | None = None,
 ) -> Tensor:
     """One step of the optimiser over `accumulate` batches.
 
@@ -289,19 +326,22 @@ def training_step(
         options: The model's options.
         device: Where network and method are.
         seed: Of everything random inside the network.
+        objective: `Objective` of network and method, maybe with other processes.
 
     Returns:
         The loss, a detached scalar on the device.
     """
     torch.manual_seed(seed)
     optimizer.zero_grad(set_to_none=True)
+    objective = objective or Objective(network, method, options)
     total = torch.zeros((), device=device)
-    for _ in range(settings["accumulate"]):
+    for left in reversed(range(settings["accumulate"])):
         images, labels = (part.to(device, non_blocking=True) for part in next(batches))
-        with autocast(device, settings["precision"]):
-            loss = batch_loss(network, method, images, labels, options)
-        loss = loss / settings["accumulate"]
-        loss.backward()
+        with distributed.unsynchronised(objective) if left else nullcontext():
+            with autocast(device, settings["precision"]):
+                loss = objective(images, labels)
+            loss = loss / settings["accumulate"]
+            loss.backward()
         total += loss.detach()
     if settings["gradient_clip"] is not None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -317,21 +357,51 @@ def autocast(device: torch.device, precision: str) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+class Objective(nn.Module):
+    """What a step makes smaller: the loss of a batch, as a module of network and method."""
+
+    def __init__(
+        self, network: Network, method: Method, options: dict[str, Any], group: Group | None = None
+    ) -> None:
+        """
+        Args:
+            network: The network.
+            method: The method.
+            options: The model's options.
+            group: The processes that each have a share of the batch.
+        """
+        super().__init__()
+        self.network, self.method, self.options = network, method, options
+        self.gather = group.gather if group else lambda own: own
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the whole batch, from this process's share of images uint8 and of labels."""
+        return batch_loss(self.network, self.method, images, labels, self.options, self.gather)
+
+
 def batch_loss(
-    network: Network, method: Method, images: Tensor, labels: Tensor, options: dict[str, Any]
+    network: Network,
+    method: Method,
+    images: Tensor,
+    labels: Tensor,
+    options: dict[str, Any],
+    gather: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> Tensor:
-    """The loss of one batch, that of the auxiliary classifier included; images are uint8."""
+    """The loss of one batch, that of the auxiliary classifier included; images are uint8.
+
+    `gather` turns a share of the batch into all of it, if other processes have the rest.
+    """
     padded = network.pad(images)
     output = network(padded)
     size, corners = labels.shape[1:], options["align_corners"]
-    labels = labels.long()
+    labels = gather(labels).long()
     try:
-        logits = method.structure(padded, output.features, output.unary)
+        logits = gather(method.structure(padded, output.features, output.unary))
         loss = method.loss(upsample(logits, padded, size, corners), labels)
     except ValueError as error:  # the method cannot work with images of this size, say
         raise UserError(f"the method refuses its input: {error}") from error
     if output.auxiliary is not None:
-        auxiliary = upsample(output.auxiliary, padded, size, corners)
+        auxiliary = upsample(gather(output.auxiliary), padded, size, corners)
         loss = loss + options["auxiliary_weight"] * method.auxiliary_loss(auxiliary, labels)
     return loss
 
@@ -468,7 +538,8 @@ def _main() -> None:
     training = runs.training(config, parsed.dataset, parsed.model, name, parsed.seed)
     stages.check_digest(parsed.digest, training.digest)
     train(config, training)
-    print(training.file)
+    if not distributed.started():
+        print(training.file)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,9 @@ class Augmented(TorchDataset[Sample | UserError]):
 class Order(Sampler[list[tuple[int, int]]]):
     """Batches of (position, index): every epoch in another order, starting anywhere."""
 
-    def __init__(self, length: int, batch_size: int, first: int, last: int, seed: int) -> None:
+    def __init__(
+        self, length: int, batch_size: int, first: int, last: int, seed: int, share: tuple[int, int] = (0, 1)
+    ) -> None:
         """
         Args:
             length: Number of images.
@@ -133,9 +135,12 @@ class Order(Sampler[list[tuple[int, int]]]):
             first: The first batch, counted from the start of training.
             last: One past the last batch.
             seed: The seed of the run.
+            share: Which part of every batch to give, and of how many equal ones.
         """
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.first, self.last = first, last
+        part, parts = share
+        self.own = slice(part * batch_size // parts, (part + 1) * batch_size // parts)
 
     def __len__(self) -> int:
         return self.last - self.first
@@ -150,7 +155,7 @@ class Order(Sampler[list[tuple[int, int]]]):
                     generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
                     order = torch.randperm(self.length, generator=generator)
                 keys.append((position, int(order[position % self.length])))
-            yield keys
+            yield keys[self.own]
 
 
 def training_batches(
@@ -161,6 +166,7 @@ def training_batches(
     first: int,
     last: int,
     workers: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> Batches:
     """Batches `first` to `last` − 1 of the training of one seed, images `[N, 3, H, W]` uint8.
 
@@ -172,10 +178,11 @@ def training_batches(
         first: The first batch.
         last: One past the last batch.
         workers: Processes that load and augment; the batches do not depend on it.
+        share: Which part of every batch to give, and of how many equal ones.
     """
     loader = DataLoader(
         Augmented(split, augmentation(settings, mean), seed),
-        batch_sampler=Order(len(split), settings["batch_size"], first, last, seed),
+        batch_sampler=Order(len(split), settings["batch_size"], first, last, seed, share),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,

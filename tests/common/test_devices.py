@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import platform
+import random
+import select
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,58 +19,200 @@ import torch
 
 from common import devices
 from common.errors import UserError
+from common.files import locked
 from tests.conftest import ROOT
 
-HOLD = """
-import sys, torch, time
-from pathlib import Path
-torch.cuda.is_available = lambda: True
-torch.cuda.device_count = lambda: 2
-torch.cuda.set_device = lambda index: None
-from common import devices
-devices.POLL_SECONDS = 0.02
-with devices.leased("auto") as device:
-    print(device.index, flush=True)
-    sys.stdin.readline()
-"""
+VARIABLES = ("CUDA_VISIBLE_DEVICES", *devices.SCHEDULERS)
 
 
-def hold(folder: Path, job: str = "") -> subprocess.Popen:
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(ROOT),
-        "TMPDIR": str(folder),
-        "CUDA_VISIBLE_DEVICES": "4,7",
-    }
-    environment |= {"SLURM_JOB_ID": job} if job else {}
-    return subprocess.Popen(
-        [sys.executable, "-c", HOLD],
-        env=environment,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+@pytest.fixture
+def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine with three GPUs and locks of its own."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(devices, "POLL_SECONDS", 0.002)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    return monkeypatch
 
 
-def test_two_processes_never_have_the_same_gpu_and_a_killed_one_frees_its_own(tmp_path: Path) -> None:
-    first, second = hold(tmp_path), hold(tmp_path)
-    held = {process: process.stdout.readline().strip() for process in (first, second)}
-    assert sorted(held.values()) == ["0", "1"]
-    third = hold(tmp_path)
-    time.sleep(1)
-    first.kill()
-    assert third.stdout.readline().strip() == held[first]
-    for process in (second, third):
-        process.communicate("\n", timeout=60)
-        assert process.returncode == 0
+class Job:
+    """A forked process that leases GPUs and holds them until it is told to end."""
+
+    def __init__(self, count: int, name: str = "auto") -> None:
+        reading, self.writing = os.pipe()
+        self.reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self.writing)
+            with devices.lease(name, count) as found:
+                os.write(writing, bytes(device.index for device in found))
+                os.read(reading, 1)
+            os._exit(0)
+        os.close(reading)
+        os.close(writing)
+
+    def indices(self, seconds: float | None = None) -> list[int]:
+        """The GPUs that it has; none if it still waits after so many seconds."""
+        ready, _, _ = select.select([self.reading], [], [], seconds)
+        return list(os.read(self.reading, 100)) if ready else []
+
+    def end(self, number: int = 0) -> None:
+        if number:
+            os.kill(self.pid, number)
+        else:
+            os.write(self.writing, b".")
+        os.close(self.writing)
+        os.close(self.reading)
+        _, status = os.waitpid(self.pid, 0)
+        assert os.waitstatus_to_exitcode(status) == -number
 
 
-def test_locks_belong_to_the_slurm_job(tmp_path: Path) -> None:
-    one, two, other = hold(tmp_path, "1"), hold(tmp_path, "1"), hold(tmp_path, "2")
-    indices = [process.stdout.readline().strip() for process in (one, two, other)]
-    assert sorted(indices[:2]) == ["0", "1"] and indices[2] == "0"
-    for process in (one, two, other):
-        process.communicate("\n", timeout=60)
+def test_jobs_have_gpus_of_their_own_and_a_killed_one_frees_its_own(pretended: pytest.MonkeyPatch) -> None:
+    pretended.setenv("CUDA_VISIBLE_DEVICES", " 4, 7,GPU-8a56,9")  # one more than there are
+    one, two = Job(1), Job(2)
+    assert sorted(one.indices() + two.indices()) == [0, 1, 2]
+    many, few = Job(2), Job(1)
+    assert many.indices(0.2) == []
+    one.end()
+    assert many.indices(0.2) == [], "one is free, but it wants two"
+    assert few.indices(0.2) == [], "and has come first"
+    two.end(signal.SIGKILL)
+    assert sorted(many.indices() + few.indices()) == [0, 1, 2]
+    many.end()
+    few.end()
+
+
+def test_a_data_loader_does_not_keep_the_lease_of_a_killed_job(pretended: pytest.MonkeyPatch) -> None:
+    """Forked processes inherit open files, and locks with them."""
+    loaders, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with devices.lease("auto", 3), locked(Path(tempfile.gettempdir()) / "run" / "lock"):
+            loader = os.fork()
+            if loader:
+                os.write(writing, str(loader).encode())
+            time.sleep(600)
+    loader = int(os.read(loaders, 100))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    try:
+        Path(f"/proc/{loader}").stat()
+        job = Job(3)
+        assert job.indices(20) == [0, 1, 2]
+        job.end()
+        with locked(Path(tempfile.gettempdir()) / "run" / "lock"):
+            pass
+    finally:
+        os.kill(loader, signal.SIGKILL)
+
+
+def test_nothing_is_leased_where_a_scheduler_has_set_the_devices(pretended: pytest.MonkeyPatch) -> None:
+    pretended.setenv("SLURM_JOB_ID", "1")
+    jobs = [Job(3), Job(3)]
+    assert [job.indices() for job in jobs] == [[0, 1, 2], [0, 1, 2]]
+    assert not list(Path(tempfile.gettempdir()).iterdir())
+    inside = [Job(1), Job(2)]  # Snakemake itself runs in a job that has more than one of its own jobs wants
+    assert sorted(index for job in inside for index in job.indices()) == [0, 1, 2]
+    pretended.setenv("SLURM_JOB_ID", "2")
+    other = Job(1)
+    assert other.indices() == [0]
+    for job in (*jobs, *inside, other):
+        job.end()
+
+
+def test_more_gpus_than_there_are_is_one_sentence(pretended: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="4 GPUs are wanted and 3 offered"), devices.lease("auto", 4):
+        pass
+    with pytest.raises(UserError, match="cuda:1 is one GPU, not 2"), devices.lease("cuda:1", 2):
+        pass
+    with pytest.raises(UserError, match=r"cuda, but the job has resources.gpu: 0"), devices.lease("cuda", 0):
+        pass
+
+
+def test_a_stage_leases_what_its_job_asked_for(pretended: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    try:
+        for asked, names in ((None, ["0"]), (2, ["0", "1"]), (0, [])):
+            devices.set_gpus(asked)
+            with devices.leased("auto") as device:
+                assert device == (torch.device("cuda", 0) if names else cpu)
+                rest = Job(3 - len(names))
+                assert rest.indices() == [index for index in range(3) if str(index) not in names]
+                rest.end()
+    finally:
+        devices.set_gpus(None)
+    with devices.lease("cpu", 2) as found:
+        assert found == [cpu, cpu]
+
+
+def work(share: int, cards: list[Path], log: Path) -> None:
+    """Leases again and again and uses the cards; an own lock on each tells whether somebody else does."""
+    random.seed(os.getpid())
+    own = [card.open("r+") for card in cards]  # opened first, so that a killed process frees them first
+    while True:
+        with devices.lease("auto", share) as found:
+            line = " ".join(str(device.index) for device in found)
+            try:
+                for device in found:
+                    fcntl.lockf(own[device.index], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                line = f"twice {line}"
+            if random.random() < 0.1 and not os.fork():
+                time.sleep(1)  # as processes that load data do
+                os._exit(0)
+            with log.open("a") as file:
+                file.write(f"{line}\n")
+            time.sleep(random.uniform(0, 0.01))
+            for device in found:
+                fcntl.lockf(own[device.index], fcntl.LOCK_UN)
+
+
+def test_stress_no_gpu_is_given_twice_and_none_is_lost(pretended: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """12 jobs that want one or two of 3 GPUs, killed at random moments, until there were 200 leases."""
+    cards = [tmp_path / f"card-{index}" for index in range(3)]
+    log = tmp_path / "log"
+    for file in (*cards, log):
+        file.touch()
+    random.seed(0)
+    jobs: dict[int, int] = {}
+
+    def start(share: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                work(share, cards, log)
+            finally:
+                os._exit(1)
+        jobs[pid] = share
+
+    killed = 0
+    try:
+        for job in range(12):
+            start(1 + job % 2)
+        deadline = time.monotonic() + 120
+        while killed < 20 or len(log.read_text().splitlines()) < 200:
+            assert time.monotonic() < deadline, "nobody gets a GPU any more"
+            time.sleep(random.uniform(0, 0.03))
+            pid = random.choice(list(jobs))
+            os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "it failed before"
+            killed += 1
+            start(jobs.pop(pid))
+    finally:
+        for pid in jobs:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    lines = log.read_text().splitlines()
+    assert not [line for line in lines if "twice" in line]
+    assert {index for line in lines for index in line.split()} == {"0", "1", "2"}
+    assert {len(line.split()) for line in lines} == {1, 2}
+    last = Job(3)
+    assert last.indices(10) == [0, 1, 2]
+    last.end()
 
 
 def test_devices_that_are_not_there() -> None:

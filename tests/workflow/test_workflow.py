@@ -239,10 +239,11 @@ def test_a_method_that_cannot_be_loaded_is_one_sentence(edited: Path) -> None:
 
 
 def test_the_rules_ask_for_what_a_cluster_needs(finished: Path) -> None:
-    text = snakemake(finished, "-n", "--config", "seeds=[5]").stdout
-    for rule in ("train", "evaluate", "measure"):
+    text = snakemake(finished, "-n", "--config", "seeds=[5]", 'execution={"gpus_per_run": 2}').stdout
+    for rule, gpus in (("train", 2), ("evaluate", 1), ("measure", 1)):
         resources = re.search(rf"rule {rule}:.*?resources: ([^\n]*)", text, flags=re.DOTALL).group(1)
-        assert {"gpu=1", "mem_mb=4000"} <= set(resources.replace(",", "").split()), resources
+        asked = set(resources.replace(",", "").split())
+        assert {f"gpu={gpus}", f"mem_mb={4000 * gpus}"} <= asked, resources
         assert "runtime=" in resources
 
 

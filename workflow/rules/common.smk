@@ -86,6 +86,10 @@ def growing(resource):
     return lambda wildcards, attempt: attempt * RESOURCES[resource]
 
 
+# A job that trains asks for everything once per GPU, from one node.
+TRAINING_GPUS = CONFIG["execution"]["gpus_per_run"]
+
+
 def training_of(wildcards):
     return TRAININGS[MODEL.format(**wildcards)]
 

@@ -18,4 +18,4 @@ rule evaluate:
     shell:
         "stage evaluate {log:q} "
         "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "
-        "--seed {wildcards.seed} --digest {wildcards.digest} --threads {threads}"
+        "--seed {wildcards.seed} --digest {wildcards.digest} --threads {threads} --gpus {resources.gpu}"

@@ -13,4 +13,4 @@ rule kernels:
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     shell:
-        "stage benchmark {log:q} --threads {threads}"
+        "stage benchmark {log:q} --threads {threads} --gpus {resources.gpu}"

@@ -7,12 +7,13 @@ rule train:
     log:
         f"{MODEL}/train.log",
     priority: 2
-    threads: RESOURCES["cpus"]
+    threads: TRAINING_GPUS * RESOURCES["cpus"]
     resources:
-        gpu=RESOURCES["gpu"],
-        mem_mb=growing("mem_mb"),
+        gpu=TRAINING_GPUS if RESOURCES["gpu"] else 0,
+        nodes=1,
+        mem_mb=lambda wildcards, attempt: attempt * TRAINING_GPUS * RESOURCES["mem_mb"],
         runtime=RESOURCES["train_minutes"],
     shell:
         "stage train {log:q} "
         "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "
-        "--seed {wildcards.seed} --digest {wildcards.digest} --threads {threads}"
+        "--seed {wildcards.seed} --digest {wildcards.digest} --threads {threads} --gpus {resources.gpu}"

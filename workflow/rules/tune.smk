@@ -28,4 +28,4 @@ rule tune:
         runtime=growing("other_minutes"),
     shell:
         "stage tune {log:q} --dataset {wildcards.dataset} --model {wildcards.model} "
-        "--digest {wildcards.digest} --threads {threads}"
+        "--digest {wildcards.digest} --threads {threads} --gpus {resources.gpu}"
