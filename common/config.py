@@ -218,9 +218,11 @@ def dataset(config: Config, name: str) -> datasets.Dataset:
     kind = datasets.load(module)
     place = f"dataset_options.{name}"
     try:
-        return kind(**dataset_options(config, name))
+        built = kind(**dataset_options(config, name))
     except (ValueError, TypeError) as error:
         raise UserError(f"{place}: {error}") from error
+    built.entry = name
+    return built
 
 
 def dataset_options(config: Config, name: str) -> dict[str, Any]:
@@ -280,10 +282,9 @@ def tuning_split(config: Config, dataset_name: str, model: str) -> str:
         UserError: The dataset has none of that name, or the tables score it.
     """
     place, split = f"tuning.split (for {dataset_name})", config["tuning"]["split"]
-    splits = dataset(config, dataset_name).splits
-    if split not in splits:
-        raise UserError(_unknown(place, split, "split", splits))
-    if split in settings(config, "evaluation", dataset_name, model)["split"].split("+"):
+    found = dataset(config, dataset_name)
+    scored = found.parts(settings(config, "evaluation", dataset_name, model)["split"])
+    if {*_parts(place, found, split)} & {*scored}:
         raise UserError(f"{place}: {split} is what the tables score: choose another")
     return split
 
@@ -466,18 +467,22 @@ def _check_training(training: dict[str, Any], name: str) -> None:
 
 def _check_splits(config: Config, name: str, dataset: datasets.Dataset) -> None:
     for model in config["models"]:
-        trained = settings(config, "training", name, model)["split"].split("+")
-        scored = settings(config, "evaluation", name, model)["split"].split("+")
-        for section, splits in (("training", trained), ("evaluation", scored)):
-            for split in splits:
-                if split not in dataset.splits:
-                    place = f"{section}.split (for {name})"
-                    raise UserError(_unknown(place, split, "split", dataset.splits))
+        trained, scored = (
+            _parts(f"{section}.split (for {name})", dataset, settings(config, section, name, model)["split"])
+            for section in ("training", "evaluation")
+        )
         both = sorted({*trained} & {*scored})
         if both:
             raise UserError(
                 f"evaluation.split (for {name}): {both[0]} is also trained on: score another split"
             )
+
+
+def _parts(place: str, dataset: datasets.Dataset, split: str) -> list[str]:
+    try:
+        return dataset.parts(split)
+    except KeyError as error:
+        raise UserError(_unknown(place, error.args[0], "split", dataset.split_names())) from None
 
 
 def _check_tuning(config: Config) -> None:

@@ -33,10 +33,11 @@ class Split(TorchDataset[Sample]):
         Args:
             dataset: Where the images come from.
             manifest: What the prepare stage found there.
-            split: Such as `train` or `train+val`.
+            split: Such as `train`, `train+val` or one that the dataset has joined.
         """
         self.dataset = dataset
-        self.names = [(part, name) for part in split.split("+") for name in manifest["splits"][part]["names"]]
+        parts = dataset.parts(split)
+        self.names = [(part, name) for part in parts for name in manifest["splits"][part]["names"]]
 
     @property
     def first_part(self) -> int:
