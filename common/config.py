@@ -162,6 +162,7 @@ def complete(config: Config) -> Config:
         if entry.trained_as:
             _check_trained_as(config, entry, dataset_name)
     _check_tuning(config)
+    _check_downloads(config)
     baseline = config["tables"]["baseline"]
     if baseline not in method_names(config):
         raise UserError(_unknown("tables.baseline", baseline, "method", method_names(config)))
@@ -196,6 +197,11 @@ def check_values(config: Config) -> None:
 def dataset_names(config: Config) -> list[str]:
     """All names that `datasets` may list: the entries of `dataset_options` and the modules."""
     return sorted({*config["dataset_options"], *datasets.names()})
+
+
+def downloadable(config: Config) -> list[str]:
+    """The names of the datasets that `snakemake data_<name>` can get."""
+    return [name for name in dataset_names(config) if datasets.load(dataset_module(config, name)).archives]
 
 
 def dataset_module(config: Config, name: str) -> str:
@@ -501,6 +507,15 @@ def _check_tuning(config: Config) -> None:
         parameters = _parameters(methods.load(entry.module), skip=2)
         for options in tuning_grid(config):
             _options("tuning.grid", options, parameters)
+
+
+def _check_downloads(config: Config) -> None:
+    kinds = (datasets.load(dataset_module(config, name)) for name in downloadable(config))
+    built = (dataset(config, name) for name in downloadable(config))
+    known = sorted({archive.name for kind in [*kinds, *built] for archive in kind.archives})
+    for name in config["download"]["files"]:
+        if name not in known:
+            raise UserError(_unknown("download.files", name, "file", known))
 
 
 def _check_trained_as(config: Config, entry: MethodEntry, dataset: str) -> None:

@@ -18,12 +18,13 @@ from common.errors import HOPELESS, WORKFLOW, OutOfMemory, UserError
 from common.files import read_json, write_json
 
 
-def arguments(description: str, *selection: str) -> argparse.Namespace:
+def arguments(description: str, *selection: str, listed: bool = True) -> argparse.Namespace:
     """Parses the arguments of a stage and loads its configuration into `.config`.
 
     Args:
         description: What the stage does.
         *selection: Which of dataset, model, method and seed it needs.
+        listed: Whether these must be among those that the configuration runs.
 
     Raises:
         UserError: The configuration is wrong, or does not know the selected names.
@@ -42,7 +43,8 @@ def arguments(description: str, *selection: str) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     parsed = parser.parse_args()
     parsed.config = configuration.load(parsed.configfile)
-    runs.check_selection(parsed.config, **{name: getattr(parsed, name) for name in selection})
+    if listed:
+        runs.check_selection(parsed.config, **{name: getattr(parsed, name) for name in selection})
     devices.set_threads(parsed.threads)
     return parsed
 

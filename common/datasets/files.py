@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from common.datasets.base import Colour, Dataset
+from common.datasets.base import Archive, Colour, Dataset
 from common.errors import UserError
 from methods.base import VOID
 
@@ -90,6 +90,10 @@ class FileDataset(Dataset):
                 f"{image.shape[1]}×{image.shape[0]}: they must have the same size"
             )
         return image, labels
+
+    def has(self, archive: Archive) -> bool:
+        """Whether what an archive holds is there."""
+        return all((self.folder / place).exists() for place in archive.places.values())
 
     def missing(self, path: Path) -> UserError:
         """What to say if a part of the dataset is not there."""

@@ -48,6 +48,7 @@ class PascalContext(FileDataset):
     class_values = tuple(range(1, 60))
     void_values = (0,)
     environment = "PASCAL_CONTEXT_ROOT"
+    archives = (VOC2010, MASKS)
     terms = 'VOC\'s pictures are under the "flickr" terms of use; cite VOC and Mottaghi et al. 2014.'
 
     def __init__(
@@ -69,6 +70,9 @@ class PascalContext(FileDataset):
         self.colours = tuple(colours[name] for name in self.class_names)
         self.archives = (VOC2010, MASKS) if ours else (VOC2010,)
         self.contents = f"the folder with VOCdevkit/VOC2010 and the masks in {masks}"
+
+    def has(self, archive: Archive) -> bool:
+        return super().has(archive) or (archive is VOC2010 and (self._devkit() / "JPEGImages").is_dir())
 
     def pairs(self, split: str) -> Pairs:
         devkit = self._devkit()

@@ -57,6 +57,7 @@ class VOC(FileDataset):
     locations = ("root", "sbd_root")
     environment = "VOC_ROOT"
     contents = "the folder with VOCdevkit/VOC2012"
+    archives = (VOC2012, SBD)
     terms = (
         'VOC\'s pictures are under the "flickr" terms of use; cite VOC and, for SBD, Hariharan et al. 2011.'
     )
@@ -85,6 +86,9 @@ class VOC(FileDataset):
         given = self.sbd_root or os.environ.get("SBD_ROOT")
         base = Path(given).expanduser() if given else self.folder
         return _first(base, ("benchmark_RELEASE/dataset", "dataset", ""), "cls")
+
+    def has(self, archive: Archive) -> bool:
+        return super().has(archive) or (archive is VOC2012 and (self.devkit / "JPEGImages").is_dir())
 
     def pairs(self, split: str) -> Pairs:
         images = self.devkit / "JPEGImages"
@@ -144,7 +148,8 @@ def _named(lines: list[tuple[int, str]], folder: Path, suffix: str, path: Path) 
 def _segmentation(path: Path) -> NDArray[np.uint8]:
     """The label map `[H, W]` of a file of SBD: `GTcls.Segmentation`."""
     try:
-        labels = loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"].item()
+        with path.open("rb") as file:
+            labels = loadmat(file, variable_names=["GTcls"])["GTcls"]["Segmentation"].item()
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is missing") from None
     except Exception as error:  # a damaged file fails in many ways
