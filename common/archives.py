@@ -125,7 +125,5 @@ def _members(archive: Path) -> Iterator[Member]:
         for info in opened:
             kind = "folder" if info.isdir() else "file" if info.isreg() else "other"
             yield Member(PurePosixPath(info.name), kind, info.size, lambda i=info: opened.extractfile(i))
-        if (
-            opened.fileobj.tell() == opened.offset
-        ):  # tarfile takes a file that ends between two members for whole
+        if opened.fileobj.tell() == opened.offset:  # tarfile takes what was cut between members for whole
             raise tarfile.ReadError("it has no end")

@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.files import read_json
 from tests.common import layouts
 from tests.common.test_datasets import write_camvid
-from tests.conftest import ROOT, TINY, clone, run
+from tests.conftest import TINY, clone, run
 
 
 class Server(ThreadingHTTPServer):
@@ -491,9 +491,13 @@ def test_snakemake_gets_a_dataset(server: Server, camvid: dict, tmp_path: Path) 
     (name,) = camvid
     server.files |= camvid
     address = f'download={{"files": {{"{name}": {{"address": "{server.address(name)}"}}}}}}'
+    server.status = 404
+    failed = run("snakemake", "data_camvid", "--config", address, cwd=folder, check=False)
+    assert failed.returncode != 0
+    assert f"{server.address(name)} is refused (404" in failed.stderr
+    server.status = None
     done = run("snakemake", "data_camvid", "--config", address, cwd=folder)
     assert (tmp_path / "data/camvid/train.txt").exists()
     assert f"dataset camvid is in {tmp_path / 'data/camvid'}" in done.stdout
     log = (folder / "results/datasets/camvid.download.log").read_text()
     assert "this one has the SHA-256" in log
-    assert folder != ROOT

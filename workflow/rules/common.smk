@@ -69,7 +69,7 @@ shell.prefix(
     f'--configfile {shlex.quote(str(CONFIG_FILE))} "$@"; }}}}; '
     f"stage() {{{{ local name=$1 log=$2; shift 2; "
     f'call "$name" "$@" > "$log" 2>&1 || {{{{ tail -n 20 "$log" >&2; return 1; }}}}; }}}}; '
-    f'shown() {{{{ local name=$1 log=$2; shift 2; call "$name" "$@" | tee "$log"; }}}}; '
+    f'shown() {{{{ local name=$1 log=$2; shift 2; (set -o pipefail; call "$name" "$@" | tee "$log"); }}}}; '
 )
 
 FOLDER = "{dataset}/{model}/{method}/seed{seed}-{digest}"
