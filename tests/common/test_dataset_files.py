@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from common import config as configuration
-from common import prepare
+from common import evaluate, prepare, runs
 from common.datasets import load, names
 from common.datasets.camvid import CamVid, split_of
 from common.datasets.cityscapes import Cityscapes
@@ -151,6 +151,14 @@ def test_the_classes_of_cityscapes() -> None:
 def test_the_test_split_of_cityscapes_is_void(tmp_path: Path) -> None:
     dataset = Cityscapes(str(layouts.write_cityscapes(tmp_path)), test=True)
     assert (dataset.read("test", "berlin_000000_000019")[1] == 255).all()
+
+
+def test_a_split_without_labels_cannot_be_scored(tmp_path: Path, tiny: dict) -> None:
+    options = {"cityscapes": {"root": str(layouts.write_cityscapes(tmp_path / "data")), "test": True}}
+    config = configuration.complete(tiny | {"datasets": ["cityscapes"], "dataset_options": options})
+    prepare.prepare(config, "cityscapes")
+    with pytest.raises(UserError, match=r"evaluation.split \(for cityscapes\): test has no labelled pixel"):
+        evaluate.evaluate(config, runs.runs(config)[0])
 
 
 def test_what_cityscapes_lacks_is_one_sentence(tmp_path: Path) -> None:
