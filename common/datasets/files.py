@@ -99,7 +99,7 @@ class FileDataset(Dataset):
         """What to say if a part of the dataset is not there."""
         place = f"dataset_options.{self.entry}.root"
         if path.is_relative_to(self.folder) and not self.folder.is_dir():
-            get = f"get it with `snakemake --cores 1 data_{self.entry}`, or " if self.archives else ""
+            get = f"get it with `snakemake data_{self.entry}`, or " if self.archives else ""
             known = f"the environment variable {self.environment} or {place}" if self.environment else place
             return UserError(
                 f"dataset {self.entry}: there is no folder {self.folder}: {get}set {known} to {self.contents}"

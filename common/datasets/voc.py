@@ -120,7 +120,7 @@ class VOC(FileDataset):
         if not (folder / "cls").is_dir() and self.folder.is_dir():
             raise UserError(
                 f"dataset {self.entry}: {folder} has no annotations of SBD (cls, train.txt, val.txt): get "
-                f"them with `snakemake --cores 1 data_{self.entry}`, set SBD_ROOT or dataset_options."
+                f"them with `snakemake data_{self.entry}`, set SBD_ROOT or dataset_options."
                 f"{self.entry}.sbd_root, or do without (and without the split trainaug) by "
                 f"dataset_options.{self.entry}.sbd: false"
             )

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from common import config as configuration
-from common import evaluate, prepare, runs
+from common import evaluate, prepare, runs, tabulate, train
 from common.datasets import load, names
 from common.datasets.camvid import CamVid, split_of
 from common.datasets.cityscapes import Cityscapes
@@ -23,6 +23,7 @@ from common.datasets.loading import Split
 from common.datasets.pascal_context import PascalContext
 from common.datasets.voc import VOC
 from common.errors import UserError
+from common.files import read_json
 from tests.common import layouts
 from tests.conftest import TINY
 
@@ -451,3 +452,23 @@ def test_joined_splits_share_images(text: str, sentence: str | None) -> None:
     else:
         with pytest.raises(UserError, match=sentence):
             configuration.complete(content)
+
+
+def test_a_model_is_trained_on_a_joined_split_and_scored(tmp_path: Path, tiny: dict) -> None:
+    layouts.write_sbd(layouts.write_voc(tmp_path / "data"))
+    settings = {"split": "trainaug", "crop": [16, 16]}
+    config = tiny | {
+        "datasets": ["voc"],
+        "dataset_options": {"voc": {"root": str(tmp_path / "data")}},
+        "training": tiny["training"] | settings,
+        "evaluation": {"split": "val"},
+    }
+    config = configuration.complete(config)
+    prepare.prepare(config, "voc")
+    (run,) = runs.runs(config)
+    train.train(config, run.training)
+    evaluate.evaluate(config, run)
+    scores = read_json(run.metrics)
+    assert (scores["split"], scores["images"], len(scores["iou"])) == ("val", 1, 21)
+    tabulate.tabulate(config)
+    assert runs.panel(config, "voc", run.model).exists()
