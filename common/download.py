@@ -43,6 +43,8 @@ TIMEOUT = 60
 
 CHUNK = 1 << 20
 
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": "structseg"}
+
 
 CUT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 """What a connection that fails raises."""
@@ -189,14 +191,14 @@ def fetch(address: str, target: Path) -> None:
         raise UserError(f"{address} is no address: it must begin with http:// or https://")
     print(f"downloading {address}", flush=True)
     part = target.with_name(f"{target.name}.part")
-    failures = 0
+    failures, most = 0, part.stat().st_size if part.exists() else 0
     while True:
-        before = part.stat().st_size if part.exists() else 0
         try:
             _continue(address, part)
         except Unreachable as error:
-            progressed = part.exists() and part.stat().st_size > before
-            failures = 1 if progressed else failures + 1
+            size = part.stat().st_size if part.exists() else 0
+            failures = 1 if size > most else failures + 1
+            most = max(most, size)
             if failures >= TRIES or (failures == 1 and not part.exists()):
                 raise UserError(_offline(address, target, str(error))) from None
             time.sleep(PAUSE * 2 ** (failures - 1))
@@ -230,7 +232,7 @@ def _continue(address: str, part: Path) -> None:
         Unreachable: The connection fails or ends early.
         UserError: The server refuses, or the disk has no room.
     """
-    offset, request = 0, urllib.request.Request(address, headers={"Accept-Encoding": "identity"})
+    offset, request = 0, urllib.request.Request(address, headers=HEADERS)
     about = read_json(_about(part)) if _about(part).exists() else {}
     if part.exists() and about.get("address") == address:
         offset = part.stat().st_size

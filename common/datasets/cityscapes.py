@@ -12,25 +12,46 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.datasets import Cityscapes as Table
 
-from common.datasets.base import Archive
+from common.datasets.base import Archive, Colour
 from common.datasets.files import FileDataset, Pairs, add, from_values, read_values
 from common.errors import UserError
-from methods.base import VOID
 
 LOGIN = "register at https://www.cityscapes-dataset.com, log in and download it"
 IMAGE = "_leftImg8bit.png"
 
-TRAINED = sorted((known for known in Table.classes if 0 <= known.train_id < VOID), key=lambda k: k.train_id)
-"""The 19 classes in the order of their train ids."""
+TRAINED: dict[str, tuple[int, Colour]] = {
+    "road": (7, (128, 64, 128)),
+    "sidewalk": (8, (244, 35, 232)),
+    "building": (11, (70, 70, 70)),
+    "wall": (12, (102, 102, 156)),
+    "fence": (13, (190, 153, 153)),
+    "pole": (17, (153, 153, 153)),
+    "traffic light": (19, (250, 170, 30)),
+    "traffic sign": (20, (220, 220, 0)),
+    "vegetation": (21, (107, 142, 35)),
+    "terrain": (22, (152, 251, 152)),
+    "sky": (23, (70, 130, 180)),
+    "person": (24, (220, 20, 60)),
+    "rider": (25, (255, 0, 0)),
+    "car": (26, (0, 0, 142)),
+    "truck": (27, (0, 0, 70)),
+    "bus": (28, (0, 60, 100)),
+    "train": (31, (0, 80, 100)),
+    "motorcycle": (32, (0, 0, 230)),
+    "bicycle": (33, (119, 11, 32)),
+}
+"""Id and colour of the 19 classes, in the order of their train ids."""
+
+LAST_ID = 33
+"""The ids from 0 to this that are not trained are void."""
 
 
 class Cityscapes(FileDataset):
     """Cityscapes in a folder given by `root` or the environment variable CITYSCAPES_ROOT."""
 
-    class_names = tuple(known.name for known in TRAINED)
-    colours = tuple(known.color for known in TRAINED)
+    class_names = tuple(TRAINED)
+    colours = tuple(colour for _, colour in TRAINED.values())
     environment = "CITYSCAPES_ROOT"
     contents = "the folder with leftImg8bit and gtFine"
     archives = tuple(
@@ -68,6 +89,5 @@ class Cityscapes(FileDataset):
             raise UserError(f"{path.with_name(ids)} is missing, and {path.name} beside it too")
         if path.name.endswith("labelTrainIds.png"):
             return super().read_labels(path)
-        ids = [known.id for known in TRAINED]
-        others = {known.id for known in Table.classes if known.id >= 0} - {*ids}
-        return from_values(read_values(path), ids, others, path)
+        ids = [number for number, _ in TRAINED.values()]
+        return from_values(read_values(path), ids, {*range(LAST_ID + 1)} - {*ids}, path)

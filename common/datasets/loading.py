@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from common.datasets.base import Dataset
+from common.errors import UserError
 from common.seeds import derive
 from methods.base import VOID
 
@@ -37,6 +38,7 @@ class Split(TorchDataset[Sample]):
         """
         self.dataset = dataset
         parts = dataset.parts(split)
+        self.sizes = {size for part in parts for size in manifest["splits"][part].get("sizes", [])}
         self.names = [(part, name) for part in parts for name in manifest["splits"][part]["names"]]
 
     @property
@@ -161,7 +163,15 @@ def training_batches(
         first: The first batch.
         last: One past the last batch.
         workers: Processes that load and augment; the batches do not depend on it.
+
+    Raises:
+        UserError: The images cannot be put into one batch.
     """
+    if len(split.sizes) > 1 and not settings["crop"]:
+        raise UserError(
+            f"training.crop (for {split.dataset.entry}): the images have different sizes: "
+            "give [height, width]"
+        )
     return DataLoader(
         Augmented(split, augmentation(settings, mean), seed),
         batch_sampler=Order(len(split), settings["batch_size"], first, last, seed),

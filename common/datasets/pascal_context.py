@@ -30,7 +30,7 @@ CLASSES = (
 VOC2010 = Archive(
     "VOCtrainval_03-May-2010.tar",
     {"VOCdevkit/VOC2010": "VOCdevkit/VOC2010"},
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
     # as in torchvision's prototype data sets
     "1af4189cbe44323ab212bff7afbc7d0f55a267cc191eb3aac911037887e5c7d4",
 )

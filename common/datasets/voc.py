@@ -24,7 +24,7 @@ from common.errors import UserError
 VOC2012 = Archive(
     "VOCtrainval_11-May-2012.tar",
     {"VOCdevkit/VOC2012": "VOCdevkit/VOC2012"},
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
     # as in torchvision's prototype data sets and TensorFlow Datasets
     "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
 )

@@ -11,12 +11,13 @@ import pytest
 import yaml
 from PIL import Image
 from scipy.io import savemat
+from torchvision.datasets import Cityscapes as Table
 
 from common import config as configuration
 from common import evaluate, prepare, runs, tabulate, train
 from common.datasets import load, names
 from common.datasets.camvid import CamVid, split_of
-from common.datasets.cityscapes import Cityscapes
+from common.datasets.cityscapes import LAST_ID, TRAINED, Cityscapes
 from common.datasets.files import FileDataset, voc_colours
 from common.datasets.folder import Folder
 from common.datasets.loading import Split
@@ -144,9 +145,11 @@ def test_cityscapes_by_either_kind_of_ids(tmp_path: Path, train_ids: bool) -> No
 
 
 def test_the_classes_of_cityscapes() -> None:
-    assert len(Cityscapes.class_names) == 19
-    assert (Cityscapes.class_names[0], Cityscapes.class_names[10]) == ("road", "sky")
-    assert (Cityscapes.class_names[18], Cityscapes.colours[18]) == ("bicycle", (119, 11, 32))
+    """As torchvision has them."""
+    table = {known.train_id: known for known in Table.classes if 0 <= known.train_id < 255}
+    ours = [(name, *rest) for name, rest in TRAINED.items()]
+    assert ours == [(known.name, known.id, known.color) for _, known in sorted(table.items())]
+    assert max(known.id for known in Table.classes) == LAST_ID
 
 
 def test_the_test_split_of_cityscapes_is_void(tmp_path: Path) -> None:
@@ -452,6 +455,17 @@ def test_joined_splits_share_images(text: str, sentence: str | None) -> None:
     else:
         with pytest.raises(UserError, match=sentence):
             configuration.complete(content)
+
+
+def test_images_of_different_sizes_need_a_crop(tmp_path: Path, tiny: dict) -> None:
+    root = write_folder(tmp_path / "data")
+    layouts.picture(root / "images/train1.jpg", size=(24, 32))
+    layouts.save(root / "labels/train1.png", np.zeros((24, 32), np.uint8))
+    options = {"mine": {"module": "folder", "root": str(root), "class_names": ["a", "b", "c"]}}
+    config = configuration.complete(tiny | {"datasets": ["mine"], "dataset_options": options})
+    prepare.prepare(config, "mine")
+    with pytest.raises(UserError, match=r"training.crop \(for mine\): the images have different sizes"):
+        train.train(config, runs.runs(config)[0].training)
 
 
 def test_a_model_is_trained_on_a_joined_split_and_scored(tmp_path: Path, tiny: dict) -> None:
