@@ -223,11 +223,11 @@ def from_values(
     table[list(classes)] = np.arange(len(classes))
     legal = np.zeros(256, bool)
     legal[[*classes, *void]] = True
-    illegal = np.flatnonzero((np.bincount(values.ravel(), minlength=256) > 0) & ~legal).tolist()
-    if illegal:
+    if not np.take(legal, values).all():
+        illegal = sorted({*np.unique(values).tolist()} - {*classes, *void})
         known = f"{_ranges(classes)} and {' or '.join(map(str, void))} for void" if void else _ranges(classes)
         raise UserError(f"{path} has the labels {illegal}: only {known} are legal")
-    return table[values]
+    return np.take(table, values)
 
 
 def _ranges(values: Sequence[int]) -> str:
@@ -251,7 +251,7 @@ class ColourCode:
             refuse: Whether other colours are an error; if not, they are void.
         """
         self.refuse = refuse
-        self.colours = np.array(sorted(_packed(np.array(list(classes)))), np.int64)
+        self.colours = np.array(sorted(_packed(np.array(list(classes)))), np.int32)
         labels = {int(_packed(np.array(colour))): label for colour, label in classes.items()}
         self.labels = np.array([labels[colour] for colour in self.colours.tolist()], np.uint8)
 
@@ -273,12 +273,13 @@ class ColourCode:
         return np.where(unknown, np.uint8(VOID), self.labels[found])
 
 
-def _packed(colours: NDArray[np.integer]) -> NDArray[np.int64]:
+def _packed(colours: NDArray[np.integer]) -> NDArray[np.int32]:
     """Colours `[…, 3]` as integers `[…]`."""
-    return colours.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
 
 
-def _named(packed: NDArray[np.int64]) -> str:
+def _named(packed: NDArray[np.int32]) -> str:
     """The most frequent colours and how many pixels show them."""
     values, counts = np.unique(packed, return_counts=True)
     order = np.argsort(-counts, kind="stable")

@@ -190,6 +190,7 @@ def test_a_failure_that_is_mended_leaves_no_error_behind(camvid: Path, tiny: dic
 
 def test_an_unknown_place_is_one_sentence(tiny: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAMVID_ROOT", raising=False)
+    monkeypatch.setenv("STRUCTSEG_DATA", "/nowhere")
     config = configuration.complete(tiny | {"datasets": ["camvid"], "dataset_options": {}})
     with pytest.raises(UserError, match="set the environment variable CAMVID_ROOT") as caught:
         prepare.prepare(config, "camvid")

@@ -21,7 +21,7 @@ from common import config as configuration
 from common.datasets import load, names
 from common.datasets.camvid import ORIGINAL, SEGNET
 from common.errors import UserError
-from common.files import read_json
+from common.files import locked, read_json
 from tests.common import layouts
 from tests.common.test_datasets import write_camvid
 from tests.conftest import TINY, clone, run
@@ -370,6 +370,38 @@ def test_what_a_killed_process_left_of_unpacking_goes(server: Server, voc: dict,
     left.mkdir(parents=True)
     download.download(settings(server, voc), "voc")
     assert not left.exists()
+
+
+def test_unpacking_that_was_killed_goes_on(server: Server, camvid: dict, tmp_path: Path) -> None:
+    """Its parts appear one after the other, the lists last; what is there stays."""
+    config = settings(server, camvid)
+    folder = tmp_path / "data/camvid"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train/mark").touch()
+    (folder / ".downloads").mkdir()
+    (name,) = camvid
+    (folder / ".downloads" / name).write_bytes(camvid[name])
+    download.download(config, "camvid")
+    assert not server.asked, "the archive was there"
+    assert (folder / "train/mark").exists()
+    assert (folder / "valannot/val_0.png").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(
+    server: Server, voc: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STRUCTSEG_DATA", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="dataset voc cannot be written to .*file/voc: "):
+        download.download(settings(server, voc), "voc")
+
+
+def test_two_at_a_time_are_refused(server: Server, voc: dict, tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "data/voc/.downloads/lock"),
+        pytest.raises(UserError, match="is being written by process"),
+    ):
+        download.download(settings(server, voc), "voc")
 
 
 def test_permissions_of_an_archive_are_not_taken_over(tmp_path: Path) -> None:
