@@ -162,6 +162,7 @@ def complete(config: Config) -> Config:
         if entry.trained_as:
             _check_trained_as(config, entry, dataset_name)
     _check_tuning(config)
+    _check_downloads(config)
     baseline = config["tables"]["baseline"]
     if baseline not in method_names(config):
         raise UserError(_unknown("tables.baseline", baseline, "method", method_names(config)))
@@ -198,6 +199,11 @@ def dataset_names(config: Config) -> list[str]:
     return sorted({*config["dataset_options"], *datasets.names()})
 
 
+def downloadable(config: Config) -> list[str]:
+    """The names of the datasets that `snakemake data_<name>` can get."""
+    return [name for name in dataset_names(config) if datasets.load(dataset_module(config, name)).archives]
+
+
 def dataset_module(config: Config, name: str) -> str:
     """The module of `common/datasets/` behind a dataset name."""
     return config["dataset_options"].get(name, {}).get("module", name)
@@ -218,9 +224,11 @@ def dataset(config: Config, name: str) -> datasets.Dataset:
     kind = datasets.load(module)
     place = f"dataset_options.{name}"
     try:
-        return kind(**dataset_options(config, name))
+        built = kind(**dataset_options(config, name))
     except (ValueError, TypeError) as error:
         raise UserError(f"{place}: {error}") from error
+    built.entry = name
+    return built
 
 
 def dataset_options(config: Config, name: str) -> dict[str, Any]:
@@ -280,10 +288,9 @@ def tuning_split(config: Config, dataset_name: str, model: str) -> str:
         UserError: The dataset has none of that name, or the tables score it.
     """
     place, split = f"tuning.split (for {dataset_name})", config["tuning"]["split"]
-    splits = dataset(config, dataset_name).splits
-    if split not in splits:
-        raise UserError(_unknown(place, split, "split", splits))
-    if split in settings(config, "evaluation", dataset_name, model)["split"].split("+"):
+    found = dataset(config, dataset_name)
+    scored = found.parts(settings(config, "evaluation", dataset_name, model)["split"])
+    if {*_parts(place, found, split)} & {*scored}:
         raise UserError(f"{place}: {split} is what the tables score: choose another")
     return split
 
@@ -481,18 +488,22 @@ def _check_training(training: dict[str, Any], name: str) -> None:
 
 def _check_splits(config: Config, name: str, dataset: datasets.Dataset) -> None:
     for model in config["models"]:
-        trained = settings(config, "training", name, model)["split"].split("+")
-        scored = settings(config, "evaluation", name, model)["split"].split("+")
-        for section, splits in (("training", trained), ("evaluation", scored)):
-            for split in splits:
-                if split not in dataset.splits:
-                    place = f"{section}.split (for {name})"
-                    raise UserError(_unknown(place, split, "split", dataset.splits))
+        trained, scored = (
+            _parts(f"{section}.split (for {name})", dataset, settings(config, section, name, model)["split"])
+            for section in ("training", "evaluation")
+        )
         both = sorted({*trained} & {*scored})
         if both:
             raise UserError(
                 f"evaluation.split (for {name}): {both[0]} is also trained on: score another split"
             )
+
+
+def _parts(place: str, dataset: datasets.Dataset, split: str) -> list[str]:
+    try:
+        return dataset.parts(split)
+    except KeyError as error:
+        raise UserError(_unknown(place, error.args[0], "split", dataset.split_names())) from None
 
 
 def _check_tuning(config: Config) -> None:
@@ -511,6 +522,15 @@ def _check_tuning(config: Config) -> None:
         parameters = _parameters(methods.load(entry.module), skip=2)
         for options in tuning_grid(config):
             _options("tuning.grid", options, parameters)
+
+
+def _check_downloads(config: Config) -> None:
+    kinds = (datasets.load(dataset_module(config, name)) for name in downloadable(config))
+    built = (dataset(config, name) for name in downloadable(config))
+    known = sorted({archive.name for kind in [*kinds, *built] for archive in kind.archives})
+    for name in config["download"]["files"]:
+        if name not in known:
+            raise UserError(_unknown("download.files", name, "file", known))
 
 
 def _check_trained_as(config: Config, entry: MethodEntry, dataset: str) -> None:

@@ -11,8 +11,9 @@ import torch
 from common import config as configuration
 from common import devices, metrics, runs, stages
 from common.config import Config
-from common.datasets.base import panel_indices
+from common.datasets.base import Dataset, panel_indices
 from common.datasets.loading import Split
+from common.errors import UserError
 from common.files import read_json, replacing, write_json
 from common.inference import Predictor
 from common.provenance import peak_memory, record
@@ -35,6 +36,7 @@ def evaluate(config: Config, run: runs.Run) -> None:
         manifest = read_json(run.training.manifest.path)
         dataset = configuration.dataset(config, run.dataset)
         split = Split(dataset, manifest, settings["split"])
+        _check_labelled(dataset, manifest, settings["split"])
         predictor = Predictor.of(config, run, device)
         counts, panel, diagnostics = _score(predictor, split, len(dataset.class_names))
         runs.forget_tables(config)
@@ -64,6 +66,15 @@ def evaluate(config: Config, run: runs.Run) -> None:
                 "wall_seconds": round(time.monotonic() - start, 3),
                 "peak_memory": peak_memory(device),
             },
+        )
+
+
+def _check_labelled(dataset: Dataset, manifest: dict[str, Any], split: str) -> None:
+    parts = [manifest["splits"][part] for part in dataset.parts(split)]
+    if not any(sum(part["pixels"].values()) for part in parts):
+        raise UserError(
+            f"evaluation.split (for {dataset.entry}): {split} has no labelled pixel: if its labels are not "
+            "public, score another split"
         )
 
 

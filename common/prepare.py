@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from common import config as configuration
 from common import runs, stages
@@ -58,6 +59,7 @@ def inspect(dataset: Dataset, name: str) -> tuple[dict[str, Any], dict[str, np.n
     splits: dict[str, Any] = {}
     panel: dict[str, np.ndarray] = {}
     content_hash = hashlib.sha256()
+    classes = len(dataset.class_names)
     for split in dataset.splits:
         try:
             names = dataset.names(split)
@@ -66,37 +68,56 @@ def inspect(dataset: Dataset, name: str) -> tuple[dict[str, Any], dict[str, np.n
             continue
         shown = panel_indices(len(names))
         pixels = np.zeros(256, np.int64)
+        images_with = np.zeros(256, np.int64)
+        brightness = np.zeros((3, 256), np.int64)
         sizes = []
         for index, image, labels in _read_all(dataset, split, names, problems):
             sizes.append(labels.shape)
-            pixels += np.bincount(labels.ravel(), minlength=256)
+            counts = np.bincount(labels.ravel(), minlength=256)
+            pixels += counts
+            images_with += counts > 0
+            brightness += [np.bincount(image[..., c].ravel(), minlength=256) for c in range(3)]
             content_hash.update(image.tobytes())
             content_hash.update(labels.tobytes())
             if index in shown:
                 panel[f"{split}_image_{shown.index(index)}"] = image
                 panel[f"{split}_labels_{shown.index(index)}"] = labels
-        classes = len(dataset.class_names)
+        mean, deviation = _mean_and_deviation(brightness)
         splits[split] = {
             "names": names,
             "sizes": sorted({f"{w}x{h}" for h, w in sizes}),
             "pixels": {n: int(c) for n, c in zip(dataset.class_names, pixels[:classes])},
+            "images_with": {n: int(c) for n, c in zip(dataset.class_names, images_with[:classes])},
             "void_pixels": int(pixels[VOID]),
+            "colour_mean": mean,
+            "colour_std": deviation,
         }
     problems += _in_several_splits(splits)
     if problems:
         raise UserError(_summary(name, problems))
     content = {
         "class_names": list(dataset.class_names),
+        "colours": [list(colour) for colour in dataset.colours],
+        "void": VOID,
         "content_sha256": content_hash.hexdigest(),
         "splits": splits,
     }
     return content, panel
 
 
+def _mean_and_deviation(brightness: np.ndarray) -> tuple[list[float], list[float]]:
+    """Of red, green and blue over all pixels, in 0–1, from how many pixels have each of the 256 values."""
+    values = np.arange(256) / 255
+    pixels = np.maximum(brightness.sum(axis=1), 1)
+    mean = brightness @ values / pixels
+    variance = np.maximum(brightness @ values**2 / pixels - mean**2, 0)
+    return mean.round(6).tolist(), np.sqrt(variance).round(6).tolist()
+
+
 def _read_all(
     dataset: Dataset, split: str, names: list[str], problems: list[str]
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    for index, name in enumerate(names):
+    for index, name in enumerate(tqdm(names, desc=split, unit="image", disable=None, dynamic_ncols=True)):
         try:
             image, labels = dataset.read(split, name)
         except UserError as error:

@@ -18,12 +18,13 @@ from common.errors import HOPELESS, WORKFLOW, DiskFull, LoaderDied, OutOfMemory,
 from common.files import disk_full, no_room, read_json, write_json
 
 
-def arguments(description: str, *selection: str) -> argparse.Namespace:
+def arguments(description: str, *selection: str, listed: bool = True) -> argparse.Namespace:
     """Parses the arguments of a stage and loads its configuration into `.config`.
 
     Args:
         description: What the stage does.
         *selection: Which of dataset, model, method and seed it needs.
+        listed: Whether these must be among those that the configuration runs.
 
     Raises:
         UserError: The configuration is wrong, or does not know the selected names.
@@ -43,7 +44,8 @@ def arguments(description: str, *selection: str) -> argparse.Namespace:
     parser.add_argument("--gpus", type=int, help="GPUs of this job (default: what the stage can use)")
     parsed = parser.parse_args()
     parsed.config = configuration.load(parsed.configfile)
-    runs.check_selection(parsed.config, **{name: getattr(parsed, name) for name in selection})
+    if listed:
+        runs.check_selection(parsed.config, **{name: getattr(parsed, name) for name in selection})
     devices.set_threads(parsed.threads)
     devices.set_gpus(parsed.gpus)
     return parsed

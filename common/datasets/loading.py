@@ -38,10 +38,12 @@ class Split(TorchDataset[Sample]):
         Args:
             dataset: Where the images come from.
             manifest: What the prepare stage found there.
-            split: Such as `train` or `train+val`.
+            split: Such as `train`, `train+val` or one that the dataset has joined.
         """
         self.dataset = dataset
-        self.names = [(part, name) for part in split.split("+") for name in manifest["splits"][part]["names"]]
+        parts = dataset.parts(split)
+        self.sizes = {size for part in parts for size in manifest["splits"][part].get("sizes", [])}
+        self.names = [(part, name) for part in parts for name in manifest["splits"][part]["names"]]
 
     @property
     def first_part(self) -> int:
@@ -179,7 +181,15 @@ def training_batches(
         last: One past the last batch.
         workers: Processes that load and augment; the batches do not depend on it.
         share: Which part of every batch to give, and of how many equal ones.
+
+    Raises:
+        UserError: The images cannot be put into one batch.
     """
+    if len(split.sizes) > 1 and not settings["crop"]:
+        raise UserError(
+            f"training.crop (for {split.dataset.entry}): the images have different sizes: "
+            "give [height, width]"
+        )
     loader = DataLoader(
         Augmented(split, augmentation(settings, mean), seed),
         batch_sampler=Order(len(split), settings["batch_size"], first, last, seed, share),

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, TINY
 MODEL = "deeplabv3plus-test_resnet"
 
 WRONG = [
-    ("datasets: [digitz]", r"datasets: unknown dataset 'digitz' \(did you mean digits\?\); choose from camvid, digits"),
+    ("datasets: [digitz]", r"datasets: unknown dataset 'digitz' \(did you mean digits\?\); choose from camvid, cityscapes, digits"),
     ("datasets: digits", "datasets: 'digits' is not of type array"),
     ("datasets: []", r"datasets: \[\] should be non-empty"),
     ("datasets: null", "datasets: None is not of type array"),

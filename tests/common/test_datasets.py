@@ -12,7 +12,7 @@ from PIL import Image
 
 from common import config as configuration
 from common import prepare, runs
-from common.datasets.camvid import CamVid, _read_list
+from common.datasets.camvid import CamVid
 from common.datasets.digits import SOURCE, Digits, _source
 from common.errors import UserError
 from common.files import read_json
@@ -88,11 +88,9 @@ def write_camvid(root: Path, counts: tuple[int, int, int] = (3, 2, 2)) -> Path:
 def camvid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("CAMVID_ROOT", raising=False)
     yield write_camvid(tmp_path / "CamVid")
-    _read_list.cache_clear()
 
 
 def prepared(root: Path, tiny: dict) -> dict:
-    _read_list.cache_clear()
     config = tiny | {"datasets": ["camvid"], "dataset_options": {"camvid": {"root": str(root)}}}
     config = configuration.complete(config)
     prepare.prepare(config, "camvid")
@@ -192,6 +190,7 @@ def test_a_failure_that_is_mended_leaves_no_error_behind(camvid: Path, tiny: dic
 
 def test_an_unknown_place_is_one_sentence(tiny: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAMVID_ROOT", raising=False)
+    monkeypatch.setenv("STRUCTSEG_DATA", "/nowhere")
     config = configuration.complete(tiny | {"datasets": ["camvid"], "dataset_options": {}})
     with pytest.raises(UserError, match="set the environment variable CAMVID_ROOT") as caught:
         prepare.prepare(config, "camvid")

@@ -33,8 +33,11 @@ except UserError as error:
     print(f"structseg: {error}", file=sys.stderr)
     sys.exit(2)
 
-if "tables" in sys.argv and workflow.resource_settings.cores is None:
-    # `snakemake tables` needs no more than one core, and so not to be told of it
+if (
+    any(argument == "tables" or argument.startswith("data_") for argument in sys.argv)
+    and workflow.resource_settings.cores is None
+):
+    # `snakemake tables` and `snakemake data_…` need one core, and so not to be told of it
     workflow.resource_settings.cores = workflow.global_resources["_cores"] = 1
 
 # Jobs inherit it, on a cluster too: a retry of theirs knows that it is one.
@@ -54,16 +57,19 @@ ALL_CORES = RESOURCES["cpus"]
 if not workflow.remote_exec:
     ALL_CORES = workflow.resource_settings.cores or ALL_CORES
 
-# `stage NAME LOG ARGUMENTS…` calls a stage and shows the end of its log if it fails. The digest in a path
+# `stage NAME LOG ARGUMENTS…` calls a stage and shows the end of its log if it fails; `shown` shows its output
+# as it comes. The digest in a path
 # says what a result depends on, and inputs are ancient(), so that a missing file is the only reason for
 # a job. But Snakemake also runs jobs again whose shell command reads otherwise than before. So what differs
 # between configurations and machines stands in this prefix, and the commands are fixed texts.
 # A shell that catches SIGTERM waits for the stage, which saves its state and ends by itself.
 shell.prefix(
-    f"trap : TERM; stage() {{{{ local name=$1 log=$2; shift 2; "
+    f"trap : TERM; call() {{{{ local name=$1; shift; "
     f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} -m common.$name "
-    f'--configfile {shlex.quote(str(CONFIG_FILE))} "$@" > "$log" 2>&1 '
-    f'|| {{{{ tail -n 20 "$log" >&2; return 1; }}}}; }}}}; '
+    f'--configfile {shlex.quote(str(CONFIG_FILE))} "$@"; }}}}; '
+    f"stage() {{{{ local name=$1 log=$2; shift 2; "
+    f'call "$name" "$@" > "$log" 2>&1 || {{{{ tail -n 20 "$log" >&2; return 1; }}}}; }}}}; '
+    f'shown() {{{{ local name=$1 log=$2; shift 2; (set -o pipefail; call "$name" "$@" | tee "$log"); }}}}; '
 )
 
 FOLDER = "{dataset}/{model}/{method}/seed{seed}-{digest}"

@@ -1,0 +1,174 @@
+"""Your own data: images and label maps in folders, described by the configuration alone.
+
+```yaml
+dataset_options:
+  streets:
+    module: folder
+    root: /data/streets
+    class_names: [road, car, sky]
+```
+
+reads `images/` and `labels/` there, and `train.txt`, `val.txt` and `test.txt`, which name an image per
+line; labels are PNGs of the values 0, 1, 2, and 255 for void. Options change any of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.datasets.files import ColourCode, FileDataset, Pairs, add, voc_colours
+from common.errors import UserError
+from methods.base import VOID
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+
+
+class Folder(FileDataset):
+    """Images and label maps in folders below `root`."""
+
+    contents = "the folder with the images and labels"
+
+    def __init__(
+        self,
+        root: str,
+        class_names: Sequence[str],
+        colours: Sequence[Sequence[int]] | None = None,
+        splits: Sequence[str] = ("train", "val", "test"),
+        images: str = "images",
+        labels: str = "labels",
+        lists: str | None = "{split}.txt",
+        label_suffix: str = ".png",
+        values: Sequence[int] | None = None,
+        void: Sequence[int] = (VOID,),
+        colour_coded: bool = False,
+        void_colours: Sequence[Sequence[int]] = (),
+        unknown_colours: Literal["refuse", "void"] = "refuse",
+    ) -> None:
+        """
+        Args:
+            root: The folder that all others are in.
+            class_names: The names of the classes.
+            colours: A colour (red, green, blue) per class; by default those of PASCAL VOC.
+            splits: The names of the splits.
+            images: The folder of the images; `{split}` in it is the split.
+            labels: The folder of the label maps; likewise.
+            lists: The list of a split's images: per line a path in `images`, with or without the suffix, or
+                the paths of an image and its label map in `root`. Null takes all pictures of the folder,
+                which must have `{split}`.
+            label_suffix: What the path of an image in `images` ends in, in place of its own suffix, in
+                `labels`.
+            values: The value of each class in the label maps; by default 0, 1, 2, …
+            void: The values of void in the label maps.
+            colour_coded: Whether the label maps are drawn in `colours`.
+            void_colours: The colours of void in such label maps.
+            unknown_colours: What other colours are in such label maps: an error, or void.
+
+        Raises:
+            ValueError: An option is wrong, or two do not fit together.
+        """
+        super().__init__(root)
+        self.class_names = tuple(class_names)
+        self.splits = tuple(splits)
+        self.images, self.labels, self.lists = images, labels, lists
+        self.label_suffix = label_suffix
+        self.void_values = tuple(void)
+        count = len(self.class_names)
+        self.class_values = tuple(range(count)) if values is None else tuple(values)
+        drawn = voc_colours(1, count) if colours is None else colours
+        self._check(drawn, void_colours)
+        self.colours = tuple((r, g, b) for r, g, b in drawn)
+        self._code = None
+        if colour_coded:
+            if colours is None:
+                raise ValueError("colour_coded needs colours: give one per class")
+            code = dict.fromkeys(map(tuple, void_colours), VOID)
+            code |= {colour: label for label, colour in enumerate(self.colours)}
+            if len(code) != len(void_colours) + count:
+                raise ValueError("colours and void_colours must all differ where label maps are colour_coded")
+            self._code = ColourCode(code, refuse=unknown_colours == "refuse")
+
+    def _check(self, colours: Sequence[Sequence[int]], void_colours: Sequence[Sequence[int]]) -> None:
+        count = len(self.class_names)
+        if not 1 <= count <= VOID:
+            raise ValueError(f"class_names must be 1 to {VOID} names, not {count}")
+        for option, names in (("class_names", self.class_names), ("splits", self.splits)):
+            if len({*names}) != len(names):
+                raise ValueError(f"{option} must all differ, not {list(names)}")
+        if not self.splits or not all(name and "+" not in name for name in self.splits):
+            raise ValueError(f"splits must be names without +, not {list(self.splits)}")
+        if len(colours) != count:
+            raise ValueError(f"colours must be one per class, {count}, not {len(colours)}")
+        for colour in [*colours, *void_colours]:
+            if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
+                raise ValueError(f"a colour must be three numbers from 0 to 255, not {list(colour)}")
+        known = [*self.class_values, *self.void_values]
+        if len(self.class_values) != count:
+            raise ValueError(f"values must be one per class, {count}, not {len(self.class_values)}")
+        if len({*known}) != len(known) or not all(0 <= value <= 255 for value in known):
+            raise ValueError(f"values and void must be different numbers from 0 to 255, not {known}")
+        if self.lists is None and "{split}" not in self.images:
+            raise ValueError("without lists, images must have {split} in it, such as images/{split}")
+
+    def pairs(self, split: str) -> Pairs:
+        images, labels = (self.folder / _of(split, path) for path in (self.images, self.labels))
+        # files of one name in the folders of two splits are two images
+        prefix = f"{split}/" if "{split}" in self.images else ""
+        if self.lists is None:
+            found = self._all(images, labels)
+        else:
+            found = self._listed(self.folder / _of(split, self.lists), images, labels)
+        return {prefix + name: files for name, files in found.items()}
+
+    def read_labels(self, path: Path) -> NDArray[np.uint8]:
+        if self._code is None:
+            return super().read_labels(path)
+        options = f"dataset_options.{self.entry}"
+        return self._code.read(
+            path, f"add them to {options}.void_colours, or set {options}.unknown_colours to void"
+        )
+
+    def _all(self, images: Path, labels: Path) -> Pairs:
+        pairs: Pairs = {}
+        for path in sorted(self.existing(images).rglob("*")):
+            if path.suffix.lower() in PICTURES and not path.name.startswith("."):
+                name = path.relative_to(images).with_suffix("").as_posix()
+                add(pairs, name, (path, labels / f"{name}{self.label_suffix}"), str(images))
+        if not pairs:
+            raise UserError(f"{images} has no pictures ({', '.join(PICTURES)})")
+        return pairs
+
+    def _listed(self, path: Path, images: Path, labels: Path) -> Pairs:
+        pairs: Pairs = {}
+        for number, line in self.listed(path):
+            columns = line.split()
+            if len(columns) == 2:
+                files = (self.folder / columns[0], self.folder / columns[1])
+                name = PurePosixPath(columns[0]).with_suffix("").as_posix()
+            elif len(columns) == 1:
+                name = columns[0]
+                if PurePosixPath(name).suffix.lower() in PICTURES:
+                    name = PurePosixPath(name).with_suffix("").as_posix()
+                files = (_picture(images, columns[0]), labels / f"{name}{self.label_suffix}")
+            else:
+                raise UserError(
+                    f"{path}, line {number}: must name an image, or an image and its label map, not {line!r}"
+                )
+            add(pairs, name, files, f"{path}, line {number}")
+        return pairs
+
+
+def _of(split: str, template: str) -> str:
+    return template.replace("{split}", split)
+
+
+def _picture(images: Path, name: str) -> Path:
+    """The picture that a list names, with or without the suffix."""
+    if PurePosixPath(name).suffix.lower() in PICTURES:
+        return images / name
+    candidates = (images / f"{name}{suffix}" for suffix in PICTURES)
+    return next((path for path in candidates if path.exists()), images / f"{name}{PICTURES[0]}")
