@@ -115,6 +115,10 @@ class Network(nn.Module):
             nn.Conv2d(self.encoder.out_channels[-2], num_classes, 1) if options["auxiliary_weight"] else None
         )
         self.input_multiple = stride
+        self.frozen = _frozen(options["freeze_batchnorm"])
+        _set_momentum(self.encoder, options["batchnorm_momentum"])
+        for part in (self.decoder, self.auxiliary):
+            _set_momentum(part, options["head_batchnorm_momentum"])
         colours = _colours(name, options["weights"])
         for key in ("mean", "std"):
             value = torch.tensor(options[key] or colours[key])
@@ -143,6 +147,14 @@ class Network(nn.Module):
             _load_weights(network.encoder, find_weights(weights), model)
         return network
 
+    def train(self, mode: bool = True) -> Network:
+        """Switches training mode; frozen BatchNorm layers stay in evaluation mode."""
+        super().train(mode)
+        for part in self.frozen:
+            for layer in _batchnorms(getattr(self, part)):
+                layer.eval()
+        return self
+
     def forward(self, images: Tensor) -> Output:
         """Runs the network.
 
@@ -163,6 +175,24 @@ class Network(nn.Module):
         if below or right:
             images = functional.pad(images - self.mean, (0, right, 0, below)) + self.mean
         return images.contiguous(memory_format=torch.channels_last)
+
+
+def _batchnorms(part: nn.Module | None) -> list[nn.Module]:
+    """All BatchNorm layers of a part, those that timm joins with an activation and synchronised ones too."""
+    return [m for m in part.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] if part else []
+
+
+def _set_momentum(part: nn.Module | None, momentum: float | None) -> None:
+    if momentum is not None:
+        for layer in _batchnorms(part):
+            layer.momentum = momentum
+
+
+def _frozen(option: bool | str) -> tuple[str, ...]:
+    """The parts of a network whose BatchNorm the option `freeze_batchnorm` freezes."""
+    if option == "backbone":
+        return ("encoder",)
+    return ("encoder", "decoder", "auxiliary") if option else ()
 
 
 def upsample(logits: Tensor, padded: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:

@@ -136,3 +136,29 @@ def test_imagenet_weights_without_a_network_are_one_sentence(
         UserError, match=f"model_options.{model}.weights: .* not cached .*set weights to none"
     ):
         Network(model, 3, options(model, weights="imagenet"))
+
+
+@pytest.mark.parametrize(
+    ("frozen", "moving"), [(True, set()), ("backbone", {"decoder"}), (False, {"encoder", "decoder"})]
+)
+def test_frozen_batchnorm_keeps_its_statistics_in_training(frozen: bool | str, moving: set[str]) -> None:
+    model = "deeplabv3-resnet18"
+    network = Network(model, 3, options(model, freeze_batchnorm=frozen)).eval().train()
+    before = {name: value.clone() for name, value in network.named_buffers() if "running" in name}
+    images = network.pad(torch.randint(256, (2, 3, 33, 33), dtype=torch.uint8))
+    network(images).unary.sum().backward()
+    after = dict(network.named_buffers())
+    assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == moving
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert not any(layer.training for layer in network.eval().modules())
+
+
+def test_batchnorm_momentum_of_backbone_and_head() -> None:
+    model = "deeplabv3-tf_efficientnet_lite0"  # timm joins its BatchNorm with an activation
+    given = options(model, batchnorm_momentum=3e-4, head_batchnorm_momentum=0.05)
+    network = Network(model, 3, given)
+    found = {
+        part: {m.momentum for m in getattr(network, part).modules() if isinstance(m, torch.nn.BatchNorm2d)}
+        for part in ("encoder", "decoder")
+    }
+    assert found == {"encoder": {3e-4}, "decoder": {0.05}}
