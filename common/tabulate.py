@@ -163,6 +163,7 @@ def leaderboard(config: Config, rows: list[Row]) -> pd.DataFrame:
             "model": row.model,
             "method": row.method,
             "seeds": len(miou),
+            "scored_on": _scored_on(config, row.dataset, row.model),
         }
         line["miou_mean"], line["miou_std"] = mean_and_deviation(list(miou.values()))
         line["difference_mean"], line["difference_std"] = mean_and_deviation(difference)
@@ -182,6 +183,17 @@ def leaderboard(config: Config, rows: list[Row]) -> pd.DataFrame:
         ["_dataset", "_model", "miou_mean"], ascending=[True, True, False], kind="stable"
     )
     return table.drop(columns=["_dataset", "_model"]).reset_index(drop=True)
+
+
+def _scored_on(config: Config, dataset: str, model: str) -> str:
+    """The split, and how its images were seen if not only as they are."""
+    settings = configuration.settings(config, "evaluation", dataset, model)
+    seen = []
+    if settings["scales"] != [1]:
+        seen.append(f"of scales {', '.join(map(str, settings['scales']))}")
+    if settings["flip"]:
+        seen.append("of flips")
+    return settings["split"] + (f", mean {' and '.join(seen)}" if seen else "")
 
 
 def _per_class(rows: list[Row]) -> pd.DataFrame:
@@ -243,8 +255,7 @@ def _markdown(config: Config, table: pd.DataFrame, per_class: pd.DataFrame, note
         cells = _cells(config, group, "±")
         if group["error"].any():
             cells["error"] = [text.replace("|", "\\|") for text in group["error"]]
-        split = configuration.settings(config, "evaluation", str(name), str(model))["split"]
-        parts.append(f"## {name}, {model} (scored on {split})")
+        parts.append(f"## {name}, {model} (scored on {_scored_on(config, str(name), str(model))})")
         parts.append(_github(cells))
         chosen = per_class[(per_class["dataset"] == name) & (per_class["model"] == model)]
         if len(chosen):
