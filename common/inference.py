@@ -40,7 +40,7 @@ class View(NamedTuple):
         return images.flip(3) if self.flip else images
 
     def back(self, probabilities: Tensor, size: Sequence[int]) -> Tensor:
-        """Probabilities `[N, K, h, w]` of what was seen, at the places of the original image, `[N, K, *size]`."""
+        """Probabilities `[N, K, h, w]` of what was seen, back at the size H, W of the image."""
         if self.flip:
             probabilities = probabilities.flip(3)
         if probabilities.shape[2:] == tuple(size):
