@@ -110,7 +110,8 @@ class Network(nn.Module):
             _set_momentum(part, options["head_batchnorm_momentum"])
         colours = _colours(name, options["weights"])
         for key in ("mean", "std"):
-            value = torch.tensor(options[key] or colours[key])
+            own = options[key] in (None, "dataset")  # a trained network brings the data set's with its state
+            value = torch.tensor(colours[key] if own else options[key])
             self.register_buffer(key, 255 * value.view(1, 3, 1, 1))
 
     def train(self, mode: bool = True) -> Network:
