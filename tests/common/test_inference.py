@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from common import config as configuration
 from common import evaluate, measure, prepare, runs, tabulate, train
+from common.datasets.loading import Split
 from common.errors import UserError
 from common.files import read_json
 from common.inference import Predictor, View, refine, views
@@ -109,3 +110,18 @@ def test_how_a_run_was_seen_is_recorded_and_measured(tiny: dict) -> None:
 def test_impossible_scales_are_refused(scales: object, tiny: dict) -> None:
     with pytest.raises(UserError, match="evaluation.scales"):
         configuration.complete(tiny | {"evaluation": {"scales": scales}})
+
+
+def test_a_network_with_the_colours_of_the_data_set_keeps_them(tiny: dict) -> None:
+    (model,) = tiny["models"]
+    tiny["model_options"][model] |= {"mean": "dataset", "std": "dataset"}
+    config = configuration.complete(tiny)
+    (run,) = runs.runs(config)
+    prepare.prepare(config, run.dataset)
+    train.train(config, run.training)
+    dataset = configuration.dataset(config, run.dataset)
+    colours = Split(dataset, read_json(run.training.manifest.path), "train").colours()
+    network = Predictor.of(config, run, torch.device("cpu")).network
+    for found, key in ((network.mean, "mean"), (network.std, "std")):
+        assert (found.flatten() / 255).tolist() == pytest.approx(colours[key])
+    assert not 0.48 < colours["mean"][0] < 0.49, "not ImageNet's"
