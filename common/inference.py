@@ -113,10 +113,11 @@ class Predictor:
 
     def unrefined(self, images: Tensor) -> Tensor:
         """The trained model's probabilities `[N, K, H, W]` of images `[N, 3, H, W]`, mean over views."""
-        total: Tensor | float = 0.0
-        for view in self.views:
+        first, *others = self.views
+        total = first.back(self._seen(first.of(images)), images.shape[2:])
+        for view in others:
             total = total + view.back(self._seen(view.of(images)), images.shape[2:])
-        return total / len(self.views) if len(self.views) > 1 else total
+        return total / len(self.views) if others else total
 
     def _seen(self, images: Tensor) -> Tensor:
         padded = self.network.pad(images)

@@ -46,7 +46,8 @@ def _encoder_name(backbone: str) -> str:
             return backbone
     elif timm.is_model(backbone):
         return f"tu-{backbone}"
-    similar = timm.list_models(f"*{backbone.removeprefix('tu-')[:6]}*")[:5]
+    plain = backbone.removeprefix("tu-").replace("-", "_")
+    similar = (timm.list_models(f"*{plain}*") or timm.list_models(f"*{plain[:6]}*"))[:5]
     hint = f"; similar ones: {', '.join(similar)}" if similar else ""
     raise UserError(
         f"models: the backbone {backbone!r} is known neither to segmentation-models-pytorch nor to "

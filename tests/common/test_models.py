@@ -321,3 +321,12 @@ def test_batchnorm_momentum_of_backbone_and_head() -> None:
         for part in ("encoder", "decoder")
     }
     assert found == {"encoder": {3e-4}, "decoder": {0.05}}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "similar"),
+    [("mobilenetv3", "mobilenetv3_large_075"), ("efficientnet-lite", "efficientnet_lite0")],
+)
+def test_a_backbone_of_another_name_is_told_of(backbone: str, similar: str) -> None:
+    with pytest.raises(UserError, match=f"the backbone '{backbone}' is known neither .*{similar}"):
+        models.check_name(f"deeplabv3-{backbone}")
