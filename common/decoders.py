@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from segmentation_models_pytorch.base.initialization import initialize_decoder
+from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
 from segmentation_models_pytorch.base.modules import Conv2dReLU
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder, DeepLabV3PlusDecoder
 from segmentation_models_pytorch.decoders.pspnet.decoder import PSPModule
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
+
+from common.architectures import ATROUS
 
 
 class PyramidPooling(nn.Module):
@@ -109,7 +111,7 @@ _DECODERS: dict[str, Callable[[list[int], dict[str, Any]], nn.Module]] = {
 
 
 def build(architecture: str, channels: list[int], options: dict[str, Any]) -> nn.Module:
-    """An architecture's decoder, initialised.
+    """An architecture's decoder, initialised as the library does.
 
     Args:
         architecture: One of `common.architectures.OWN`.
@@ -117,8 +119,23 @@ def build(architecture: str, channels: list[int], options: dict[str, Any]) -> nn
         options: The model's options, without nulls.
     """
     decoder = _DECODERS[architecture](list(channels), options)
-    initialize_decoder(decoder)
+    if architecture not in ATROUS:  # those keep PyTorch's own initialisation
+        initialize_decoder(decoder)
     return decoder
+
+
+def classifier(architecture: str, channels: int, num_classes: int) -> nn.Conv2d:
+    """An architecture's last layer, features to class scores, initialised as the library does.
+
+    Args:
+        architecture: One of `common.architectures.OWN`.
+        channels: Channels of the features.
+        num_classes: K.
+    """
+    layer = nn.Conv2d(channels, num_classes, 1)
+    if architecture not in ATROUS:
+        initialize_head(layer)
+    return layer
 
 
 class Auxiliary(nn.Sequential):

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from segmentation_models_pytorch.base.initialization import initialize_head
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from segmentation_models_pytorch.encoders import get_encoder, get_preprocessing_params
 from torch import Tensor, nn
@@ -97,8 +96,7 @@ class Network(nn.Module):
         channels = list(self.encoder.out_channels)
         self.feature_channels: int = options["decoder_channels"]
         self.decoder = decoders.build(architecture, channels, options)
-        self.classifier = nn.Conv2d(self.feature_channels, num_classes, 1)
-        initialize_head(self.classifier)
+        self.classifier = decoders.classifier(architecture, self.feature_channels, num_classes)
         if options["classifier_std"] is not None:
             nn.init.normal_(self.classifier.weight, std=options["classifier_std"])
         weighted = options["auxiliary_weight"] > 0

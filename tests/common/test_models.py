@@ -133,6 +133,18 @@ def test_the_unary_is_what_the_library_computes(architecture: str, library: type
     torch.testing.assert_close(full, expected)
 
 
+@pytest.mark.parametrize("library", [smp.DeepLabV3, smp.DeepLabV3Plus])
+def test_a_new_network_is_initialised_as_the_library_does(library: type) -> None:
+    model = f"{library.__name__.lower()}-resnet18"
+    torch.manual_seed(0)
+    network = Network(model, 5, options(model))
+    torch.manual_seed(0)
+    reference = library("resnet18", encoder_weights=None, classes=5, decoder_channels=16)
+    pairs = ((network.decoder, reference.decoder), (network.classifier, reference.segmentation_head[0]))
+    for ours, theirs in pairs:
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
 def test_heads_without_a_library_are_as_their_papers_say() -> None:
     psp = Network("pspnet-resnet18", 5, options("pspnet-resnet18", decoder_channels=None))
     pyramid = 4 * (512 * 128) + 128 + 3 * 2 * 128  # PyTorch has no BatchNorm of one cell, so that has a bias
