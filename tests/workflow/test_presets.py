@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,7 @@ def test_a_shrunken_copy_of_a_preset_runs(name: str, tmp_path: Path, monkeypatch
         measure.measure(config, each)
         log = [json.loads(line) for line in each.training.log.read_text().splitlines()]
         assert log[-1]["iteration"] == 20 and all(math.isfinite(line["loss"]) for line in log)
+    shutil.rmtree(tmp_path / "results/models")  # gigabytes, which pytest would keep
     text = tabulate.tabulate(config).read_text()
     table = pd.read_csv(tmp_path / "results/leaderboard.csv")
     count = len(config["datasets"]) * len(config["models"]) * len(config["methods"])
