@@ -99,6 +99,7 @@ class Network(nn.Module):
         self.classifier = decoders.classifier(architecture, self.feature_channels, num_classes)
         if options["classifier_std"] is not None:
             nn.init.normal_(self.classifier.weight, std=options["classifier_std"])
+            nn.init.zeros_(self.classifier.bias)
         weighted = options["auxiliary_weight"] > 0
         self.auxiliary = decoders.Auxiliary(channels[-2], num_classes) if weighted else None
         self.input_multiple = options["input_multiple"]
