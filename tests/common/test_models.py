@@ -15,6 +15,8 @@ from common import config as configuration
 from common import decoders, models
 from common.errors import UserError
 from common.models import Network, upsample
+from common.train import batch_loss
+from methods.base import Method
 
 
 def options(model: str, **changes: object) -> dict:
@@ -353,3 +355,27 @@ def test_batchnorm_momentum_of_backbone_and_head() -> None:
 def test_a_backbone_of_another_name_is_told_of(backbone: str, similar: str) -> None:
     with pytest.raises(UserError, match=f"the backbone '{backbone}' is known neither .*{similar}"):
         models.check_name(f"deeplabv3-{backbone}")
+
+
+@pytest.mark.parametrize("architecture", models.ARCHITECTURES)
+def test_every_architecture_learns_two_rectangles(architecture: str) -> None:
+    torch.manual_seed(0)
+    model = f"{architecture}-test_resnet"
+    given = options(model, dropout=0, auxiliary_weight=0.4, align_corners=True)
+    network = Network(model, 3, given).train()
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    labels = torch.zeros(2, 64, 64, dtype=torch.long)
+    for label, rows, columns in ((1, slice(16, 40), slice(8, 48)), (2, slice(40, 64), slice(30, 64))):
+        images[:, label, rows, columns] = 200
+        labels[:, rows, columns] = label
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(20):
+        loss = batch_loss(network, Method(3, network.feature_channels), images, labels, given)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(p.grad.abs().sum() > 0 for p in network.classifier.parameters())
+    assert all(p.grad is not None for p in network.parameters())
