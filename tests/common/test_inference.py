@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from common import config as configuration
-from common import evaluate, measure, prepare, runs, tabulate, train
+from common import devices, evaluate, measure, prepare, runs, tabulate, train
 from common.datasets.loading import Split
 from common.errors import UserError
 from common.files import read_json
@@ -85,7 +86,12 @@ def test_an_image_that_the_method_refuses_is_one_sentence() -> None:
         refine(Refusing(3, 4), torch.zeros(1), torch.zeros(1))
 
 
-def test_how_a_run_was_seen_is_recorded_and_measured(tiny: dict) -> None:
+def test_how_a_run_was_seen_is_recorded_and_measured(tiny: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    def second(function: Callable[[], object], device: torch.device) -> float:
+        function()
+        return 1.0
+
+    monkeypatch.setattr(devices, "seconds", second)  # whatever is timed takes a second
     tiny["evaluation"] = {"scales": [1, 0.75], "flip": True}
     config = configuration.complete(tiny)
     plain = configuration.complete(tiny | {"evaluation": {}})
