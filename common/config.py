@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 from jsonschema.exceptions import best_match
 
 import methods
-from common import datasets
+from common import architectures, datasets
 from common.errors import UserError
 
 Config = dict[str, Any]
@@ -148,6 +148,8 @@ def complete(config: Config) -> Config:
             if isinstance(model, str):
                 options.setdefault(model, {})
     _validate(config, _schema(), filling=True)
+    for model, options in config["model_options"].items():
+        config["model_options"][model] = architectures.settled(model, options)
     config = _plain_numbers(config)  # the defaults too
     for name in config["datasets"]:
         _check_splits(config, name, dataset(config, name))

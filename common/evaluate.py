@@ -22,7 +22,7 @@ from common.provenance import peak_memory, record
 def evaluate(config: Config, run: runs.Run) -> None:
     """Writes a run's scores, the confusion counts of every image, and the labels of its panel.
 
-    The image is scored at its original size, alone, at one scale; void is left out.
+    Every image is scored at its original size, alone; void is left out.
 
     Raises:
         UserError: The trained model or the data are missing.
@@ -56,6 +56,7 @@ def evaluate(config: Config, run: runs.Run) -> None:
                 "trained_as": run.training.method,
                 "trained": predictor.provenance,
                 "split": settings["split"],
+                "evaluation": settings,
                 "images": len(split),
                 **metrics.scores(counts.sum(axis=0), list(dataset.class_names)),
                 "diagnostics": diagnostics,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from common import config as configuration
 from common import runs
@@ -14,6 +16,43 @@ from common.config import Config
 from common.errors import UserError
 from common.models import Network, upsample
 from methods import Method
+
+
+class View(NamedTuple):
+    """One way of looking at images.
+
+    Attributes:
+        scale: The factor of their sides.
+        flip: Whether they are mirrored left to right.
+    """
+
+    scale: float = 1.0
+    flip: bool = False
+
+    def of(self, images: Tensor) -> Tensor:
+        """The images `[N, 3, H, W]` as they are seen: themselves, or float at another size."""
+        h, w = images.shape[2:]
+        if self.scale != 1:
+            size = [max(1, round(side * self.scale)) for side in (h, w)]
+            images = functional.interpolate(
+                images.float(), size, mode="bilinear", align_corners=False, antialias=True
+            ).clamp(0, 255)
+        return images.flip(3) if self.flip else images
+
+    def back(self, probabilities: Tensor, size: Sequence[int]) -> Tensor:
+        """Probabilities `[N, K, h, w]` of what was seen, back at the size H, W of the image."""
+        if self.flip:
+            probabilities = probabilities.flip(3)
+        if probabilities.shape[2:] == tuple(size):
+            return probabilities
+        return functional.interpolate(probabilities, tuple(size), mode="bilinear", align_corners=False)
+
+
+def views(settings: dict[str, Any]) -> tuple[View, ...]:
+    """All views that the evaluation settings `scales` and `flip` ask for, the plain one last."""
+    flips = (True, False) if settings["flip"] else (False,)
+    found = [View(scale, flip) for scale in settings["scales"] for flip in flips]
+    return tuple(sorted(found, key=lambda view: view == View()))
 
 
 @dataclass
@@ -27,6 +66,7 @@ class Predictor:
         options: The model's options.
         device: Where all of them are.
         provenance: How the trained model came to be.
+        views: At which scales, and whether mirrored, an image is seen; the probabilities are averaged.
     """
 
     network: Network
@@ -35,6 +75,7 @@ class Predictor:
     options: dict[str, Any]
     device: torch.device
     provenance: dict[str, Any]
+    views: tuple[View, ...] = (View(),)
 
     @classmethod
     def of(cls, config: Config, run: runs.Run, device: torch.device) -> Predictor:
@@ -67,10 +108,18 @@ class Predictor:
         kept = ("digest", "content_sha256", "weights_sha256", "wall_seconds", "peak_memory", "provenance")
         provenance = {key: model[key] for key in kept}
         parts = (trained.to(device).eval(), method.to(device).eval())
-        return cls(network, *parts, options, device, provenance)
+        seen = views(configuration.settings(config, "evaluation", run.dataset, run.model))
+        return cls(network, *parts, options, device, provenance, seen)
 
     def unrefined(self, images: Tensor) -> Tensor:
-        """The trained model's probabilities `[N, K, H, W]` of uint8 images `[N, 3, H, W]`."""
+        """The trained model's probabilities `[N, K, H, W]` of images `[N, 3, H, W]`, mean over views."""
+        first, *others = self.views
+        total = first.back(self._seen(first.of(images)), images.shape[2:])
+        for view in others:
+            total = total + view.back(self._seen(view.of(images)), images.shape[2:])
+        return total / len(self.views) if others else total
+
+    def _seen(self, images: Tensor) -> Tensor:
         padded = self.network.pad(images)
         output = self.network(padded)
         logits = self.trained.structure(padded, output.features, output.unary)

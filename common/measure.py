@@ -21,7 +21,7 @@ from common import devices, runs, stages
 from common.config import Config
 from common.datasets.loading import Split, training_batches
 from common.files import read_json, write_json
-from common.inference import Predictor
+from common.inference import Predictor, View
 from common.models import upsample
 from common.provenance import peak_memory, record
 from common.train import build, make_optimizer, training_step
@@ -83,18 +83,27 @@ def _inference(
     parts: dict[str, list[float]] = {"network": [], "structure": [], "refine": []}
     corners = predictor.options["align_corners"]
 
-    def once(image: Tensor) -> dict[str, float]:
-        padded = predictor.network.pad(image)
-        size = (image.shape[2], image.shape[3])
-        output, network = _timed(lambda: predictor.network(predictor.network.pad(image)), device)
+    def seen(view: View, image: Tensor) -> tuple[Tensor, dict[str, float]]:
+        shown, scaling = _timed(lambda: view.of(image), device)
+        padded = predictor.network.pad(shown)
+        size = (shown.shape[2], shown.shape[3])
+        output, network = _timed(lambda: predictor.network(predictor.network.pad(shown)), device)
         logits, structure = _timed(
             lambda: predictor.trained.structure(padded, output.features, output.unary), device
         )
         probabilities, last = _timed(
-            lambda: predictor.trained.probabilities(upsample(logits, padded, size, corners)), device
+            lambda: view.back(
+                predictor.trained.probabilities(upsample(logits, padded, size, corners)), image.shape[2:]
+            ),
+            device,
         )
+        return probabilities, {"network": scaling + network + last, "structure": structure}
+
+    def once(image: Tensor) -> dict[str, float]:
+        views = [seen(view, image) for view in predictor.views]
+        probabilities = sum(found for found, _ in views) / len(views)
         _, refine = _timed(lambda: predictor.method.refine(image, probabilities), device)
-        return {"network": network + last, "structure": structure, "refine": refine}
+        return {key: sum(times[key] for _, times in views) for key in views[0][1]} | {"refine": refine}
 
     for image in images[:WARM_UP]:
         once(image)

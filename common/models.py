@@ -10,16 +10,15 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from segmentation_models_pytorch import DeepLabV3, DeepLabV3Plus
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
-from segmentation_models_pytorch.encoders import get_preprocessing_params
+from segmentation_models_pytorch.encoders import get_encoder, get_preprocessing_params
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common import decoders
+from common.architectures import OWN as ARCHITECTURES
 from common.errors import UserError
 
-ARCHITECTURES = {"deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus}
-ATROUS_RATES = {16: [6, 12, 18], 8: [12, 24, 36]}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -46,7 +45,8 @@ def _encoder_name(backbone: str) -> str:
             return backbone
     elif timm.is_model(backbone):
         return f"tu-{backbone}"
-    similar = timm.list_models(f"*{backbone.removeprefix('tu-')[:6]}*")[:5]
+    plain = backbone.removeprefix("tu-").replace("-", "_")
+    similar = (timm.list_models(f"*{plain}*") or timm.list_models(f"*{plain[:6]}*"))[:5]
     hint = f"; similar ones: {', '.join(similar)}" if similar else ""
     raise UserError(
         f"models: the backbone {backbone!r} is known neither to segmentation-models-pytorch nor to "
@@ -92,60 +92,27 @@ class Network(nn.Module):
         check_name(model)
         architecture, _, backbone = model.partition("-")
         name = _encoder_name(backbone)
-        stride = options["output_stride"]
-        arguments = {
-            "encoder_name": name,
-            "encoder_output_stride": stride,
-            "decoder_channels": options["decoder_channels"],
-            "decoder_atrous_rates": options["atrous_rates"] or ATROUS_RATES[stride],
-            "decoder_aspp_dropout": options["dropout"],
-            "classes": num_classes,
-        }
-        if options["separable"] is not None:
-            arguments["decoder_aspp_separable"] = options["separable"]
-        network = self._build(model, architecture, arguments, options["weights"])
-        self.encoder = network.encoder
-        self.decoder = network.decoder
-        self.classifier = network.segmentation_head[0]
-        self.feature_channels: int = self.classifier.in_channels
+        self.encoder = _encoder(model, name, options)
+        channels = list(self.encoder.out_channels)
+        self.feature_channels: int = options["decoder_channels"]
+        self.decoder = decoders.build(architecture, channels, options)
+        self.classifier = decoders.classifier(architecture, self.feature_channels, num_classes)
         if options["classifier_std"] is not None:
             nn.init.normal_(self.classifier.weight, std=options["classifier_std"])
             nn.init.zeros_(self.classifier.bias)
-        self.auxiliary = (
-            nn.Conv2d(self.encoder.out_channels[-2], num_classes, 1) if options["auxiliary_weight"] else None
-        )
-        self.input_multiple = stride
+        weighted = options["auxiliary_weight"] > 0
+        self.auxiliary = decoders.Auxiliary(channels[-2], num_classes) if weighted else None
+        self.input_multiple = options["input_multiple"]
+        self.align_corners = options["align_corners"]
         self.frozen = _frozen(options["freeze_batchnorm"])
         _set_momentum(self.encoder, options["batchnorm_momentum"])
         for part in (self.decoder, self.auxiliary):
             _set_momentum(part, options["head_batchnorm_momentum"])
         colours = _colours(name, options["weights"])
         for key in ("mean", "std"):
-            value = torch.tensor(options[key] or colours[key])
+            own = options[key] in (None, "dataset")  # a trained network brings the data set's with its state
+            value = torch.tensor(colours[key] if own else options[key])
             self.register_buffer(key, 255 * value.view(1, 3, 1, 1))
-
-    @staticmethod
-    def _build(
-        model: str, architecture: str, arguments: dict[str, Any], weights: str
-    ) -> DeepLabV3 | DeepLabV3Plus:
-        pretrained = "imagenet" if weights == "imagenet" else None
-        try:
-            network = ARCHITECTURES[architecture](encoder_weights=pretrained, **arguments)
-        except (OSError, RuntimeError) as error:
-            if not pretrained or isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise UserError(
-                f"model_options.{model}.weights: the ImageNet weights are not cached and cannot be "
-                "downloaded: go online once, or set weights to none or to the path of a file"
-            ) from error
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"models: {model} cannot be built with output_stride "
-                f"{arguments['encoder_output_stride']} and these weights: {error}"
-            ) from error
-        if weights not in ("imagenet", "none"):
-            _load_weights(network.encoder, find_weights(weights), model)
-        return network
 
     def train(self, mode: bool = True) -> Network:
         """Switches training mode; frozen BatchNorm layers stay in evaluation mode."""
@@ -160,17 +127,29 @@ class Network(nn.Module):
 
         Args:
             images: RGB in 0–255, `[N, 3, H, W]` with sides that `pad` has made fit.
+
+        Raises:
+            UserError: The backbone cannot take this size.
         """
-        maps = self.encoder((images - self.mean) / self.std)
-        features = self.decoder(maps)
+        try:
+            maps = self.encoder((images - self.mean) / self.std)
+        except AssertionError as error:  # so do backbones in timm that need windows of some size
+            raise UserError(
+                f"the backbone refuses an input of {images.shape[2]}×{images.shape[3]} ({error}): give it as "
+                "model_options.<model>.input_multiple what the sides are to be padded to a multiple of"
+            ) from error
         auxiliary = self.auxiliary(maps[-2]) if self.auxiliary and self.training else None
+        features = self.decoder(list(maps))
         return Output(features, self.classifier(features), auxiliary)
 
     def pad(self, images: Tensor) -> Tensor:
-        """Makes the sides multiples of what the network needs, in its mean colour, float32."""
-        h, w = images.shape[2:]
+        """Makes the sides multiples of what the network needs, in its mean colour, float32.
+
+        With `align_corners` the last cell's centre must not lie inside the image: there may be one cell more.
+        """
         multiple = self.input_multiple
-        below, right = -h % multiple, -w % multiple
+        beyond = multiple - 1 if self.align_corners else 0
+        below, right = (beyond + -(side + beyond) % multiple for side in images.shape[2:])
         images = images.float()
         if below or right:
             images = functional.pad(images - self.mean, (0, right, 0, below)) + self.mean
@@ -196,7 +175,11 @@ def _frozen(option: bool | str) -> tuple[str, ...]:
 
 
 def upsample(logits: Tensor, padded: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Logits of the output grid, bilinearly at the network's input size, cut to the image.
+    """Logits of the output grid, bilinearly at the image's resolution, cut to the image.
+
+    The result does not depend on how far the image was padded. With `align_corners`, cells lie at the pixels
+    that are multiples of the grid's stride, as in crops of 513 pixels at stride 16; without, in the middle of
+    their pixels.
 
     Args:
         logits: `[N, K, h, w]`.
@@ -207,8 +190,48 @@ def upsample(logits: Tensor, padded: Tensor, size: tuple[int, int], align_corner
     Returns:
         `[N, K, H, W]`.
     """
-    logits = functional.interpolate(logits, padded.shape[2:], mode="bilinear", align_corners=align_corners)
+    full = [*padded.shape[2:]]
+    if align_corners:
+        full = [side - side // cells + 1 for side, cells in zip(full, logits.shape[2:])]
+    logits = functional.interpolate(logits, full, mode="bilinear", align_corners=align_corners)
     return logits[..., : size[0], : size[1]]
+
+
+def _encoder(model: str, name: str, options: dict[str, Any]) -> nn.Module:
+    """The backbone at the wanted output stride, with its weights."""
+    weights, stride = options["weights"], options["output_stride"]
+    pretrained: bool | str | None = None
+    if weights == "imagenet":
+        pretrained = True if name.startswith("tu-") else weights
+    sizes = {"strict_img_size": False} if name.startswith("tu-swin") else {}  # they take any size, if asked
+    try:
+        encoder = get_encoder(name, depth=5, weights=pretrained, output_stride=stride, **sizes)
+    except (OSError, RuntimeError) as error:
+        if not pretrained or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise UserError(
+            f"model_options.{model}.weights: the ImageNet weights are not cached and cannot be "
+            "downloaded: go online once, or set weights to none or to the path of a file"
+        ) from error
+    except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"models: {model} cannot be built with output_stride {stride} and these weights"
+            + (f": {reason}" if reason else ": choose another backbone")
+        ) from error
+    if weights not in ("imagenet", "none"):
+        _load_weights(encoder, find_weights(weights), model)
+    if not options["dilation"]:
+        _undilate(encoder)
+    return encoder
+
+
+def _undilate(encoder: nn.Module) -> None:
+    """Takes back the dilation that an output stride below 32 has brought; the stride stays."""
+    for layer in encoder.modules():
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str):
+            layer.padding = tuple(p // d for p, d in zip(layer.padding, layer.dilation))
+            layer.dilation = (1, 1)
 
 
 def _colours(encoder: str, weights: str) -> dict[str, Sequence[float]]:

@@ -19,7 +19,7 @@ import pandas as pd
 from tabulate import tabulate as format_table
 
 from common import config as configuration
-from common import figures, runs, stages
+from common import figures, published, runs, stages
 from common.config import Config
 from common.errors import UserError
 from common.files import read_json, replacing, write_json
@@ -87,8 +87,8 @@ def tabulate(config: Config) -> Path:
     folder = Path(config["results"])
     results = [_read(run) for run in runs.runs(config)]
     rows = _rows(config, results)
-    table = leaderboard(config, rows)
-    per_class = _per_class(rows)
+    table = published.beside(config, leaderboard(config, rows))
+    per_class = published.beside_classes(config, _per_class(rows))
     notes = _notes(config, results)
     _write_text(folder / "leaderboard.csv", table.to_csv(index=False))
     _write_text(folder / "per_class.csv", per_class.to_csv(index=False))
@@ -163,6 +163,7 @@ def leaderboard(config: Config, rows: list[Row]) -> pd.DataFrame:
             "model": row.model,
             "method": row.method,
             "seeds": len(miou),
+            "scored_on": _scored_on(config, row.dataset, row.model),
         }
         line["miou_mean"], line["miou_std"] = mean_and_deviation(list(miou.values()))
         line["difference_mean"], line["difference_std"] = mean_and_deviation(difference)
@@ -182,6 +183,17 @@ def leaderboard(config: Config, rows: list[Row]) -> pd.DataFrame:
         ["_dataset", "_model", "miou_mean"], ascending=[True, True, False], kind="stable"
     )
     return table.drop(columns=["_dataset", "_model"]).reset_index(drop=True)
+
+
+def _scored_on(config: Config, dataset: str, model: str) -> str:
+    """The split, and how its images were seen if not only as they are."""
+    settings = configuration.settings(config, "evaluation", dataset, model)
+    seen = []
+    if settings["scales"] != [1]:
+        seen.append(f"of scales {', '.join(map(str, settings['scales']))}")
+    if settings["flip"]:
+        seen.append("of flips")
+    return settings["split"] + (f", mean {' and '.join(seen)}" if seen else "")
 
 
 def _per_class(rows: list[Row]) -> pd.DataFrame:
@@ -210,6 +222,7 @@ def _cells(config: Config, table: pd.DataFrame, plus_minus: str) -> pd.DataFrame
         return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
     certified = not table[[*CERTIFICATE]].isna().all(axis=None)
+    compared = table["published"].notna().any()
     lines = []
     for line in table.to_dict("records"):
         certificate = {
@@ -224,6 +237,7 @@ def _cells(config: Config, table: pd.DataFrame, plus_minus: str) -> pd.DataFrame
                 f"Δ {config['tables']['baseline']}": "baseline"
                 if baseline
                 else spread(line["difference_mean"], line["difference_std"], "+"),
+                **(published.cells(line) if compared else {}),
                 "pixel acc. %": spread(line["pixel_accuracy_mean"], line["pixel_accuracy_std"]),
                 "network ms": number(line["network_ms"], 1),
                 "structure ms": number(line["structure_ms"], 1),
@@ -243,14 +257,17 @@ def _markdown(config: Config, table: pd.DataFrame, per_class: pd.DataFrame, note
         cells = _cells(config, group, "±")
         if group["error"].any():
             cells["error"] = [text.replace("|", "\\|") for text in group["error"]]
-        split = configuration.settings(config, "evaluation", str(name), str(model))["split"]
-        parts.append(f"## {name}, {model} (scored on {split})")
+        parts.append(f"## {name}, {model} (scored on {_scored_on(config, str(name), str(model))})")
         parts.append(_github(cells))
+        listed = published.sources(config, group)
+        if listed:
+            parts.append("Published mIoU, % (the table shows the first source's):\n\n" + "\n".join(listed))
         chosen = per_class[(per_class["dataset"] == name) & (per_class["model"] == model)]
         if len(chosen):
             pivot = chosen.pivot(index="class", columns="method", values="iou_mean")
             pivot = pivot.loc[chosen["class"].unique(), chosen["method"].unique()]
             pivot = pivot.map(lambda value: "–" if math.isnan(value) else f"{value:.1f}")
+            pivot = published.class_columns(chosen, pivot)
             parts.append("IoU per class, %:\n\n" + _github(pivot.reset_index()))
     baseline = config["tables"]["baseline"]
     parts.append(

@@ -254,8 +254,13 @@ def build(
         pretrained: Whether to load the backbone's weights if the configuration says so.
     """
     torch.manual_seed(derive(training.seed, "initialisation"))
-    options = config["model_options"][training.model]
-    network = Network(training.model, num_classes, options | ({} if pretrained else {"weights": "none"}))
+    options = config["model_options"][training.model] | ({} if pretrained else {"weights": "none"})
+    if "dataset" in (options["mean"], options["std"]):
+        name = configuration.settings(config, "training", training.dataset, training.model)["split"]
+        dataset = configuration.dataset(config, training.dataset)
+        colours = Split(dataset, read_json(training.manifest.path), name).colours()
+        options |= {key: colours[key] for key in ("mean", "std") if options[key] == "dataset"}
+    network = Network(training.model, num_classes, options)
     torch.manual_seed(derive(training.seed, "method"))
     entry = configuration.method(config, training.method, training.dataset)
     method = entry.build(num_classes, network.feature_channels)

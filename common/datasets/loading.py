@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
@@ -44,6 +45,18 @@ class Split(TorchDataset[Sample]):
         parts = dataset.parts(split)
         self.sizes = {size for part in parts for size in manifest["splits"][part].get("sizes", [])}
         self.names = [(part, name) for part in parts for name in manifest["splits"][part]["names"]]
+        self.statistics = [manifest["splits"][part] for part in parts]
+
+    def colours(self) -> dict[str, list[float]]:
+        """The `mean` and `std` of red, green and blue over all pixels of all images, in 0–1."""
+        pixels = np.array([sum(part["pixels"].values()) + part["void_pixels"] for part in self.statistics])
+        means, deviations = (
+            np.array([part[key] for part in self.statistics]) for key in ("colour_mean", "colour_std")
+        )
+        mean = np.average(means, axis=0, weights=pixels)
+        square = np.average(means**2 + deviations**2, axis=0, weights=pixels)
+        deviation = np.sqrt(np.maximum(square - mean**2, 1 / 255**2))  # never 0: it is divided by
+        return {"mean": mean.tolist(), "std": deviation.tolist()}
 
     @property
     def first_part(self) -> int:

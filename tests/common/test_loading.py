@@ -10,6 +10,7 @@ from common import config as configuration
 from common.datasets.base import coloured, panel_indices
 from common.datasets.digits import Digits
 from common.datasets.loading import Split, training_batches
+from common.prepare import inspect
 
 MANIFEST = {
     "splits": {"train": {"names": [f"train-{i:05d}" for i in range(7)]}, "val": {"names": ["val-00000"]}}
@@ -115,3 +116,13 @@ def test_panels_show_images_from_all_over_the_split(length: int, indices: list[i
 def test_void_is_white_in_pictures() -> None:
     picture = coloured(np.array([[0, 1, 255]], np.uint8), ((1, 2, 3), (4, 5, 6)))
     assert picture.tolist() == [[[1, 2, 3], [4, 5, 6], [255, 255, 255]]]
+
+
+def test_colours_are_those_of_all_pixels_of_all_parts() -> None:
+    dataset = Digits(size=48, train_images=5, val_images=2, test_images=1)
+    manifest, _ = inspect(dataset, "digits")
+    split = Split(dataset, manifest, "train+val")
+    pixels = torch.cat([split[i].image.flatten(1) for i in range(len(split))], dim=1).double() / 255
+    assert len(split) == 7
+    assert split.colours()["mean"] == pytest.approx(pixels.mean(dim=1).tolist(), abs=1e-5)
+    assert split.colours()["std"] == pytest.approx(pixels.std(dim=1, correction=0).tolist(), abs=1e-5)
