@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,25 +44,41 @@ class Predictor:
         Raises:
             UserError: It is not there or cannot be read.
         """
-        training = run.training
-        try:
-            model = torch.load(training.file, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise UserError(f"{training.file} is missing: run the train stage first") from None
-        except Exception as error:  # a damaged file fails in many ways
-            raise UserError(
-                f"{training.file} cannot be read ({type(error).__name__}): delete it and train again"
-            ) from error
-        options = config["model_options"][run.model]
-        network = Network(run.model, model["num_classes"], options | {"weights": "none"})
+        trained, entry = (
+            configuration.method(config, name, run.dataset) for name in (run.training.method, run.method)
+        )
+        model = read_model(run.training.file)
+        return cls.build(run.model, config["model_options"][run.model], model, trained, entry, device)
+
+    @classmethod
+    def build(
+        cls,
+        name: str,
+        options: dict[str, Any],
+        model: dict[str, Any],
+        trained_entry: configuration.MethodEntry,
+        entry: configuration.MethodEntry,
+        device: torch.device,
+    ) -> Predictor:
+        """Puts together what a predictor needs.
+
+        Args:
+            name: The name of the model.
+            options: Its options.
+            model: What `model.pt` holds.
+            trained_entry: The method that it was trained with.
+            entry: The method of the run; the same, or one that reuses the model.
+            device: Where to put all of it.
+        """
+        network = Network(name, model["num_classes"], options | {"weights": "none"})
         network.load_state_dict(model["network"])
         arguments = (model["num_classes"], network.feature_channels)
-        trained = configuration.method(config, training.method, run.dataset).build(*arguments)
+        trained = trained_entry.build(*arguments)
         trained.load_state_dict(model["method_state"])
         trained.progress = 1.0
         method = trained
-        if run.method != training.method:
-            method = configuration.method(config, run.method, run.dataset).build(*arguments)
+        if entry.name != trained_entry.name:
+            method = entry.build(*arguments)
             method.progress = 1.0
         network = network.to(device, memory_format=torch.channels_last).eval()
         kept = ("digest", "content_sha256", "weights_sha256", "wall_seconds", "peak_memory", "provenance")
@@ -81,6 +98,22 @@ class Predictor:
     def __call__(self, images: Tensor) -> Tensor:
         """The probabilities `[N, K, H, W]` of uint8 images `[N, 3, H, W]`, refined."""
         return refine(self.method, images, self.unrefined(images))
+
+
+def read_model(path: Path) -> dict[str, Any]:
+    """What a file `model.pt` holds, on the CPU.
+
+    Raises:
+        UserError: It is not there or cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run the train stage first") from None
+    except Exception as error:  # a damaged file fails in many ways
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}): delete it and train again"
+        ) from error
 
 
 def refine(method: Method, images: Tensor, probabilities: Tensor) -> Tensor:

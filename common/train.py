@@ -170,13 +170,18 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
             if preempted:
                 print(f"structseg: asked to end at iteration {finished}; the same command goes on from there")
                 sys.exit(128 + signal.SIGTERM)
+    entry = configuration.method(config, training.method, training.dataset)
     model = {
         "dataset": training.dataset,
         "model": training.model,
         "model_options": options,
         "method": training.method,
-        "method_options": configuration.method(config, training.method, training.dataset).options,
+        "method_module": entry.module,
+        "method_code": runs.code_digest(entry.module),
+        "method_options": entry.options,
         "num_classes": len(dataset.class_names),
+        "class_names": list(dataset.class_names),
+        "colours": [list(colour) for colour in dataset.colours],
         "seed": training.seed,
         "digest": training.digest,
         "training": settings,
