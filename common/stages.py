@@ -55,7 +55,7 @@ def check_digest(wanted: str | None, actual: str) -> None:
     """
     if wanted not in (None, actual):
         raise UserError(
-            "what this job depends on has changed since the workflow started, such as the code of the method: "
+            "what this job depends on, such as the code of the method, has changed since the workflow began: "
             "start it again"
         )
 
