@@ -82,7 +82,7 @@ def export(run: Finished, output: Path, kind: str, size: tuple[int, int] | None 
     except UserError:
         raise
     except Exception as error:  # exporters fail in any way
-        raise UserError(_cannot(run, kind, size, error)) from error
+        raise UserError(_cannot(run, kind, size, f"PyTorch's exporter says: {error}")) from error
     _compare(run, kind, size, module, compute, [example, *others])
     with replacing(output, "wb") as file:
         file.write(content)
@@ -125,8 +125,6 @@ def _refuse_custom_operators(run: Finished, module: nn.Module, example: Tensor) 
 
 def _torchscript(run: Finished, module: nn.Module, example: Tensor, fixed: bool) -> tuple[bytes, Compute]:
     traced = torch.jit.trace(module, example, check_trace=False)
-    if any(node.kind() == "prim::PythonOp" for node in traced.inlined_graph.nodes()):
-        raise ValueError("it has steps that are Python code")
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer, _extra_files={"run.json": json.dumps(run.describe())})
     return buffer.getvalue(), torch.jit.load(io.BytesIO(buffer.getvalue()))
@@ -174,9 +172,10 @@ def _compare(
         try:
             difference = float((compute(images) - module(images)).abs().max())
         except Exception as error:  # of another runtime
-            raise UserError(_cannot(run, kind, size, error)) from error
+            raise UserError(_cannot(run, kind, size, f"its runtime says: {error}")) from error
         if not difference <= TOLERANCE:
-            reason = f"for images of {images.shape[3]}×{images.shape[2]} it differs by {difference:.2g}"
+            shape = f"{images.shape[3]}×{images.shape[2]}"
+            reason = f"probabilities of images of {shape} are wrong by {difference:.2g}"
             raise UserError(_cannot(run, kind, size, reason))
 
 
@@ -185,7 +184,8 @@ def _cannot(run: Finished, kind: str, size: tuple[int, int] | None, reason: obje
     what = "try --size HEIGHT WIDTH, for images of one size"
     if size or kind != "onnx":
         what = "predict with python -m common.predict"
-    return f"{run.model} with {run.trained_entry.name} cannot be written as {kind} ({text}): {what}"
+    name = f"{run.model} with {run.trained_entry.name}"
+    return f"{name} cannot be written as {kind} ({text}): {what}"
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from common import devices, metrics, pictures, stages
+from common import devices, figures, metrics, pictures, stages
 from common.datasets.base import coloured
 from common.errors import OutOfMemory, UserError
 from common.files import read_json, replacing, write_json
@@ -25,6 +25,9 @@ from common.provenance import record
 
 OPACITY = 0.5
 """Of the colours in an overlay."""
+
+DARKEST = 80
+"""What black becomes in an overlay: at night, too, the colours shall be told apart."""
 
 SUBMISSION = Path("results/VOC2012/Segmentation/comp6_test_cls")
 """Where the PASCAL VOC evaluation server expects the label maps (competition 6: any training data)."""
@@ -174,9 +177,10 @@ def palette_picture(labels: NDArray[np.uint8], colours: Sequence[tuple[int, int,
 
 
 def overlaid(image: RGB, colours: RGB) -> RGB:
-    """The image in grey under the colours of its labels, all `[H, W, 3]`."""
+    """The image, in grey and lighter than it is, under the colours of its labels, all `[H, W, 3]`."""
     grey = np.asarray(Image.fromarray(image).convert("L"))[..., None]
-    return ((1 - OPACITY) * grey + OPACITY * colours).round().astype(np.uint8)
+    light = DARKEST + (255 - DARKEST) / 255 * grey
+    return ((1 - OPACITY) * light + OPACITY * colours).round().astype(np.uint8)
 
 
 def _claim(run: Finished, folder: Path, device: torch.device) -> None:
@@ -189,6 +193,7 @@ def _claim(run: Finished, folder: Path, device: torch.device) -> None:
                 f"{folder} has predictions of {other['method']}, seed {other['seed']} ({other['digest']}): "
                 "choose another --output, or delete it"
             )
+    figures.draw_legend(folder / "legend.png", run.class_names, run.colours)
     write_json(file, run.describe() | {"provenance": record(devices.describe(device))})
 
 

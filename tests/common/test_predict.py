@@ -93,7 +93,11 @@ def test_what_is_written(config: Config, images: Path, tmp_path: Path) -> None:
         assert (chosen >= probabilities.max(axis=0) - 0.001).all()
         overlay = np.array(Image.open(tmp_path / f"overlay/{name}.png")).astype(int)
         grey = np.array(Image.open(images / f"{name}.png").convert("L")).astype(int)
-        assert np.abs(overlay - (grey[..., None] + np.array(colours)[labels]) / 2).max() <= 0.5
+        light = 80 + 175 / 255 * grey[..., None]
+        assert np.abs(overlay - (light + np.array(colours)[labels]) / 2).max() <= 0.501
+    with Image.open(tmp_path / "legend.png") as legend:
+        shown = {colour for _, colour in legend.convert("RGB").getcolors(10**6)}
+    assert shown >= {*colours}
     told = read_json(tmp_path / "prediction.json")
     assert told["method"] == "crf-1" and told["trained_as"] == "ce"
     assert told["class_names"][0] == "background"
@@ -299,4 +303,4 @@ def test_the_command(config: Config, images: Path, tmp_path: Path) -> None:
     assert "1 predicted, 0 were there already" in result.stdout
     sentence = result.stderr.strip().splitlines()[-1]
     assert sentence.startswith(f"structseg: {broken} cannot be read as a picture")
-    assert [p.name for p in output.rglob("*.png")] == 2 * [Path(picture).name]
+    assert [p.name for p in output.glob("*/*.png")] == 2 * [Path(picture).name]
