@@ -84,8 +84,11 @@ def export(run: Finished, output: Path, kind: str, size: tuple[int, int] | None 
     except Exception as error:  # exporters fail in any way
         raise UserError(_cannot(run, kind, size, f"PyTorch's exporter says: {error}")) from error
     _compare(run, kind, size, module, compute, [example, *others])
-    with replacing(output, "wb") as file:
-        file.write(content)
+    try:
+        with replacing(output, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}") from None
 
 
 def _examples(size: tuple[int, int] | None, multiple: int) -> list[Tensor]:

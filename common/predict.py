@@ -185,6 +185,10 @@ def overlaid(image: RGB, colours: RGB) -> RGB:
 
 def _claim(run: Finished, folder: Path, device: torch.device) -> None:
     """Says in the folder whose predictions it has; a UserError if it has those of another run."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: {folder} cannot be written to: {error.strerror}") from None
     file = folder / "prediction.json"
     if file.exists():
         other = read_json(file)

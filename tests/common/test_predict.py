@@ -18,6 +18,7 @@ from common.datasets.loading import Split
 from common.errors import UserError
 from common.files import read_json
 from common.finished import Finished
+from common.metrics import confusion
 from common.predict import SUBMISSION, Outputs, predict
 from tests.conftest import ROOT, TINY, run
 
@@ -63,8 +64,6 @@ def test_predictions_are_what_was_evaluated(
     method: str, config: Config, images: Path, tmp_path: Path
 ) -> None:
     """The confusion counts of the predicted PNGs are those of the evaluate stage, for every image."""
-    from common.metrics import confusion
-
     scored = found(config, method)
     done = predict(Finished.read(scored.folder), pictures.find([images]), Outputs(tmp_path), CPU, 1)
     assert (done.predicted, done.skipped, done.failures) == (4, 0, ())
@@ -98,6 +97,8 @@ def test_what_is_written(config: Config, images: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "legend.png") as legend:
         shown = {colour for _, colour in legend.convert("RGB").getcolors(10**6)}
     assert shown >= {*colours}
+    with pytest.raises(UserError, match="legend.png cannot be written to: File exists"):
+        predict(Finished.read(found(config, "ce").folder), [], Outputs(tmp_path / "legend.png"), CPU)
     told = read_json(tmp_path / "prediction.json")
     assert told["method"] == "crf-1" and told["trained_as"] == "ce"
     assert told["class_names"][0] == "background"
