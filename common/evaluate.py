@@ -14,7 +14,7 @@ from common.config import Config
 from common.datasets.base import panel_indices
 from common.datasets.loading import Split
 from common.files import read_json, replacing, write_json
-from common.inference import Predictor
+from common.inference import Predictor, origin
 from common.predictions import Predictions
 from common.provenance import peak_memory, record
 
@@ -36,8 +36,8 @@ def evaluate(config: Config, run: runs.Run) -> None:
         manifest = read_json(run.manifest.path)
         dataset = configuration.dataset(config, run.dataset)
         split = Split(dataset, manifest, settings["split"])
-        source = run.predictions or Predictor.of(config, run, device)
-        counts, panel, diagnostics = _score(source, split, len(dataset.class_names))
+        predictor = run.predictions or Predictor.of(config, run, device)
+        counts, panel, diagnostics = _score(predictor, split, len(dataset.class_names))
         runs.forget_tables(config)
         with replacing(run.panel, "wb") as file:
             np.savez_compressed(file, **panel)
@@ -52,7 +52,7 @@ def evaluate(config: Config, run: runs.Run) -> None:
                 "method": run.method,
                 "seed": run.seed,
                 "digest": run.digest,
-                **_origin(config, run, source),
+                **origin(config, run, predictor),
                 "split": settings["split"],
                 "evaluation": settings,
                 "images": len(split),
@@ -66,26 +66,9 @@ def evaluate(config: Config, run: runs.Run) -> None:
         )
 
 
-def _origin(config: Config, run: runs.Run, source: Predictor | Predictions) -> dict[str, Any]:
-    """The part of the scores' file that says where the predictions come from."""
-    if isinstance(source, Predictions):
-        settings = configuration.settings(config, "evaluation", run.dataset, run.model)
-        read = {"folder": source.folder, "sha256": source.content_sha256(settings["split"])}
-        return {"trained_as": None, "trained": None, "predictions": read}
-    entry = configuration.method(config, run.method, run.dataset)
-    return {
-        "trained_as": run.training.method,
-        "trained": source.provenance,
-        "method_module": entry.module,
-        "method_code": runs.code_digest(entry.module),
-        "method_options": entry.options,
-        "model_options": config["model_options"][run.model],
-    }
-
-
 @torch.inference_mode()
 def _score(
-    source: Predictor | Predictions, split: Split, num_classes: int
+    predictor: Predictor | Predictions, split: Split, num_classes: int
 ) -> tuple[np.ndarray, dict[str, Any], dict[str, float]]:
     """Confusion counts `[images, K, K]`, the panel's label maps, and the mean diagnostics."""
     counts, panel = [], {}
@@ -93,15 +76,15 @@ def _score(
     shown = panel_indices(split.first_part)
     for index in range(len(split)):
         sample = split[index]
-        if isinstance(source, Predictions):
-            predicted = source.read(*split.names[index], tuple(sample.labels.shape), num_classes)
+        if isinstance(predictor, Predictions):
+            predicted = predictor.read(*split.names[index], tuple(sample.labels.shape), num_classes)
         else:
-            probabilities = source(sample.image.unsqueeze(0).to(source.device))
+            probabilities = predictor(sample.image.unsqueeze(0).to(predictor.device))
             predicted = metrics.labels_of(probabilities)[0].cpu()
         counts.append(metrics.confusion(predicted, sample.labels, num_classes))
         if index in shown:
             panel[f"labels_{shown.index(index)}"] = predicted.numpy()
-        diagnostics = {} if isinstance(source, Predictions) else source.trained.diagnostics()
+        diagnostics = {} if isinstance(predictor, Predictions) else predictor.trained.diagnostics()
         for key, value in diagnostics.items():
             sums[key] = sums.get(key, 0.0) + value
     return np.stack(counts), panel, {key: value / len(split) for key, value in sums.items()}

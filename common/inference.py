@@ -14,6 +14,7 @@ from common import runs
 from common.config import Config
 from common.errors import UserError
 from common.models import Network, upsample
+from common.predictions import Predictions
 from methods import Method
 
 
@@ -126,3 +127,20 @@ def refine(method: Method, images: Tensor, probabilities: Tensor) -> Tensor:
         return method.refine(images, probabilities)
     except ValueError as error:
         raise UserError(f"the method refuses its input: {error}") from error
+
+
+def origin(config: Config, run: runs.Run, predictor: Predictor | Predictions) -> dict[str, Any]:
+    """The part of a result file that says where the predictions come from; `common.finished` reads it."""
+    if isinstance(predictor, Predictions):
+        settings = configuration.settings(config, "evaluation", run.dataset, run.model)
+        read = {"folder": predictor.folder, "sha256": predictor.content_sha256(settings["split"])}
+        return {"trained_as": None, "trained": None, "predictions": read}
+    entry = configuration.method(config, run.method, run.dataset)
+    return {
+        "trained_as": run.training.method,
+        "trained": predictor.provenance,
+        "method_module": entry.module,
+        "method_code": runs.code_digest(entry.module),
+        "method_options": entry.options,
+        "model_options": config["model_options"][run.model],
+    }
