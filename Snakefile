@@ -24,5 +24,5 @@ rule all:
     input:
         TABLES,
         [run.metrics for run in RUNS.values()],
-        [run.cost for run in RUNS.values()],
+        COSTS,
     localrule: True

@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 from jsonschema.exceptions import best_match
 
 import methods
-from common import architectures, datasets
+from common import architectures, datasets, predictions
 from common.errors import UserError
 
 Config = dict[str, Any]
@@ -39,12 +39,14 @@ class MethodEntry:
         module: The module of `methods/`.
         options: All options of the module, defaults included.
         trained_as: The entry whose trained model is reused, or None.
+        predictions: The folder that predictions are read from, instead of all that; or None.
     """
 
     name: str
     module: str
     options: dict[str, Any]
     trained_as: str | None
+    predictions: str | None = None
 
     def with_options(self, options: Mapping[str, Any]) -> MethodEntry:
         """The same with other values of some options."""
@@ -185,6 +187,8 @@ def check_values(config: Config) -> None:
     for name in config["datasets"]:
         num_classes = len(dataset(config, name).class_names)
         for entry in config["methods"]:
+            if method(config, entry, name).predictions:
+                continue
             method(config, entry, name).build(num_classes, feature_channels=4)
             trained_method(config, entry, name).build(num_classes, feature_channels=4)
         if config["tuning"]["method"] is not None:
@@ -260,6 +264,8 @@ def method(config: Config, name: str, dataset: str) -> MethodEntry:
     """
     given = dict(config["method_options"].get(name, {}))
     overrides = given.pop("per_dataset", {})
+    if "predictions" in given:
+        return _predictions_entry(name, given | overrides.get(dataset, {}))
     module = given.pop("module", name)
     if module not in methods.names():
         if name in config["method_options"]:
@@ -275,6 +281,19 @@ def method(config: Config, name: str, dataset: str) -> MethodEntry:
     given |= overrides.get(dataset, {})
     options = _options(f"method_options.{name}", given, _parameters(kind, skip=2))
     return MethodEntry(name, module, options, trained_as)
+
+
+def _predictions_entry(name: str, given: Mapping[str, Any]) -> MethodEntry:
+    place = f"method_options.{name}"
+    others = sorted({*given} - {"predictions"})
+    if others:
+        raise UserError(f"{place}: predictions are scored as they are; remove {', '.join(others)}")
+    folder = given["predictions"]
+    try:
+        predictions.check(folder)
+    except ValueError as error:
+        raise UserError(f"{place}.{error}") from None
+    return MethodEntry(name, "", {}, None, folder)
 
 
 def trained_method(config: Config, name: str, dataset: str) -> MethodEntry:
@@ -540,6 +559,8 @@ def _check_trained_as(config: Config, entry: MethodEntry, dataset: str) -> None:
     if entry.trained_as not in method_names(config):
         raise UserError(_unknown(place, entry.trained_as, "method", method_names(config)))
     other = method(config, str(entry.trained_as), dataset)
+    if other.predictions:
+        raise UserError(f"{place}: {other.name} is read from a folder: name a method that is trained")
     if other.trained_as:
         raise UserError(
             f"{place}: {other.name} trains no model itself: name {other.trained_as}, whose model it uses"

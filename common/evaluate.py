@@ -15,7 +15,8 @@ from common.datasets.base import Dataset, panel_indices
 from common.datasets.loading import Split
 from common.errors import UserError
 from common.files import read_json, replacing, write_json
-from common.inference import Predictor
+from common.inference import Predictor, origin
+from common.predictions import Predictions
 from common.provenance import peak_memory, record
 
 
@@ -29,15 +30,15 @@ def evaluate(config: Config, run: runs.Run) -> None:
     """
     with (
         stages.recording_failure(run.folder / "error.json", "evaluate"),
-        devices.leased(config["execution"]["device"]) as device,
+        devices.leased("cpu" if run.predictions else config["execution"]["device"]) as device,
     ):
         start = time.monotonic()
         settings = configuration.settings(config, "evaluation", run.dataset, run.model)
-        manifest = read_json(run.training.manifest.path)
+        manifest = read_json(run.manifest.path)
         dataset = configuration.dataset(config, run.dataset)
         split = Split(dataset, manifest, settings["split"])
         _check_labelled(dataset, manifest, settings["split"])
-        predictor = Predictor.of(config, run, device)
+        predictor = run.predictions or Predictor.of(config, run, device)
         counts, panel, diagnostics = _score(predictor, split, len(dataset.class_names))
         runs.forget_tables(config)
         with replacing(run.panel, "wb") as file:
@@ -53,15 +54,12 @@ def evaluate(config: Config, run: runs.Run) -> None:
                 "method": run.method,
                 "seed": run.seed,
                 "digest": run.digest,
-                "trained_as": run.training.method,
-                "trained": predictor.provenance,
+                **origin(config, run, predictor),
                 "split": settings["split"],
                 "evaluation": settings,
                 "images": len(split),
                 **metrics.scores(counts.sum(axis=0), list(dataset.class_names)),
                 "diagnostics": diagnostics,
-                "method_options": configuration.method(config, run.method, run.dataset).options,
-                "model_options": config["model_options"][run.model],
                 "content_sha256": manifest["content_sha256"],
                 "provenance": record(devices.describe(device)),
                 "wall_seconds": round(time.monotonic() - start, 3),
@@ -81,7 +79,7 @@ def _check_labelled(dataset: Dataset, manifest: dict[str, Any], split: str) -> N
 
 @torch.inference_mode()
 def _score(
-    predictor: Predictor, split: Split, num_classes: int
+    predictor: Predictor | Predictions, split: Split, num_classes: int
 ) -> tuple[np.ndarray, dict[str, Any], dict[str, float]]:
     """Confusion counts `[images, K, K]`, the panel's label maps, and the mean diagnostics."""
     counts, panel = [], {}
@@ -89,12 +87,16 @@ def _score(
     shown = panel_indices(split.first_part)
     for index in range(len(split)):
         sample = split[index]
-        probabilities = predictor(sample.image.unsqueeze(0).to(predictor.device))
-        predicted = metrics.labels_of(probabilities)[0].cpu()
+        if isinstance(predictor, Predictions):
+            predicted = predictor.read(*split.names[index], tuple(sample.labels.shape), num_classes)
+        else:
+            probabilities = predictor(sample.image.unsqueeze(0).to(predictor.device))
+            predicted = metrics.labels_of(probabilities)[0].cpu()
         counts.append(metrics.confusion(predicted, sample.labels, num_classes))
         if index in shown:
             panel[f"labels_{shown.index(index)}"] = predicted.numpy()
-        for key, value in predictor.trained.diagnostics().items():
+        diagnostics = {} if isinstance(predictor, Predictions) else predictor.trained.diagnostics()
+        for key, value in diagnostics.items():
             sums[key] = sums.get(key, 0.0) + value
     return np.stack(counts), panel, {key: value / len(split) for key, value in sums.items()}
 

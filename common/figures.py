@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets.base import Dataset, coloured
+from common.datasets.base import Colour, Dataset, coloured
 from common.files import replacing
 
 matplotlib.use("Agg")
@@ -58,4 +59,14 @@ def draw_panel(
     figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 11), fontsize=7)
     with replacing(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)
+    pyplot.close(figure)
+
+
+def draw_legend(path: Path, class_names: Sequence[str], colours: Sequence[Colour]) -> None:
+    """Draws which class has which colour."""
+    patches = [Patch(color=np.array(c) / 255, label=name) for name, c in zip(class_names, colours)]
+    figure = pyplot.figure(figsize=(2, 0.25 * len(patches)))
+    figure.legend(handles=patches, loc="center", frameon=False)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
     pyplot.close(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from common import runs
 from common.config import Config
 from common.errors import UserError
 from common.models import Network, upsample
+from common.predictions import Predictions
 from methods import Method
 
 
@@ -84,32 +86,50 @@ class Predictor:
         Raises:
             UserError: It is not there or cannot be read.
         """
-        training = run.training
-        try:
-            model = torch.load(training.file, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise UserError(f"{training.file} is missing: run the train stage first") from None
-        except Exception as error:  # a damaged file fails in many ways
-            raise UserError(
-                f"{training.file} cannot be read ({type(error).__name__}): delete it and train again"
-            ) from error
-        options = config["model_options"][run.model]
-        network = Network(run.model, model["num_classes"], options | {"weights": "none"})
+        trained, entry = (
+            configuration.method(config, name, run.dataset) for name in (run.training.method, run.method)
+        )
+        model = read_model(run.training.file)
+        seen = views(configuration.settings(config, "evaluation", run.dataset, run.model))
+        return cls.build(run.model, config["model_options"][run.model], model, trained, entry, device, seen)
+
+    @classmethod
+    def build(
+        cls,
+        name: str,
+        options: dict[str, Any],
+        model: dict[str, Any],
+        trained_entry: configuration.MethodEntry,
+        entry: configuration.MethodEntry,
+        device: torch.device,
+        seen: Sequence[View] = (View(),),
+    ) -> Predictor:
+        """Puts together what a predictor needs.
+
+        Args:
+            name: The name of the model.
+            options: Its options.
+            model: What `model.pt` holds.
+            trained_entry: The method that it was trained with.
+            entry: The method of the run; the same, or one that reuses the model.
+            device: Where to put all of it.
+            seen: At which scales, and whether mirrored, images are seen.
+        """
+        network = Network(name, model["num_classes"], options | {"weights": "none"})
         network.load_state_dict(model["network"])
         arguments = (model["num_classes"], network.feature_channels)
-        trained = configuration.method(config, training.method, run.dataset).build(*arguments)
+        trained = trained_entry.build(*arguments)
         trained.load_state_dict(model["method_state"])
         trained.progress = 1.0
         method = trained
-        if run.method != training.method:
-            method = configuration.method(config, run.method, run.dataset).build(*arguments)
+        if entry.name != trained_entry.name:
+            method = entry.build(*arguments)
             method.progress = 1.0
         network = network.to(device, memory_format=torch.channels_last).eval()
         kept = ("digest", "content_sha256", "weights_sha256", "wall_seconds", "peak_memory", "provenance")
         provenance = {key: model[key] for key in kept}
         parts = (trained.to(device).eval(), method.to(device).eval())
-        seen = views(configuration.settings(config, "evaluation", run.dataset, run.model))
-        return cls(network, *parts, options, device, provenance, seen)
+        return cls(network, *parts, options, device, provenance, tuple(seen))
 
     def unrefined(self, images: Tensor) -> Tensor:
         """The trained model's probabilities `[N, K, H, W]` of images `[N, 3, H, W]`, mean over views."""
@@ -132,6 +152,22 @@ class Predictor:
         return refine(self.method, images, self.unrefined(images))
 
 
+def read_model(path: Path) -> dict[str, Any]:
+    """What a file `model.pt` holds, on the CPU.
+
+    Raises:
+        UserError: It is not there or cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run the train stage first") from None
+    except Exception as error:  # a damaged file fails in many ways
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}): delete it and train again"
+        ) from error
+
+
 def refine(method: Method, images: Tensor, probabilities: Tensor) -> Tensor:
     """A method's refinement of probabilities.
 
@@ -142,3 +178,20 @@ def refine(method: Method, images: Tensor, probabilities: Tensor) -> Tensor:
         return method.refine(images, probabilities)
     except ValueError as error:
         raise UserError(f"the method refuses its input: {error}") from error
+
+
+def origin(config: Config, run: runs.Run, predictor: Predictor | Predictions) -> dict[str, Any]:
+    """The part of a result file that says where the predictions come from; `common.finished` reads it."""
+    if isinstance(predictor, Predictions):
+        settings = configuration.settings(config, "evaluation", run.dataset, run.model)
+        read = {"folder": predictor.folder, "sha256": predictor.content_sha256(settings["split"])}
+        return {"trained_as": None, "trained": None, "predictions": read}
+    entry = configuration.method(config, run.method, run.dataset)
+    return {
+        "trained_as": run.training.method,
+        "trained": predictor.provenance,
+        "method_module": entry.module,
+        "method_code": runs.code_digest(entry.module),
+        "method_options": entry.options,
+        "model_options": config["model_options"][run.model],
+    }

@@ -20,6 +20,7 @@ from common import config as configuration
 from common import devices, runs, stages
 from common.config import Config
 from common.datasets.loading import Split, training_batches
+from common.errors import UserError
 from common.files import read_json, write_json
 from common.inference import Predictor, View
 from common.models import upsample
@@ -44,7 +45,7 @@ def measure(config: Config, run: runs.Run) -> None:
         devices.leased(config["execution"]["device"]) as device,
     ):
         start = time.monotonic()
-        manifest = read_json(run.training.manifest.path)
+        manifest = read_json(run.manifest.path)
         predictor = Predictor.of(config, run, device)
         inference = _inference(config, run, predictor, manifest)
         parameters = sum(p.numel() for m in (predictor.network, predictor.trained) for p in m.parameters())
@@ -176,6 +177,8 @@ def _enough(count: int, wanted: int, start: float) -> bool:
 def _main() -> None:
     parsed = stages.arguments("Measures the cost of one run.", "dataset", "model", "method", "seed")
     run = runs.run(parsed.config, parsed.dataset, parsed.model, parsed.method, parsed.seed)
+    if run.training is None:
+        raise UserError(f"{run.method} is read from a folder: there is nothing to measure")
     stages.check_digest(parsed.digest, run.digest)
     measure(parsed.config, run)
     print(run.cost)

@@ -19,6 +19,7 @@ from common import config as configuration
 from common.config import Config
 from common.errors import UserError
 from common.files import digest
+from common.predictions import Predictions, has_seeds
 
 METHODS = Path(__file__).resolve().parent.parent / "methods"
 
@@ -92,7 +93,9 @@ class Run:
         seed: The seed.
         digest: Of everything that the scores depend on.
         folder: Where its files are.
-        training: The model that it evaluates.
+        training: The model that it evaluates; None if predictions are read instead.
+        manifest: The dataset's manifest.
+        predictions: The predictions that it reads, or None.
     """
 
     dataset: str
@@ -101,7 +104,9 @@ class Run:
     seed: int
     digest: str
     folder: Path
-    training: Training
+    training: Training | None
+    manifest: Manifest
+    predictions: Predictions | None = None
 
     @property
     def metrics(self) -> Path:
@@ -179,6 +184,8 @@ def manifest(config: Config, name: str) -> Manifest:
 def training(config: Config, dataset: str, model: str, method: str, seed: int) -> Training:
     """The training of one method entry that trains its own model."""
     entry = configuration.method(config, method, dataset)
+    if entry.predictions:
+        raise UserError(f"{method} is read from a folder: there is nothing to train or to measure")
     data = manifest(config, dataset)
     options = dict(config["model_options"][model])
     options["weights"] = PurePath(options["weights"]).name  # where it lies does not matter
@@ -195,23 +202,57 @@ def training(config: Config, dataset: str, model: str, method: str, seed: int) -
 
 
 def run(config: Config, dataset: str, model: str, method: str, seed: int) -> Run:
-    """One run of the configuration."""
+    """One run of the configuration.
+
+    Raises:
+        UserError: It reads predictions, and there are none.
+    """
+    entry = configuration.method(config, method, dataset)
+    if entry.predictions:
+        return _read_run(config, dataset, model, entry, seed)
     trained = configuration.trained_method(config, method, dataset).name
     source = training(config, dataset, model, trained, seed)
     content = {
         "training": source.digest,
-        "method": _identity(configuration.method(config, method, dataset)),
+        "method": _identity(entry),
         "evaluation": configuration.settings(config, "evaluation", dataset, model),
     }
     code = digest(content)
     folder = Path(config["results"]) / "runs" / dataset / model / method / f"seed{seed}-{code}"
-    return Run(dataset, model, method, seed, code, folder, source)
+    return Run(dataset, model, method, seed, code, folder, source, source.manifest)
+
+
+def _read_run(config: Config, dataset: str, model: str, entry: configuration.MethodEntry, seed: int) -> Run:
+    """A run that reads predictions: it depends on what they are, not on where they lie."""
+    data = manifest(config, dataset)
+    settings = configuration.settings(config, "evaluation", dataset, model)
+    read = Predictions.of(entry.predictions, dataset, model, seed)
+    content = {
+        "dataset": data.digest,
+        "predictions": read.content_sha256(settings["split"]),
+        "evaluation": settings,
+    }
+    code = digest(content)
+    folder = Path(config["results"]) / "runs" / dataset / model / entry.name / f"seed{seed}-{code}"
+    return Run(dataset, model, entry.name, seed, code, folder, None, data, read)
 
 
 def runs(config: Config) -> list[Run]:
-    """Every combination of datasets, models, methods and seeds."""
-    names = (config["datasets"], config["models"], config["methods"], config["seeds"])
-    return [run(config, *combination) for combination in itertools.product(*names)]
+    """Every combination of datasets, models, methods and seeds.
+
+    Predictions that are read and not told apart by seed are one run, at the first seed.
+    """
+    names = (config["datasets"], config["models"], config["methods"])
+    return [
+        run(config, dataset, model, method, seed)
+        for dataset, model, method in itertools.product(*names)
+        for seed in _seeds(config, dataset, method)
+    ]
+
+
+def _seeds(config: Config, dataset: str, method: str) -> list[int]:
+    folder = configuration.method(config, method, dataset).predictions
+    return config["seeds"][:1] if folder and not has_seeds(folder) else config["seeds"]
 
 
 def tuning(config: Config, dataset: str, model: str) -> Tuning:

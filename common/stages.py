@@ -55,10 +55,13 @@ def check_digest(wanted: str | None, actual: str) -> None:
     """Refuses to write elsewhere than the workflow expects.
 
     Raises:
-        UserError: A method's code was edited since the workflow started.
+        UserError: A method's code or the predictions that are read were changed since the workflow started.
     """
     if wanted not in (None, actual):
-        raise UserError("the code of the method has changed since the workflow started: start it again")
+        raise UserError(
+            "what this job depends on, such as the code of the method, has changed since the workflow began: "
+            "start it again"
+        )
 
 
 def main(stage: Callable[[], None]) -> None:

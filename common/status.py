@@ -41,6 +41,8 @@ def _row(config: Config, run: runs.Run) -> dict[str, Any]:
     training = run.training
     settings = configuration.settings(config, "training", run.dataset, run.model)
     row = {key: getattr(run, key) for key in ("dataset", "model", "method", "seed")}
+    if training is None:
+        return row | _of_predictions(run)
     row |= {"state": "waiting", "iteration": 0, "iterations": settings["iterations"]}
     row |= {"iterations_per_s": float("nan"), "seconds_left": float("nan"), "note": ""}
     if training.method != run.method:
@@ -63,6 +65,14 @@ def _row(config: Config, run: runs.Run) -> dict[str, Any]:
             unknown = {"iterations_per_s": float("nan"), "seconds_left": float("nan")}
             return row | unknown | {"state": "failed", "note": reason}
     return row
+
+
+def _of_predictions(run: runs.Run) -> dict[str, Any]:
+    """The rest of the row of predictions that are read from a folder."""
+    row = {"state": "done" if run.metrics.exists() else "waiting", "iteration": 0, "iterations": 0}
+    row |= {"iterations_per_s": float("nan"), "seconds_left": float("nan"), "note": "read from a folder"}
+    reason = _reason(run.folder / "error.json")
+    return row | ({"state": "failed", "note": reason} if reason and row["state"] == "waiting" else {})
 
 
 def _reason(path: Path) -> str | None:

@@ -27,6 +27,9 @@ from common.statistics import mean_and_deviation, paired_differences
 
 TIMES = ("network_ms", "structure_ms", "refine_ms", "training_step_ms")
 
+READ = "predictions read from a folder"
+"""The origin of rows that another system has predicted."""
+
 CERTIFICATE = ("gap_per_cell", "agreement")
 """Diagnostics that the leaderboard shows for the methods that have them."""
 
@@ -46,6 +49,11 @@ class Result:
     metrics: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
     error: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that there can be is there: predictions that were read cost nothing that is known."""
+        return bool(self.metrics and (self.cost or self.run.predictions))
 
 
 @dataclass
@@ -98,7 +106,7 @@ def tabulate(config: Config) -> Path:
         chosen = [row for row in rows if (row.dataset, row.model) == (name, model)]
         _draw_panel(config, runs.panel(config, name, model), chosen)
     runs.forget_tables(config)
-    if all(r.metrics and r.cost for r in results):
+    if all(r.complete for r in results):
         write_json(runs.stamp(config), {"runs": [str(r.run.folder) for r in results]})
     return folder / "leaderboard.md"
 
@@ -113,7 +121,7 @@ def _read(run: runs.Run) -> Result:
             result.metrics = read_json(run.metrics)
         if run.cost.exists():
             result.cost = read_json(run.cost)
-        if not (result.metrics and result.cost):
+        if not result.complete:
             result.error = _reason(run)
     except UserError as error:
         result.error = str(error)
@@ -122,15 +130,17 @@ def _read(run: runs.Run) -> Result:
 
 def _reason(run: runs.Run) -> str:
     folders = [run.folder / "error.json"]
-    if not run.training.file.exists() and not run.metrics.exists():
-        folders += [run.training.folder / "error.json", run.training.manifest.error]
+    if run.training is None:
+        folders.append(run.manifest.error)
+    elif not run.training.file.exists() and not run.metrics.exists():
+        folders += [run.training.folder / "error.json", run.manifest.error]
     for path in folders:
         if path.exists():
             failure = read_json(path)
             return f"{failure['stage']} failed: {failure['error']}"
     if run.metrics.exists():
         return "not measured yet"
-    return "not evaluated yet" if run.training.file.exists() else "not trained yet"
+    return "not evaluated yet" if run.training is None or run.training.file.exists() else "not trained yet"
 
 
 def _rows(config: Config, results: Iterable[Result]) -> list[Row]:
@@ -174,6 +184,8 @@ def leaderboard(config: Config, rows: list[Row]) -> pd.DataFrame:
             line[key] = row.diagnostic(key)
         devices = {r.cost["provenance"]["device"] for r in row.results if r.cost}
         line["device"] = "; ".join(sorted(devices))
+        read = any(result.run.predictions for result in row.results)
+        line["origin"] = READ if read else "trained here"
         line["error"] = row.error
         lines.append(line)
     table = pd.DataFrame(lines)
@@ -232,7 +244,7 @@ def _cells(config: Config, table: pd.DataFrame, plus_minus: str) -> pd.DataFrame
         baseline = line["method"] == config["tables"]["baseline"]
         lines.append(
             {
-                "method": line["method"],
+                "method": line["method"] + (" *" if line["origin"] == READ else ""),
                 "mIoU %": spread(line["miou_mean"], line["miou_std"]),
                 f"Δ {config['tables']['baseline']}": "baseline"
                 if baseline
@@ -282,6 +294,8 @@ def _markdown(config: Config, table: pd.DataFrame, per_class: pd.DataFrame, note
             "cell of the output grid; agreement: the share of cells at which all chains of the CRF have "
             "the same best label."
         )
+    if (table["origin"] == READ).any():
+        parts.append(f"\\*: {READ} and scored in the same way; not trained or measured here.")
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts) + "\n"
@@ -310,7 +324,8 @@ def _notes(config: Config, results: list[Result]) -> list[str]:
     scored = [r.metrics for r in results if r.metrics]
     measured = [r.cost for r in results if r.cost]
     notes = []
-    origins = [m["provenance"] for m in scored] + [m["trained"]["provenance"] for m in scored]
+    trained = [m for m in scored if m["trained"]]
+    origins = [m["provenance"] for m in scored] + [m["trained"]["provenance"] for m in trained]
     commits = {origin["commit"] for origin in origins}
     if len(commits) > 1:
         listed = ", ".join(sorted(str(commit)[:10] for commit in commits))
@@ -321,10 +336,12 @@ def _notes(config: Config, results: list[Result]) -> list[str]:
         notes.append("WARNING: rows were computed with different versions of PyTorch.")
     for name in config["datasets"]:
         rows = [m for m in scored if m["dataset"] == name]
-        if len({sha for m in rows for sha in (m["content_sha256"], m["trained"]["content_sha256"])}) > 1:
+        seen = [m["content_sha256"] for m in rows]
+        seen += [m["trained"]["content_sha256"] for m in rows if m["trained"]]
+        if len({*seen}) > 1:
             notes.append(f"WARNING: rows of {name} saw different files of the dataset.")
     for model in config["models"]:
-        if len({m["trained"]["weights_sha256"] for m in scored if m["model"] == model}) > 1:
+        if len({m["trained"]["weights_sha256"] for m in trained if m["model"] == model}) > 1:
             notes.append(f"WARNING: rows of {model} started from different files of weights.")
     devices = sorted({m["provenance"]["device"] for m in measured})
     if len(devices) > 1:
@@ -345,7 +362,7 @@ def _write_text(path: Path, text: str) -> None:
 def _draw_panel(config: Config, path: Path, rows: list[Row]) -> None:
     """The panel of one dataset and model, from each method's first seed that has a result."""
     first = rows[0].results[0].run
-    source = first.training.manifest.panel
+    source = first.manifest.panel
     split = configuration.settings(config, "evaluation", first.dataset, first.model)["split"]
     dataset = configuration.dataset(config, first.dataset)
     split = dataset.parts(split)[0]  # of joined splits, the panel shows the first

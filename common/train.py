@@ -213,13 +213,18 @@ def _train(config: Config, training: runs.Training, group: Group) -> None:
     if not group.leads:
         return
     machine = devices.describe(device)
+    entry = configuration.method(config, training.method, training.dataset)
     model = {
         "dataset": training.dataset,
         "model": training.model,
         "model_options": options,
         "method": training.method,
-        "method_options": configuration.method(config, training.method, training.dataset).options,
+        "method_module": entry.module,
+        "method_code": runs.code_digest(entry.module),
+        "method_options": entry.options,
         "num_classes": len(dataset.class_names),
+        "class_names": list(dataset.class_names),
+        "colours": [list(colour) for colour in dataset.colours],
         "seed": training.seed,
         "digest": training.digest,
         "training": settings,

@@ -46,7 +46,7 @@ def tune(config: Config, tuning: runs.Tuning) -> None:
     ):
         name = configuration.tuning_split(config, tuning.dataset, tuning.model)
         dataset = configuration.dataset(config, tuning.dataset)
-        manifest = read_json(tuning.run.training.manifest.path)
+        manifest = read_json(tuning.run.manifest.path)
         predictor = Predictor.of(config, tuning.run, device)
         split = Split(dataset, manifest, name)
         shown = _spread(len(split), config["tuning"]["images"])

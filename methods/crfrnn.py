@@ -47,7 +47,10 @@ class CRFRNN(Method):
         check(iterations, gaussian, bilateral)
         self.iterations = iterations
         self.deviations = (gaussian[0], *bilateral[:2])
-        self.weights = nn.Parameter(torch.tensor([[gaussian[1]], [bilateral[2]]]).repeat(1, num_classes))
+        initial = torch.tensor(
+            [[gaussian[1]], [bilateral[2]]], dtype=torch.float32
+        )  # the numbers may be whole
+        self.weights = nn.Parameter(initial.repeat(1, num_classes))
         self.compatibility = nn.Parameter(torch.eye(num_classes))
 
     def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:

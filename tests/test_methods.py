@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import methods
+from common import config as configuration
 from methods.base import VOID, Method
 
 NAMES = methods.names()
@@ -39,6 +40,14 @@ def test_is_documented_and_has_defaults(name: str) -> None:
     assert [p.name for p in parameters[:2]] == ["num_classes", "feature_channels"]
     for parameter in parameters[2:]:
         assert parameter.default is not inspect.Parameter.empty, f"{parameter.name} needs a default"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_can_be_built_from_the_options_of_a_configuration(name: str) -> None:
+    """There, numbers are written as they are meant: 1.0 is 1."""
+    names = {"datasets": ["digits"], "models": ["m"], "methods": ["ce"], "seeds": [0]}
+    entry = configuration.method(configuration.complete(names), name, "digits")
+    assert isinstance(entry.build(3, CHANNELS), Method)
 
 
 @pytest.mark.parametrize("name", NAMES)

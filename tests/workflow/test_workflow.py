@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from common import config as configuration
 from tests.conftest import TINY, clone, run
 
 MODEL = "deeplabv3plus-test_resnet"
@@ -269,3 +270,16 @@ def test_options_are_tuned_on_a_model_that_is_no_run(finished: Path) -> None:
     )
     result = run(*arguments, "--", "tune_crf", cwd=finished, check=False)
     assert result.returncode == 2 and "test is what the tables score" in result.stderr
+
+
+def test_predictions_of_another_system_are_a_row_without_a_cost(finished: Path, tmp_path: Path) -> None:
+    dataset = configuration.dataset(configuration.complete(yaml.safe_load(yaml.safe_dump(CONFIG))), "digits")
+    for name in dataset.names("test"):
+        Image.fromarray(dataset.read("test", name)[1]).save(tmp_path / f"{name}.png")
+    entry = {"method_options": {"theirs": {"predictions": str(tmp_path)}}}
+    (finished / "theirs.yaml").write_text(yaml.safe_dump(CONFIG | entry | {"methods": ["ce", "theirs"]}))
+    run("snakemake", "--cores", "1", "--configfile", "theirs.yaml", cwd=finished)
+    table = pd.read_csv(finished / "results/leaderboard.csv").set_index("method")
+    assert table.loc["theirs", "miou_mean"] == 100 and table["error"].isna().all()
+    assert pd.isna(table.loc["theirs", "network_ms"]) and table.loc["ce", "network_ms"] > 0
+    assert not list((finished / "results/models").rglob("theirs"))

@@ -50,7 +50,9 @@ RESOURCES = CONFIG["resources"]
 TRAININGS = {
     str(run.training.folder): run.training
     for run in [*RUNS.values(), *(tuning.run for tuning in TUNINGS.values())]
+    if run.training
 }
+COSTS = [run.cost for run in RUNS.values() if run.training]
 
 # What runs alone takes every core, but on a cluster only those that a job has.
 ALL_CORES = RESOURCES["cpus"]
@@ -102,6 +104,12 @@ def training_of(wildcards):
 
 def run_of(wildcards):
     return RUNS[RUN.format(**wildcards)]
+
+
+def model_of(wildcards):
+    """The trained model of a run; nothing if it reads predictions."""
+    training = run_of(wildcards).training
+    return ancient(training.file) if training else []
 
 
 def tuning_of(wildcards):

@@ -1,8 +1,8 @@
 # Scores one run.
 rule evaluate:
     input:
-        manifest=lambda wildcards: ancient(run_of(wildcards).training.manifest.path),
-        model=lambda wildcards: ancient(run_of(wildcards).training.file),
+        manifest=lambda wildcards: ancient(run_of(wildcards).manifest.path),
+        model=model_of,
     output:
         metrics=f"{RUN}/metrics.json",
         per_image=f"{RUN}/per_image.npz",

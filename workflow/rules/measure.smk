@@ -1,8 +1,8 @@
 # Measures what one run costs. It takes all cores of the machine, so that nothing runs beside it.
 rule measure:
     input:
-        manifest=lambda wildcards: ancient(run_of(wildcards).training.manifest.path),
-        model=lambda wildcards: ancient(run_of(wildcards).training.file),
+        manifest=lambda wildcards: ancient(run_of(wildcards).manifest.path),
+        model=model_of,
     output:
         cost=f"{RUN}/cost.json",
     log:

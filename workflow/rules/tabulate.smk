@@ -2,7 +2,7 @@
 rule tabulate:
     input:
         metrics=[ancient(run.metrics) for run in RUNS.values()],
-        cost=[ancient(run.cost) for run in RUNS.values()],
+        cost=[ancient(cost) for cost in COSTS],
     output:
         TABLES,
     log:
