@@ -110,7 +110,7 @@ class Run:
 
     @property
     def per_image(self) -> Path:
-        """The confusion counts of every image."""
+        """The confusion, boundary and calibration counts of every image."""
         return self.folder / "per_image.npz"
 
     @property
