@@ -171,6 +171,14 @@ class TwoLevel(NamedTuple):
     p: NDArray[np.float64]
 
 
+def margin(
+    level: float, seed_variance: ArrayLike, seeds: ArrayLike, image_variance: ArrayLike, images: ArrayLike
+) -> NDArray[np.float64]:
+    """Half the width of the two-level interval of confidence 1 − `level`; else as in `two_level`."""
+    _, *parts = _parts(0.0, seed_variance, seeds, image_variance, images)
+    return _margin(level, *parts)
+
+
 def two_level(
     mean: ArrayLike, seed_variance: ArrayLike, seeds: ArrayLike, image_variance: ArrayLike, images: ArrayLike
 ) -> TwoLevel:
