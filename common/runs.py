@@ -22,6 +22,10 @@ from common.files import digest
 
 METHODS = Path(__file__).resolve().parent.parent / "methods"
 
+CONTROLS = ("majority", "ceiling")
+"""The labellings that bracket every table: the commonest class of the training images everywhere, and the
+truth seen through the network's output grid."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -125,6 +129,42 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Control:
+    """A labelling that no model made, which brackets the runs of a dataset and model.
+
+    Attributes:
+        dataset: Name of the dataset.
+        model: Name of the model, whose output grid it sees.
+        name: What it is, one of `CONTROLS`.
+        digest: Of everything that its scores depend on.
+        folder: Where its files are.
+        manifest: The dataset's manifest.
+    """
+
+    dataset: str
+    model: str
+    name: str
+    digest: str
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def metrics(self) -> Path:
+        """The scores."""
+        return self.folder / "metrics.json"
+
+    @property
+    def per_image(self) -> Path:
+        """The confusion and boundary counts of every image."""
+        return self.folder / "per_image.npz"
+
+    @property
+    def panel(self) -> Path:
+        """The labels of the images that the picture panels show."""
+        return self.folder / "panel.npz"
+
+
+@dataclass(frozen=True)
 class Tuning:
     """One search for the options of a method that refines the output of a trained model.
 
@@ -214,6 +254,21 @@ def runs(config: Config) -> list[Run]:
     return [run(config, *combination) for combination in itertools.product(*names)]
 
 
+def controls(config: Config, dataset: str, model: str) -> list[Control]:
+    """The controls of a dataset and model."""
+    data = manifest(config, dataset)
+    options = config["model_options"][model]
+    content = {
+        "dataset": data.digest,
+        "model": [model, options["output_stride"], options["align_corners"]],
+        "training": configuration.settings(config, "training", dataset, model)["split"],
+        "evaluation": configuration.settings(config, "evaluation", dataset, model)["split"],
+    }
+    code = digest(content)
+    folder = Path(config["results"]) / "controls" / dataset / model / code
+    return [Control(dataset, model, name, code, folder / name, data) for name in CONTROLS]
+
+
 def tuning(config: Config, dataset: str, model: str) -> Tuning:
     """The search that `tuning` describes, for one dataset and model."""
     name = config["tuning"]["method"]
@@ -232,7 +287,8 @@ def tunings(config: Config) -> list[Tuning]:
 
 def tables(config: Config) -> list[Path]:
     """The files that the tabulate stage writes once all runs are there."""
-    names = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "per_class.csv")
+    names = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "per_class.csv", "comparisons.csv")
+    names += ("trimap.csv", "calibration.csv", "cost.csv")
     panels = [panel(config, name, model) for name in config["datasets"] for model in config["models"]]
     return [*(Path(config["results"]) / name for name in names), *panels, stamp(config)]
 
