@@ -78,7 +78,7 @@ def page(
         ]
         split = configuration.settings(config, "evaluation", str(name), str(model))["split"]
         parts.append(f"## {name}, {model} (scored on {split})")
-        parts.append(_github(_main(config, group, mine[0], "±")))
+        parts.append(github(_main(config, group, mine[0], "±")))
         parts += _secondary(config, group, *mine)
     parts += _legend(config, table)
     if notes:
@@ -102,7 +102,8 @@ def _tex(text: str) -> str:
     return text
 
 
-def _github(cells: pd.DataFrame) -> str:
+def github(cells: pd.DataFrame) -> str:
+    """Cells as a Markdown table."""
     return format_table(cells, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)
 
 
@@ -180,13 +181,11 @@ def _secondary(
     """The tables below the main one, those of which something is known."""
     parts = []
     if len(trimap):
-        parts.append(
-            "Boundaries and calibration:\n\n" + _github(_boundaries(config, table, compared, trimap))
-        )
+        parts.append("Boundaries and calibration:\n\n" + github(_boundaries(config, table, compared, trimap)))
     methods = table[~table["control"].astype(bool)]
     if not methods["device"].isin(["", None]).all():
         device = next(name for name in methods["device"] if name)
-        parts.append(f"Cost on {device}:\n\n" + _github(_costs(methods)))
+        parts.append(f"Cost on {device}:\n\n" + github(_costs(methods)))
     if not methods[[*CERTIFICATE]].isna().all(axis=None):
         lines = [
             {
@@ -197,11 +196,11 @@ def _secondary(
             for line in methods.to_dict("records")
             if not math.isnan(line["gap_per_cell"])
         ]
-        parts.append("Certificate of the CRF:\n\n" + _github(pd.DataFrame(lines)))
+        parts.append("Certificate of the CRF:\n\n" + github(pd.DataFrame(lines)))
     if len(per_class):
         pivot = per_class.pivot(index="class", columns="method", values="iou_mean")
         pivot = pivot.loc[per_class["class"].unique(), per_class["method"].unique()]
-        parts.append("IoU per class, %:\n\n" + _github(pivot.map(lambda x: number(x, 1)).reset_index()))
+        parts.append("IoU per class, %:\n\n" + github(pivot.map(lambda x: number(x, 1)).reset_index()))
     return parts
 
 
