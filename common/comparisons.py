@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from common import statistics
 from common.errors import UserError
 from common.files import digest, read_json, replacing
-from common.statistics import Resampled
+from common.statistics import ImageLevel
 
 METRICS = ("miou", "boundary_iou")
 """The scores that are compared: means over classes of an intersection over a union, summed over images."""
 
 _VERSION = 1
-_UNKNOWN = Resampled(*[float("nan")] * 4)
+_SIDES_KEPT = 2500  # 40 KB each
+_UNKNOWN = ImageLevel(*[float("nan")] * 4)
 
 COLUMNS = (
     "metric",
@@ -75,13 +76,13 @@ class Side:
         return statistics.mean_and_deviation(list(self.scores(metric).values()))[0]
 
 
-class Counts(NamedTuple):
-    """What a score of one run is computed from.
+class Resampled(NamedTuple):
+    """The score of resamples of the images, as the mean over the seeds of a side.
 
     Attributes:
         names: Digest of the names of the images.
         images: N.
-        means: The score of each resample, `[resamples]`.
+        means: `[resamples]`.
     """
 
     names: str
@@ -101,6 +102,7 @@ class Bootstrap:
         self.known: dict[str, list[Any]] = {}
         self.changed = False
         self._contents: dict[Path, str | None] = {}
+        self._resampled: OrderedDict[Any, Resampled] = OrderedDict()
         if path is not None:
             try:
                 self.known = read_json(path)
@@ -109,7 +111,7 @@ class Bootstrap:
 
     def difference(
         self, metric: str, side: Side, baseline: Side, seeds: Sequence[int]
-    ) -> tuple[Resampled, int, str]:
+    ) -> tuple[ImageLevel, int, str]:
         """What resampling the images says of a mean difference.
 
         Args:
@@ -130,23 +132,28 @@ class Bootstrap:
             self.known[key] = list(self._compute(metric, files, contents))
             self.changed = True
         *values, images, note = self.known[key]
-        found = Resampled(*(float("nan") if value is None else value for value in values))
+        found = ImageLevel(*(float("nan") if value is None else value for value in values))
         return found, images, note
 
     def _compute(self, metric: str, files: list[list[Path]], contents: list[list[str]]) -> Iterable[Any]:
         try:
-            sides = [
-                [_counts(path, metric, content) for path, content in zip(*pairs)]
-                for pairs in zip(files, contents)
-            ]
+            side, baseline = (self._side(metric, *pair) for pair in zip(files, contents))
         except UserError as error:
             return (*[None] * 4, 0, str(error))
-        found = [counts for side in sides for counts in side]
-        if len({counts.names for counts in found}) > 1:
+        if side.names != baseline.names:
             return (*[None] * 4, 0, "different images")
-        means = (np.stack([counts.means for counts in side]) for side in sides)
-        result = statistics.resampled_difference(*means)
-        return (*(None if np.isnan(value) else value for value in result), found[0].images, "")
+        result = statistics.resampled_difference(side.means, baseline.means)
+        return (*(None if np.isnan(value) else value for value in result), side.images, "")
+
+    def _side(self, metric: str, files: list[Path], contents: list[str]) -> Resampled:
+        """Resamples of a side, computed once as long as there are not too many sides."""
+        key = (metric, *contents)
+        if key not in self._resampled:
+            self._resampled[key] = _resampled(metric, files)
+            if len(self._resampled) > _SIDES_KEPT:
+                self._resampled.popitem(last=False)
+        self._resampled.move_to_end(key)
+        return self._resampled[key]
 
     def _content(self, path: Path | None) -> str | None:
         """A digest of what is in the file, None without it."""
@@ -167,9 +174,22 @@ class Bootstrap:
             self.changed = False
 
 
-@lru_cache(maxsize=256)
-def _counts(path: Path, metric: str, content: str) -> Counts:
-    """Reads a file of counts and scores its resamples; `content` only tells files apart."""
+def _resampled(metric: str, files: Sequence[Path]) -> Resampled:
+    """Reads the counts of all seeds of a side and scores their resamples.
+
+    Raises:
+        UserError: A file cannot be read or lacks the counts, or the files are of different images.
+    """
+    counts = [_counts(path, metric) for path in files]
+    if len({names for names, _, _ in counts}) > 1:
+        raise UserError("different images")
+    hits, union = (np.stack(parts) for parts in zip(*((hits, union) for _, hits, union in counts)))
+    means = statistics.resampled_mean_iou(hits, union).mean(axis=0, dtype=float)
+    return Resampled(counts[0][0], union.shape[1], means.astype(np.float32))
+
+
+def _counts(path: Path, metric: str) -> tuple[str, NDArray, NDArray]:
+    """A digest of the images' names, and intersection and union of each image and class, `[N, K]`."""
     try:
         with np.load(path) as arrays:
             if metric == "miou":
@@ -178,12 +198,12 @@ def _counts(path: Path, metric: str, content: str) -> Counts:
                 union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits
             else:
                 hits, union = np.moveaxis(arrays["boundary"], 1, 0)
-            names = digest(arrays["names"].tolist())
+            names = hashlib.blake2b(arrays["names"].tobytes(), digest_size=12).hexdigest()
     except KeyError:
         raise UserError("no counts per image") from None
     except (OSError, ValueError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it and evaluate again") from None
-    return Counts(names, len(union), statistics.resampled_mean_iou(hits, union))
+    return names, hits, union
 
 
 def compare(metric: str, pairs: Sequence[tuple[Side, Side]], bootstrap: Bootstrap) -> pd.DataFrame:

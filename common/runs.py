@@ -298,13 +298,17 @@ def panel(config: Config, dataset: str, model: str) -> Path:
     return Path(config["results"]) / "figures" / f"{dataset}-{model}.png"
 
 
-def stamp(config: Config) -> Path:
+def stamp(config: Config, found: list[Run] | None = None) -> Path:
     """The file that says which runs the tables show; it exists if they show them all.
 
     Only one such file is ever left, and none when results change, so tables of other runs are never
     taken for these.
+
+    Args:
+        config: The configuration.
+        found: Its runs, where they are known.
     """
-    content = [[str(run.folder) for run in runs(config)], config["tables"]]
+    content = [[str(run.folder) for run in found or runs(config)], config["tables"]]
     return Path(config["results"]) / f"tabulated-{digest(content)}.json"
 
 

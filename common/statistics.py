@@ -73,15 +73,15 @@ def paired_t(differences: Sequence[float]) -> float:
 
 
 @lru_cache(maxsize=4)
-def _resamples(images: int, resamples: int) -> NDArray[np.uint16]:
-    """How often each resample of the images has each of them, `[resamples, images]`."""
+def _resamples(images: int, resamples: int, kind: torch.dtype) -> torch.Tensor:
+    """How often each resample of the images has each of them, `[images, resamples]`."""
     random = np.random.Generator(np.random.PCG64([_STREAM, images]))
-    weights = np.empty((resamples, images), np.uint16)
+    weights = torch.empty(images, resamples, dtype=kind)
     for first in range(0, resamples, 500):
         drawn = random.integers(images, size=(min(500, resamples - first), images))
         places = drawn + images * np.arange(len(drawn))[:, None]
         counted = np.bincount(places.ravel(), minlength=drawn.size)
-        weights[first : first + 500] = counted.reshape(drawn.shape)
+        weights[:, first : first + 500] = torch.from_numpy(counted.reshape(drawn.shape)).T
     return weights
 
 
@@ -102,16 +102,15 @@ def resampled_mean_iou(
         `[…, resamples]` in 0..1; NaN where no class occurs in a resample.
     """
     images, classes = union.shape[-2:]
-    weights = _resamples(images, resamples)
     exact = int(union.max(initial=0)) * images < _EXACT_FLOAT32
     kind = torch.float32 if exact else torch.float64
+    weights = _resamples(images, resamples, kind)
     columns = [
         torch.from_numpy(np.ascontiguousarray(counts.swapaxes(-1, -2))).to(kind).view(-1, images)
         for counts in (intersection, union)
     ]
     found = []
-    for first in range(0, resamples, _CHUNK):
-        chunk = torch.from_numpy(weights[first : first + _CHUNK].astype(np.float32)).to(kind).T
+    for chunk in weights.split(_CHUNK, dim=1):
         hits, unions = ((counts @ chunk).view(-1, classes, chunk.shape[1]) for counts in columns)
         missing = unions == 0
         values = hits.div_(unions).masked_fill_(missing, 0).sum(dim=1)
@@ -119,7 +118,7 @@ def resampled_mean_iou(
     return torch.cat(found, dim=1).numpy().reshape(*union.shape[:-2], resamples)
 
 
-class Resampled(NamedTuple):
+class ImageLevel(NamedTuple):
     """What the bootstrap over images says of a difference, in the unit of its input.
 
     Attributes:
@@ -135,23 +134,25 @@ class Resampled(NamedTuple):
     p: float
 
 
-def resampled_difference(values: NDArray[np.floating], baseline: NDArray[np.floating]) -> Resampled:
-    """The bootstrap over images of the mean difference over seeds.
+def resampled_difference(values: NDArray[np.floating], baseline: NDArray[np.floating]) -> ImageLevel:
+    """The bootstrap over images of a difference of two means over seeds.
 
     Each resample has the same images for all seeds, which are strata: every seed keeps its weight.
 
     Args:
-        values: Of each seed and resample, `[S, resamples]`.
-        baseline: Of the same seeds, likewise.
+        values: The mean over seeds of each resample, `[resamples]`.
+        baseline: Likewise.
     """
-    difference = (values.astype(float) - baseline).mean(axis=0)
-    difference = difference[~np.isnan(difference)]
-    if not len(difference):
-        return Resampled(*[float("nan")] * 4)
-    low, high = np.quantile(difference, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    tail = min((difference <= 0).sum(), (difference >= 0).sum())
-    p = min(1.0, 2 * (tail + 1) / (len(difference) + 1))
-    return Resampled(float(difference.var(ddof=1)), float(low), float(high), float(p))
+    difference = values.astype(float) - baseline
+    difference = np.sort(difference[~np.isnan(difference)])
+    count = len(difference)
+    if not count:
+        return ImageLevel(*[float("nan")] * 4)
+    shares = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.interp(shares * (count - 1), np.arange(count), difference)
+    tail = min(np.searchsorted(difference, 0, "right"), count - np.searchsorted(difference, 0, "left"))
+    p = min(1.0, 2 * (tail + 1) / (count + 1))
+    return ImageLevel(float(difference.var(ddof=1)), float(low), float(high), float(p))
 
 
 # Seeds and images together

@@ -131,7 +131,9 @@ def tabulate(config: Config) -> Path:
         _draw_panel(config, runs.panel(config, name, model), chosen)
     runs.forget_tables(config)
     if all(r.metrics and r.cost for r in results):
-        write_json(runs.stamp(config), {"runs": [str(r.run.folder) for r in results]})
+        write_json(
+            runs.stamp(config, [r.run for r in results]), {"runs": [str(r.run.folder) for r in results]}
+        )
     return folder / "leaderboard.md"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from pathlib import Path
 
 from methods.base import Method
@@ -14,8 +13,8 @@ __all__ = ["Method", "load", "names"]
 
 def names() -> list[str]:
     """The names of all method modules, sorted."""
-    found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return sorted(name for name in found if name != "base")
+    found = (path.stem for path in Path(__file__).parent.glob("*.py"))
+    return sorted(name for name in found if name not in ("base", "__init__"))
 
 
 def load(name: str) -> type[Method]:

@@ -56,10 +56,9 @@ def test_a_comparison_says_what_its_parts_say(metric: str, tmp_path: Path) -> No
 
 def test_the_resampled_score_is_that_of_the_counts(tmp_path: Path) -> None:
     path, scores = write(tmp_path, 0, 0.6)
-    counts = comparisons._counts(path, "boundary_iou", "")
-    assert counts.means.mean() == pytest.approx(scores["boundary_iou"], abs=0.003)
-    found = comparisons._counts(path, "miou", "")
-    assert found.means.mean() == pytest.approx(scores["miou"], abs=0.003)
+    for metric in comparisons.METRICS:
+        found = comparisons._resampled(metric, [path])
+        assert found.means.mean() == pytest.approx(scores[metric], abs=0.003)
 
 
 def test_p_values_are_adjusted_over_the_table(tmp_path: Path) -> None:

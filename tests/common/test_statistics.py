@@ -94,7 +94,9 @@ def simulate(world: World, repetitions: int, resamples: int, seed: int) -> Outco
         differences[repetition] = np.subtract(*means(counts))
         replicates = statistics.resampled_mean_iou(*parts(counts), resamples)
         for seeds in range(1, SEEDS + 1):
-            bootstrap[repetition, seeds - 1] = statistics.resampled_difference(*replicates[:, :seeds])
+            bootstrap[repetition, seeds - 1] = statistics.resampled_difference(
+                *replicates[:, :seeds].mean(axis=1)
+            )
     outcome = Outcome([], [], [], [], [])
     for seeds in range(1, SEEDS + 1):
         some, (variance, low, high, _) = differences[:, :seeds], bootstrap[:, seeds - 1].T
@@ -184,14 +186,15 @@ def test_resamples_are_the_same_for_all_and_exact_in_any_precision() -> None:
 
 def test_the_bootstrap_of_a_difference() -> None:
     random = np.random.default_rng(0)
-    values = random.normal(0.5, 0.01, (3, 10_000))
-    found = statistics.resampled_difference(values, values - 0.02 + random.normal(0, 0.01, (3, 10_000)))
-    assert found.variance == pytest.approx(0.01**2 / 3, rel=0.05)
-    half = 1.96 * 0.01 / 3**0.5
-    assert (found.low, found.high) == pytest.approx((0.02 - half, 0.02 + half), abs=5e-4)
+    values = random.normal(0.5, 0.01, 10_000)
+    found = statistics.resampled_difference(values, values - 0.04 + random.normal(0, 0.01, 10_000))
+    assert found.variance == pytest.approx(0.01**2, rel=0.05)
+    assert (found.low, found.high) == pytest.approx((0.04 - 0.0196, 0.04 + 0.0196), abs=7e-4)
     assert found.p < 0.002
-    near = statistics.resampled_difference(values, values - 0.008 + random.normal(0, 0.01, (3, 10_000)))
-    assert near.p == pytest.approx(2 * stats.norm.sf(0.8 * 3**0.5), rel=0.1)
+    difference = random.normal(0.014, 0.01, 10_000)
+    near = statistics.resampled_difference(values + difference, values)
+    assert near.p == pytest.approx(2 * stats.norm.sf(1.4), rel=0.1)
+    assert (near.low, near.high) == pytest.approx(np.quantile(difference, [0.025, 0.975]))
     same = statistics.resampled_difference(values, values)
     assert (same.variance, same.low, same.high, same.p) == (0, 0, 0, 1)
 
