@@ -38,7 +38,7 @@ def evaluate(config: Config, dataset: str, model: str) -> None:
         UserError: The manifest or the data are missing.
     """
     found = runs.controls(config, dataset, model)
-    with stages.recording_failure(found[0].folder.parent / "error.json", "controls"):
+    with stages.recording_failure(found[0].error, "controls"):
         start = time.monotonic()
         manifest = read_json(found[0].manifest.path)
         source = configuration.dataset(config, dataset)

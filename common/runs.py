@@ -159,6 +159,11 @@ class Control:
         return self.folder / "per_image.npz"
 
     @property
+    def error(self) -> Path:
+        """Where a failure of the stage is told, for all controls of the dataset and model."""
+        return self.folder.parent / "error.json"
+
+    @property
     def panel(self) -> Path:
         """The labels of the images that the picture panels show."""
         return self.folder / "panel.npz"

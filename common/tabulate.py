@@ -176,12 +176,19 @@ def _rows(config: Config, results: Iterable[Result]) -> list[Row]:
 
 
 def _controls(config: Config) -> list[Row]:
-    """The controls that are there."""
+    """The controls that are there or have failed."""
     rows = []
     for dataset, model in itertools.product(config["datasets"], config["models"]):
         for control in runs.controls(config, dataset, model):
-            if control.metrics.exists():
-                result = Result(control, read_json(control.metrics))
+            result = Result(control)
+            try:
+                if control.metrics.exists():
+                    result.metrics = read_json(control.metrics)
+                elif control.error.exists():
+                    result.error = f"controls failed: {read_json(control.error)['error']}"
+            except UserError as error:
+                result.error = str(error)
+            if result.metrics or result.error:
                 rows.append(Row(dataset, model, control.name, [result]))
     return rows
 
@@ -242,7 +249,8 @@ def leaderboard(
     for key, members in _tables(rows).items():
         group = _group(config, members, differences, bootstrap)
         group.sort(key=lambda line: -line["miou_mean"] if line["seeds"] else math.inf)
-        lines += [*group, *(_scores(row) for row in by_table.get(key, []))]
+        found = by_table.get(key, [])
+        lines += [*group, *({**_scores(row), "error": row.results[0].error} for row in found)]
     return pd.DataFrame(lines, columns=list(lines[0]))
 
 

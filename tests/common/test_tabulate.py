@@ -335,6 +335,19 @@ def test_controls_bracket_the_table(config: Config, found: dict) -> None:
     assert "ceiling" in set(classes["method"])
 
 
+def test_a_control_that_failed_is_a_row_with_its_reason(config: Config, found: dict) -> None:
+    write_all(found)
+    majority, ceiling = runs.controls(config, "digits", MODEL)
+    write_json(majority.error, {"error": "a file is missing", "stage": "controls"})
+    ceiling.metrics.parent.mkdir(parents=True)
+    ceiling.metrics.write_text("{")
+    errors = csv(config)["error"]
+    assert (
+        errors["majority"] == "controls failed: a file is missing" and "cannot be read" in errors["ceiling"]
+    )
+    assert errors[["ce", "rmi"]].isna().all()
+
+
 def test_no_column_mixes_devices(config: Config, found: dict) -> None:
     write_all(found)
     write_run(found["rmi", 0], 0.63, provenance=provenance(device="a GPU"))
