@@ -43,27 +43,56 @@ int chunk(const Problem& p, int threads) {
     return p.lines[0] + p.lines[1] >= 8 * threads ? larger(chains_of_line(p, 0), chains_of_line(p, 1)) : 1;
 }
 
-// From strided [N, rows, lines, places] to [blocks of lines, places, rows, lane]; missing lines are 0.
+// One block of lines from strided [N, rows, lines, places] to [places, room, lane]; missing lines are 0.
+template <class T>
+void pack_block(T* packed, Index room, const T* plain, Index block, Index rows, Index count, Index lines,
+                Index places, const Index* stride) {
+    constexpr Index W = BYTES / sizeof(T);
+    const Index valid = count - block * W < W ? count - block * W : W;
+    const T* from[W];
+    for (Index lane = 0; lane < valid; ++lane) {
+        const Index line = block * W + lane;
+        from[lane] = plain + line / lines * stride[0] + line % lines * stride[2];
+    }
+    const auto copy = [&](Index place, Index r) {
+        T* to = packed + (place * room + r) * W;
+        for (Index lane = 0; lane < valid; ++lane) to[lane] = from[lane][place * stride[3] + r * stride[1]];
+        for (Index lane = valid; lane < W; ++lane) to[lane] = 0;
+    };
+    if (stride[1] < stride[3]) {  // what is close in memory is read together
+        for (Index place = 0; place < places; ++place)
+            for (Index r = 0; r < rows; ++r) copy(place, r);
+    } else {
+        for (Index r = 0; r < rows; ++r)
+            for (Index place = 0; place < places; ++place) copy(place, r);
+    }
+}
+
+// From strided [N, rows, lines, places] to [blocks of lines, places, rows, lane].
 template <class T>
 void pack(T* packed, const T* plain, Index n, Index rows, Index lines, Index places, const Index* stride,
           int threads) {
     constexpr Index W = BYTES / sizeof(T);
     const Index count = n * lines, blocks = (count + W - 1) / W;
-#pragma omp parallel for collapse(2) num_threads(threads)
+#pragma omp parallel for num_threads(threads)
     for (Index block = 0; block < blocks; ++block)
-        for (Index r = 0; r < rows; ++r) {
-            const T* from[W];
-            const Index valid = count - block * W < W ? count - block * W : W;
-            for (Index lane = 0; lane < valid; ++lane) {
-                const Index line = block * W + lane;
-                from[lane] = plain + line / lines * stride[0] + r * stride[1] + line % lines * stride[2];
-            }
-            T* to = packed + (block * places * rows + r) * W;
-            for (Index place = 0; place < places; ++place, to += rows * W) {
-                for (Index lane = 0; lane < valid; ++lane) to[lane] = from[lane][place * stride[3]];
-                for (Index lane = valid; lane < W; ++lane) to[lane] = 0;
-            }
-        }
+        pack_block(packed + block * places * rows * W, rows, plain, block, rows, count, lines, places, stride);
+}
+
+// The weights of scores as they are packed, to [blocks of lines, places, rows + 1, lane].
+template <class T, class V = typename Vector<T>::type>
+void pack_weights(V* weight, const T* plain, const T* gamma, Index n, Index rows, Index lines, Index places,
+                  const Index* stride, int threads) {
+    constexpr Index W = BYTES / sizeof(T);
+    const Index count = n * lines, blocks = (count + W - 1) / W;
+    const T scale = *gamma > 0 ? 1 / *gamma : T(1);
+#pragma omp parallel for num_threads(threads)
+    for (Index block = 0; block < blocks; ++block) {
+        V* here = weight + block * places * (rows + 1);
+        pack_block(reinterpret_cast<T*>(here), rows + 1, plain, block, rows, count, lines, places, stride);
+        V scratch[1];
+        for (Index place = 0; place < places; ++place, here += rows + 1) weigh(int(rows), scale, here, here, scratch);
+    }
 }
 
 // The way back, replacing what is there or adding to it.
@@ -90,21 +119,76 @@ void unpack(T* plain, const T* packed, bool add, Index n, Index rows, Index line
         }
 }
 
-template <class T, class V = typename Vector<T>::type>
-void weigh_all(int labels, const T* gamma, Index count, const V* score, V* weight, int threads) {
-    const Index size = Index(labels) * labels;
-    const T scale = *gamma > 0 ? 1 / *gamma : T(1);
-#pragma omp parallel for num_threads(threads)
-    for (Index i = 0; i < count; ++i) {
-        V scratch[1];
-        weigh(labels, scale, score + i * size, weight + i * (size + 1), scratch);
+// Calls step(cell of a gap's chains, label, sum over the cell's chains) for all. The sums are a plain array
+// [N, K, h, w], which is `given`, or else written with what the steps have added up.
+template <class T, class V, class Step>
+void at_every_cell(const Problem& p, T* plain, bool given, int threads, Step step) {
+    constexpr int W = sizeof(V) / sizeof(T);
+    const Index K = p.labels, area = Index(p.length[0]) * p.length[1];
+#pragma omp parallel num_threads(threads)
+    for (int axis = 0; axis < 2; ++axis) {
+        const int lines = p.length[1 - axis], length = p.length[axis];
+        const Index first = axis ? Index(p.lines[0]) * p.length[0] : 0;
+        const Index along = axis ? p.length[0] : 1, across = axis ? 1 : p.length[0];
+#pragma omp for
+        for (Index block = 0; block < p.lines[axis]; ++block) {
+            T* line[W];
+            const int valid = smaller(W, p.valid[axis] - int(block) * W);
+            for (int lane = 0; lane < valid; ++lane) {
+                const Index number = block * W + lane;
+                line[lane] = plain + number / lines * K * area + number % lines * across;
+            }
+            for (int place = 0; place < length; ++place)
+                for (Index k = 0; k < K; ++k) {
+                    const Index at = place * along + k * area;
+                    V sum = V{};
+                    if (given || axis)
+                        for (int lane = 0; lane < valid; ++lane) sum[lane] = line[lane][at];
+                    for (int g = 0; g < p.gaps; ++g)
+                        step(g * cells(p) + first + block * length + place, int(k), sum);
+                    if (!given)
+                        for (int lane = 0; lane < valid; ++lane) line[lane][at] = sum[lane];
+                }
+        }
     }
+}
+
+template <class T, class V = typename Vector<T>::type>
+void marginals(const Problem& p, const V* theta, const V* message, V* out, T* total, int threads) {
+    at_every_cell<T, V>(p, total, false, threads, [=, &p](Index cell, int k, V& sum) {
+        const V value = marginal(p, cell, k, theta, message);
+        out[cell * p.labels + k] = value;
+        sum += value;
+    });
+}
+
+// Adds to `following` the derivative by theta, carried[0] + carried[1] - given.
+template <class T, class V = typename Vector<T>::type>
+void collect(const Problem& p, const V* carried, const V* given, V* following, T* total, int threads) {
+    const Index K = p.labels, layer = p.gaps * cells(p) * K;
+    at_every_cell<T, V>(p, total, false, threads, [=](Index cell, int k, V& sum) {
+        const Index i = cell * K + k;
+        following[i] += carried[i] + carried[layer + i] - given[i];
+        sum += following[i];
+    });
+}
+
+// out = base - step * (values - the mean over a cell's chains); base may be null.
+template <class T, class V = typename Vector<T>::type>
+void agree(const Problem& p, T* total, T step, const V* base, const V* values, V* out, int threads) {
+    const Index K = p.labels;
+    const T share = T(1) / (2 * p.gaps);
+    at_every_cell<T, V>(p, total, true, threads, [=](Index cell, int k, V& sum) {
+        const Index i = cell * K + k;
+        const V moved = step * (values[i] - share * sum);
+        out[i] = base ? base[i] - moved : -moved;
+    });
 }
 
 template <class T, class V = typename Vector<T>::type>
 void messages(const Problem& p, const T* gamma, const V* theta, const Scores<V>& scores, V* message, T* dual,
               int threads) {
-    const bool factored = scores.right;
+    const bool factored = scores.factored();
     const Index chains = number_of_chains(p), layer = p.gaps * cells(p);
     const int size = chunk(p, threads);
     Scratch<V> maxima(chains);
@@ -126,7 +210,7 @@ template <class T, class V = typename Vector<T>::type>
 void messages_backward(const Problem& p, const T* gamma, bool by_gamma, const V* weights, const V* theta,
                        const Scores<V>& scores, const V* message, const V* given, V* carried, T* entropy,
                        int threads) {
-    const bool factored = scores.right;
+    const bool factored = scores.factored();
     const Index chains = number_of_chains(p), layer = p.gaps * cells(p);
     const int size = chunk(p, threads);
     Scratch<V> entropies(2 * chains);
@@ -159,7 +243,7 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
             const int length = p.length[axis];
             const Index line = axis ? task - p.lines[0] : task;
             const Index place = (axis ? Index(p.lines[0]) * p.length[0] : 0) + line * length;
-            if (scores.right) {
+            if (scores.factored()) {
                 std::fill_n(left_out + place * size, length * size, V{});
                 std::fill_n(right_out + place * size, length * size, V{});
             }
@@ -168,11 +252,11 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
                     const int gap = p.gap[g];
                     const Index cell = g * cells(p) + place + i;
                     const Index edge =
-                        scores.right ? place + i : first_edge(p, axis, g) + line * (length - gap) + i;
-                    if (!scores.right) std::fill_n(left_out + edge * size, size, V{});
+                        scores.factored() ? place + i : first_edge(p, axis, g) + line * (length - gap) + i;
+                    if (!scores.factored()) std::fill_n(left_out + edge * size, size, V{});
                     edge_derivative(p, cell, cell + gap, edge, gap, *gamma, iterations, layer, theta, scores,
                                     message, carried, left_out + edge * size,
-                                    scores.right ? right_out + (edge + gap) * size : nullptr, scratch.memory);
+                                    scores.factored() ? right_out + (edge + gap) * size : nullptr, scratch.memory);
                 }
         }
     }
@@ -191,9 +275,21 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
                                   Index places, const Index* stride, int threads) {                              \
         unpack<T>(plain, packed, add, n, rows, lines, places, stride, threads);                                  \
     }                                                                                                            \
-    extern "C" void weigh_##NAME(int labels, const T* gamma, Index count, const V_##NAME* score,                 \
-                                 V_##NAME* weight, int threads) {                                                \
-        weigh_all<T>(labels, gamma, count, score, weight, threads);                                              \
+    extern "C" void pack_weights_##NAME(V_##NAME* weight, const T* plain, const T* gamma, Index n, Index rows,   \
+                                        Index lines, Index places, const Index* stride, int threads) {           \
+        pack_weights<T>(weight, plain, gamma, n, rows, lines, places, stride, threads);                          \
+    }                                                                                                            \
+    extern "C" void marginals_##NAME(const Problem* p, const V_##NAME* theta, const V_##NAME* message,           \
+                                     V_##NAME* out, T* total, int threads) {                                     \
+        marginals<T>(*p, theta, message, out, total, threads);                                                   \
+    }                                                                                                            \
+    extern "C" void collect_##NAME(const Problem* p, const V_##NAME* carried, const V_##NAME* given,             \
+                                   V_##NAME* following, T* total, int threads) {                                 \
+        collect<T>(*p, carried, given, following, total, threads);                                               \
+    }                                                                                                            \
+    extern "C" void agree_##NAME(const Problem* p, T* total, double step, const V_##NAME* base,                  \
+                                 const V_##NAME* values, V_##NAME* out, int threads) {                           \
+        agree<T>(*p, total, T(step), base, values, out, threads);                                                \
     }                                                                                                            \
     extern "C" void messages_##NAME(const Problem* p, const T* gamma, const V_##NAME* theta,                     \
                                     const Scores<V_##NAME>* scores, V_##NAME* message, T* dual, int threads) {   \

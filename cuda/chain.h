@@ -44,13 +44,16 @@ struct Problem {
     int gap[MAX_GAPS];
 };
 
-// Pairwise scores and their weights, which only soft maxima need; `right` may be null.
+// Pairwise scores and their weights, which only soft maxima need. Scores may be null where weights do for
+// every edge, and what is `right` is null unless scores are factored.
 template <class V>
 struct Scores {
     const V* left;
     const V* right;
     const V* left_weight;
     const V* right_weight;
+
+    DEVICE bool factored() const { return right || right_weight; }
 };
 
 // Sums of weights below `smallest` have lost terms, or digits, that count. EXACT says so.
@@ -158,10 +161,10 @@ DEVICE inline V minimum(const V* values, int n) {
 // Scratch of K rows, an odd number of columns: neither rows nor columns collide in the GPU's banks.
 DEVICE inline int row_length(int labels) { return LANES > 1 ? labels | 1 : labels; }
 
-// The weights of the scores of one edge or cell, and behind them their level. `scratch`: LANES numbers.
+// The weights of the `size` scores of one edge or cell, and behind them their level; they may take the scores'
+// place. `scratch`: LANES numbers.
 template <class V, class T>
-DEVICE inline void weigh(int labels, T scale, const V* score, V* weight, V* scratch) {
-    const int size = labels * labels;
+DEVICE inline void weigh(int size, T scale, const V* score, V* weight, V* scratch) {
     V m = score[0];
     FOR_LANES(i, size) m = larger_of(m, score[i]);
     scratch[LANE] = m;
@@ -175,7 +178,7 @@ DEVICE inline void weigh(int labels, T scale, const V* score, V* weight, V* scra
 template <class V>
 DEVICE inline V level_of(const Scores<V>& scores, Index edge, int gap, int size) {
     const V first = scores.left_weight[edge * (size + 1) + size];
-    return scores.right ? first + scores.right_weight[(edge + gap) * (size + 1) + size] : first;
+    return scores.right_weight ? first + scores.right_weight[(edge + gap) * (size + 1) + size] : first;
 }
 
 // The weights of an edge: in shared memory where threads work together and each would read its own column,
@@ -190,7 +193,7 @@ template <class V>
 DEVICE inline Weights<V> load_weights(const Scores<V>& scores, Index edge, int gap, int labels, V* scratch) {
     const Index size = Index(labels) * labels + 1;
     const V* first = scores.left_weight + edge * size;
-    const V* second = scores.right ? scores.right_weight + (edge + gap) * size : nullptr;
+    const V* second = scores.right_weight ? scores.right_weight + (edge + gap) * size : nullptr;
     if (LANES == 1) return {first, second};
     for (int a = 0; a < labels; ++a)
         FOR_LANES(b, labels) {
@@ -424,6 +427,15 @@ DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gam
     return entropy;
 }
 
+// The max-marginal of a label at a cell of one gap's chains, in units of gamma.
+template <class V>
+DEVICE inline V marginal(const Problem& p, Index cell, int label, const V* theta, const V* message) {
+    const int K = p.labels, width = K + EXTRAS;
+    const V* ahead = message + cell * width;
+    const V* behind = ahead + p.gaps * cells(p) * width;
+    return theta[cell * K + label] + (ahead[label] + behind[label]) + (ahead[K + 1] + behind[K + 1]);
+}
+
 // Adds the derivative by the scores of one edge, of all iterations, to `out` (and to `also`, if given).
 // `earlier` and `later` are the edge's two cells in theta, `layer` the cells of all gaps. theta is here
 // [iterations, layer, K], message and carried are [iterations, 2 directions, layer, K + 3 or K].
@@ -507,7 +519,7 @@ DEVICE inline void edge_derivative(const Problem& p, Index earlier, Index later,
     }
     if (by_weights) {
         const V* first = scores.left_weight + at * (K * K + 1);
-        const V* second = scores.right ? scores.right_weight + (at + gap) * (K * K + 1) : nullptr;
+        const V* second = scores.right_weight ? scores.right_weight + (at + gap) * (K * K + 1) : nullptr;
         for (int a = 0; a < K; ++a)
             FOR_LANES(b, K) {
                 const V weight = second ? first[a * K + b] * second[a * K + b] : first[a * K + b];

@@ -8,7 +8,7 @@ the CPU's vectors, and 1 on CUDA. `cuda/chain.h` has the meaning of every array.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,8 @@ MAX_SHARED = 99 * 1024
 
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
 SCALARS = {torch.float32: "float", torch.float64: "double"}
+SPREAD = {torch.float32: 40.0, torch.float64: 220.0}
+"""Weights surely do for scores that lie no further apart, in units of γ. `Range` in cuda/chain.h."""
 
 EXTRAS = 3
 """What a message has beside a number for each label; as in cuda/chain.h."""
@@ -70,21 +72,34 @@ def lanes(device: torch.device, dtype: torch.dtype) -> int:
     return getattr(cpu.library("chain"), f"lanes_{NAMES[dtype]}")()
 
 
+def scores_like(scores: Tensor) -> Tensor:
+    """An empty tensor like scores `[N, K, K, …]`, with their strides if both labels can be seen as one."""
+    like = torch.empty_like(scores)
+    if like.stride(1) == like.shape[2] * like.stride(2):
+        return like
+    return torch.empty_like(scores, memory_format=torch.contiguous_format)
+
+
 @dataclass(frozen=True)
 class Scores:
     """Pairwise scores, packed, and what the kernels make of them: `weights` in cuda/chain.h.
 
     Attributes:
-        left: `[edges, K², W]`; or, factored, `[cells, K², W]` of the earlier ends.
+        left: `[edges, K², W]`; or, factored, `[cells, K², W]` of the earlier ends; None where weights do.
         right: None; or `[cells, K², W]` of the later ends.
-        left_weight: `[edges or cells, K² + 1, W]`; None of derivatives.
+        left_weight: `[edges or cells, K² + 1, W]`; None of derivatives and hard maxima.
         right_weight: The same of `right`.
     """
 
-    left: Tensor
+    left: Tensor | None
     right: Tensor | None = None
     left_weight: Tensor | None = None
     right_weight: Tensor | None = None
+
+    @property
+    def factored(self) -> bool:
+        """Which form the scores have."""
+        return self.right is not None or self.right_weight is not None
 
     def pointers(self) -> _Scores:
         """What the kernels take."""
@@ -169,7 +184,7 @@ class Grid:
         return plain.flatten(0, 1)
 
     def pack_scores(
-        self, gamma: Tensor, scores: Sequence[Tensor], factored: bool, weigh: bool = True
+        self, gamma: Tensor, scores: Sequence[Tensor], factored: bool, weigh: bool = True, exact: bool = False
     ) -> Scores:
         """Packs pairwise scores and weighs them.
 
@@ -179,31 +194,49 @@ class Grid:
                 two maps `[N, K, K, h, w]` of the earlier and of the later ends.
             factored: Which of the two.
             weigh: Whether a soft maximum is wanted, which needs weights.
+            exact: Whether the scores themselves are needed even where their weights would do.
         """
+        exact = exact or not weigh or self.on_gpu or not self._weights_do(gamma, scores, factored)
+        size, labels = self.cells if factored else sum(self._edges()), self.labels**2
+        packed, weights = [], []
+        for whole in [[x] for x in scores] if factored else [scores]:
+            packed.append(self.new(size, labels) if exact else None)
+            weights.append(self.new(size, labels + 1) if weigh else None)
+            for part, plain in self._parts(packed[-1], whole, factored) if exact else ():
+                self._pack(part, plain)
+            if weigh:
+                self._weigh(gamma, packed[-1], weights[-1], whole, factored)
         if factored:
-            left, right = (self.pack(x.flatten(1, 2)) for x in scores)
-            weights = (self._weigh(gamma, x) for x in (left, right)) if weigh else ()
-            return Scores(left, right, *weights)
-        packed = self.new(sum(self._edges()), self.labels**2)
-        for axis, part, plain in self._parts(packed, scores):
-            self._pack(part, plain.transpose(2, 3) if axis else plain)
-        return Scores(packed, left_weight=self._weigh(gamma, packed) if weigh else None)
+            return Scores(*packed, *weights)
+        return Scores(packed[0], left_weight=weights[0])
 
-    def _weigh(self, gamma: Tensor, packed: Tensor) -> Tensor:
-        weights = self.new(len(packed), packed.shape[1] + 1)
-        if self.on_gpu and len(packed):  # a grid of one cell has no edges
+    def _weigh(
+        self, gamma: Tensor, packed: Tensor | None, weights: Tensor, whole: Sequence[Tensor], factored: bool
+    ) -> None:
+        if not self.on_gpu:
+            for part, plain in self._parts(weights, whole, factored):
+                strides = (ctypes.c_longlong * 4)(*plain.stride())
+                self._call("pack_weights", part, plain, gamma, *plain.shape, strides)
+        elif len(packed):  # a grid of one cell has no edges
             self._launch("weigh", len(packed), self.labels, gamma, packed, weights)
-        elif not self.on_gpu:
-            self._call("weigh", self.labels, gamma, len(packed), packed, weights)
-        return weights
+
+    @staticmethod
+    def _weights_do(gamma: Tensor, scores: Sequence[Tensor], factored: bool) -> bool:
+        """Whether no sum of weights can leave the range of numbers; looks at values, so for CPUs alone."""
+        spreads = [float(x.amax() - x.amin()) for x in scores if x.numel()]
+        return gamma > 0 and (sum if factored else max)(spreads or [0.0]) / gamma <= SPREAD[gamma.dtype]
 
     def unpack_scores(self, packed: Scores, like: Sequence[Tensor]) -> list[Tensor]:
-        """The way back, to tensors of the shapes of `like`."""
+        """The way back, to tensors of the shapes and strides of `like`."""
+        result = [scores_like(x) for x in like]
         if packed.right is not None:
-            return [self.unpack(x).view(y.shape) for x, y in zip((packed.left, packed.right), like)]
-        result = [torch.empty(x.shape, dtype=self.dtype, device=self.device) for x in like]
-        for axis, part, plain in self._parts(packed.left, result):
-            self._unpack(plain.transpose(2, 3) if axis else plain, part)
+            for x, y in zip(result, (packed.left, packed.right)):
+                rows, columns = y.split(self.sizes)
+                self._unpack(x.flatten(1, 2), rows)
+                self._unpack(x.flatten(1, 2).transpose(2, 3), columns, add=True)
+        else:
+            for part, plain in self._parts(packed.left, result, factored=False):
+                self._unpack(plain, part)
         return result
 
     def _edges(self) -> list[int]:
@@ -213,11 +246,16 @@ class Grid:
             for gap in self.gaps
         ]
 
-    def _parts(self, packed: Tensor, scores: Sequence[Tensor]) -> list[tuple[int, Tensor, Tensor]]:
-        """Of each item of `scores` its axis, its part of the packed array, and itself as `[N, K², …]`."""
-        parts = packed.split(self._edges())
-        axes = [axis for axis in range(2) for _ in self.gaps]
-        return [(axis, part, x.flatten(1, 2)) for axis, part, x in zip(axes, parts, scores) if x.numel()]
+    def _parts(
+        self, packed: Tensor, scores: Sequence[Tensor], factored: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The parts of the packed array, each with its scores as `[N, K², lines, places]`."""
+        sizes = self.sizes if factored else self._edges()
+        plain = 2 * [*scores] if factored else scores
+        for index, (part, x) in enumerate(zip(packed.split(sizes), plain, strict=True)):
+            if x.numel():
+                x = x.flatten(1, 2)
+                yield part, x.transpose(2, 3) if 2 * index >= len(sizes) else x
 
     def _pack(self, packed: Tensor, plain: Tensor) -> None:
         if self.on_gpu:
@@ -262,11 +300,56 @@ class Grid:
         self._call("messages", *arrays, dual)
         return dual
 
-    def marginals(self, theta: Tensor, message: Tensor) -> Tensor:
-        """The max-marginals in units of γ, `[gaps, cells, K, W]`."""
-        k = self.labels
-        total = (message[0, :, :, k + 1] + message[1, :, :, k + 1]).unsqueeze(2)
-        return theta + (message[0, :, :, :k] + message[1, :, :, :k]) + total
+    def marginals(self, theta: Tensor, message: Tensor) -> tuple[Tensor, Tensor]:
+        """Max-marginals in units of γ, `[gaps, cells, K, W]`, and their sum over chains `[N, K, h, w]`."""
+        result, total = torch.empty_like(theta), self._total()
+        self._at_every_cell("marginals", theta, message, result, total)
+        return result, total
+
+    def collect(self, carried: Tensor, given: Tensor, following: Tensor) -> Tensor:
+        """Adds to `following` the derivative by the chains' unary scores, `carried[0] + carried[1] − given`.
+
+        Returns:
+            The sum of `following` over the chains of each cell, `[N, K, h, w]`.
+        """
+        total = self._total()
+        self._at_every_cell("collect", carried, given, following, total)
+        return total
+
+    def agree(
+        self,
+        values: Tensor,
+        total: Tensor,
+        step: float,
+        base: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """`base − step · (values − their mean over a cell's chains)`; this map is its own transpose.
+
+        Args:
+            values: `[gaps, cells, K, W]`.
+            total: Their sum over the chains, as `marginals` or `collect` return it.
+            step: A factor.
+            base: Shaped as `values`; none is 0.
+            out: What is filled, or None for something new.
+        """
+        out = torch.empty_like(values) if out is None else out
+        self._at_every_cell("agree", total, ctypes.c_double(step), base, values, out)
+        return out
+
+    def _total(self) -> Tensor:
+        # On the GPU neighbouring threads have neighbouring labels.
+        n, k, h, w = self.images, self.labels, self.height, self.width
+        shape = (n, h, w, k) if self.on_gpu else (n, k, h, w)
+        plain = torch.empty(shape, dtype=self.dtype, device=self.device)
+        return plain.permute(0, 3, 1, 2) if self.on_gpu else plain
+
+    def _at_every_cell(self, name: str, *arguments: object) -> None:
+        if self.on_gpu:
+            threads = self.images * self.labels * self.height * self.width
+            self._launch(name, -(-threads // 32), self._problem, *arguments)
+        else:
+            self._call(name, self._problem, *arguments)
 
     def messages_backward(
         self,
@@ -310,8 +393,11 @@ class Grid:
         self, gamma: Tensor, theta: Tensor, scores: Scores, message: Tensor, carried: Tensor
     ) -> Scores:
         """The derivative by the pairwise scores, summed over iterations; arrays `[iterations, …]`."""
-        left, right = (None if x is None else torch.empty_like(x) for x in (scores.left, scores.right))
-        result = Scores(left, right)
+        size = self.labels**2
+        if scores.factored:
+            result = Scores(self.new(self.cells, size), self.new(self.cells, size))
+        else:
+            result = Scores(self.new(sum(self._edges()), size))
         arrays = (theta, scores.pointers(), message, carried, result.left, result.right)
         if self.on_gpu:
             self._launch("scores_backward", self.cells, self._problem, gamma, len(theta), *arrays)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from common.kernels.chains import EXTRAS, Grid, lanes
+from common.kernels.chains import EXTRAS, Grid, lanes, scores_like
 
 
 @torch.library.custom_op("structseg::dual_decomposition", mutates_args=())
@@ -51,31 +51,27 @@ def dual_decomposition(
     slots = iterations if keep else 1
     thetas, messages = grid.new(slots, *layer, k), grid.new(slots, 2, *layer, k + EXTRAS)
     thetas[0] = grid.pack(unary / (unit * count))
-    length = max(grid.lengths)
+    unit_step = 1 / max(grid.lengths)
     steps = Steps(grid) if accelerate else None
     duals, course = [], []
     for n in range(iterations):
         theta, message = (thetas[n], messages[n]) if keep else (thetas[0], messages[0])
         following = thetas[n + 1 if keep else 0] if n + 1 < iterations else None
         dual = grid.messages(gamma, theta, packed, message)
-        marginals = grid.marginals(theta, message)
+        marginals, total = grid.marginals(theta, message)
         if steps is not None:
-            dual = steps.judge(dual, theta, marginals)
+            dual = steps.judge(dual, theta, marginals, total)
             course.append(torch.stack([steps.accepted, steps.length]))
-            theta, marginals = steps.theta, steps.marginals
+            total = steps.total
+            if following is not None:
+                following.copy_(steps.following(unit_step))
+        elif following is not None:
+            grid.agree(marginals, total, unit_step, base=theta, out=following)
         duals.append(dual.sum())
-        total = grid.unpack(marginals.sum(0))
-        if following is None:
-            break
-        direction = marginals - grid.pack(total / count)
-        if steps is not None:
-            following.copy_(steps.following(direction, 1 / length))
-        else:
-            torch.sub(theta, direction, alpha=1 / length, out=following)
     if steps is not None and not keep:
         thetas[0] = steps.theta
     history = torch.stack(course) if course else unary.new_empty(0, 2, grid.images)
-    return unit * total, unit * torch.stack(duals), thetas, messages, history
+    return (unit * total).contiguous(), unit * torch.stack(duals), thetas, messages, history
 
 
 class Steps:
@@ -96,12 +92,12 @@ class Steps:
         self.grid = grid
         self.dual: Tensor | None = None
 
-    def judge(self, dual: Tensor, theta: Tensor, marginals: Tensor) -> Tensor:
+    def judge(self, dual: Tensor, theta: Tensor, marginals: Tensor, total: Tensor) -> Tensor:
         """Keeps the new place of every image that it is better for; returns the best dual `[N]`."""
         if self.dual is None:
             self.accepted = torch.ones_like(dual)
             self.length = torch.full_like(dual, self.FIRST)
-            self.dual, self.theta, self.marginals = dual, theta.clone(), marginals
+            self.dual, self.theta, self.marginals, self.total = dual, theta.clone(), marginals, total
             self.moved = torch.zeros_like(theta)
             return self.dual
         better = dual < self.dual
@@ -112,12 +108,14 @@ class Steps:
         self.moved = torch.where(chosen, theta - self.theta, 0)
         self.theta = torch.where(chosen, theta, self.theta)
         self.marginals = torch.where(chosen, marginals, self.marginals)
+        self.total = torch.where(better.view(-1, 1, 1, 1), total, self.total)
         return self.dual
 
-    def following(self, direction: Tensor, unit: float) -> Tensor:
-        """The place to look at next, from the best one against `direction` there."""
+    def following(self, unit: float) -> Tensor:
+        """The place to look at next, from the best one against the disagreement of its chains."""
         length = self.grid.pack_images(self.length)
-        return self.theta - unit * length * direction + self.MOMENTUM * self.moved
+        step = self.grid.agree(self.marginals, self.total, -unit)
+        return self.theta - length * step + self.MOMENTUM * self.moved
 
 
 @dual_decomposition.register_fake
@@ -159,44 +157,39 @@ def dual_decomposition_backward(
 ) -> list[Tensor]:
     """The derivatives by unary scores, γ (0-dim, 0 unless `by_gamma`) and each of the pairwise scores."""
     grid = Grid(logits_gradient.shape, gaps, thetas.dtype, thetas.device)
-    packed = grid.pack_scores(gamma, scores, factored)
+    packed = grid.pack_scores(gamma, scores, factored, exact=by_gamma)
     carried = torch.empty_like(messages[..., :-EXTRAS, :], memory_format=torch.contiguous_format)
     given = grid.pack(logits_gradient).expand_as(thetas[0]).contiguous()
     entropy = torch.zeros_like(gamma)
 
-    def back(n: int, given: Tensor, weight: Tensor) -> Tensor:
-        """The derivative by the unary scores of iteration n, through its marginals and maxima."""
+    def back(n: int, given: Tensor, weight: Tensor, following: Tensor) -> Tensor:
+        """Adds the derivative by the unary scores of iteration n, through its marginals and maxima."""
         nonlocal entropy
         where = (thetas[n], packed, messages[n], given, carried[n])
         walked = grid.messages_backward(gamma, by_gamma, weight, *where)
         if by_gamma:
             entropy = entropy + walked
-        return carried[n, 0] + carried[n, 1] - given
+        return grid.collect(carried[n], given, following)
 
     way_back = _back_accelerated if len(course) else _back_published
-    first = way_back(grid, len(thetas), given, dual_gradient, course, back)
+    total = way_back(grid, len(thetas), given, dual_gradient, course, back)
     result = grid.scores_backward(gamma, thetas, packed, messages, carried)
-    unary = grid.unpack(first.sum(0)) / (2 * len(gaps))
+    unary = total.contiguous() / (2 * len(gaps))
     return [unary, entropy, *grid.unpack_scores(result, scores)]
-
-
-def _disagreement(grid: Grid, chains: Tensor) -> Tensor:
-    """What every chain has beyond the mean of its cell's chains; this map is its own transpose."""
-    return chains - grid.pack(grid.unpack(chains.sum(0)) / (2 * len(chains)))
 
 
 def _back_published(
     grid: Grid, iterations: int, given: Tensor, dual: Tensor, _: Tensor, back: Callable[..., Tensor]
 ) -> Tensor:
-    """The derivative by the first unary scores of the chains, `[gaps, cells, K, W]`."""
+    """The derivative by the first unary scores of the chains, summed over the chains `[N, K, h, w]`."""
     unit = 1 / max(grid.lengths)
-    following: Tensor | None = None  # the derivative by the unary scores of the next iteration
+    following = torch.zeros_like(given)  # the derivative by the unary scores of the next iteration
+    total: Tensor | None = None
     for n in reversed(range(iterations)):
-        if following is not None:
-            given = -unit * _disagreement(grid, following)
-        here = back(n, given, dual[n].expand(grid.images))
-        following = here if following is None else following + here
-    return following
+        if total is not None:
+            given = grid.agree(following, total, unit)
+        total = back(n, given, dual[n].expand(grid.images), following)
+    return total
 
 
 def _back_accelerated(
@@ -206,18 +199,21 @@ def _back_accelerated(
     unit = 1 / max(grid.lengths)
     by_marginals, by_best, by_next = given, torch.zeros_like(given), torch.zeros_like(given)
     by_dual = torch.zeros_like(course[0, 0])
+    total: Tensor | None = None
     for n in reversed(range(iterations)):
         accepted, length = course[n]
         chosen, steps = grid.pack_images(accepted), grid.pack_images(length)
         by_best = by_best + by_next
-        by_marginals = by_marginals - unit * steps * _disagreement(grid, by_next)
+        if total is not None:
+            by_marginals = by_marginals + steps * grid.agree(by_next, total, unit)
         moved = chosen * Steps.MOMENTUM * by_next if n else torch.zeros_like(by_next)
         by_dual = by_dual + dual[n]
-        by_next = moved + chosen * by_best + back(n, chosen * by_marginals, accepted * by_dual)
+        by_next = moved + chosen * by_best
+        total = back(n, chosen * by_marginals, accepted * by_dual, by_next)
         by_best = (1 - chosen) * by_best - moved
         by_marginals = (1 - chosen) * by_marginals
         by_dual = (1 - accepted) * by_dual
-    return by_next
+    return total
 
 
 @dual_decomposition_backward.register_fake
@@ -233,8 +229,8 @@ def _(
     factored: bool,
     by_gamma: bool,
 ) -> list[Tensor]:
-    like = (logits_gradient, gamma, *scores)
-    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in like]
+    like = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (logits_gradient, gamma))
+    return [*like, *map(scores_like, scores)]
 
 
 @torch.no_grad()
@@ -259,7 +255,7 @@ def hard_marginals(
     theta, message = thetas[0] * _unit(gamma), messages[0]
     hard = -torch.ones_like(gamma)
     grid.messages(hard, theta, grid.pack_scores(hard, scores, factored, weigh=False), message)
-    return logits, grid.unpack_each(grid.marginals(theta, message))
+    return logits, grid.unpack_each(grid.marginals(theta, message)[0])
 
 
 def _unit(gamma: Tensor) -> Tensor:
@@ -272,13 +268,17 @@ def _keep(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:
     _, _, thetas, messages, course = output
     ctx.save_for_backward(gamma, thetas, messages, course, *scores)
     ctx.mark_non_differentiable(thetas, messages, course)
+    ctx.set_materialize_grads(False)  # these three are large
+    ctx.shape = inputs[0].shape
 
 
-def _backward(ctx: FunctionCtx, logits: Tensor, dual: Tensor, *_: Tensor) -> tuple:
+def _backward(ctx: FunctionCtx, logits: Tensor | None, dual: Tensor | None, *_: Tensor | None) -> tuple:
     if not ctx.kept:
         raise RuntimeError("the dual decomposition was computed without keeping what its gradient needs")
     gamma, thetas, messages, course, *scores = ctx.saved_tensors
     options = (ctx.gaps, ctx.factored, ctx.by_gamma)
+    logits = thetas.new_zeros(ctx.shape) if logits is None else logits
+    dual = thetas.new_zeros(len(thetas)) if dual is None else dual
     unary, gamma, *scores = dual_decomposition_backward(
         logits.contiguous(), dual, scores, gamma, thetas, messages, course, *options
     )

@@ -81,7 +81,7 @@ def launch(
         device: The GPU; all tensors must be on it.
         blocks: How many blocks.
         shared: Bytes of shared memory per block.
-        arguments: Tensors or None for pointers, ints, and ctypes structures by value.
+        arguments: Tensors or None for pointers, ints, and ctypes structures and doubles by value.
 
     Raises:
         CompilerError: The kernel cannot be started.
@@ -169,7 +169,7 @@ def _compile(name: str, options: Sequence[str]) -> bytes:
 
 
 def _converted(argument: Any) -> Any:
-    if isinstance(argument, ctypes.Structure):
+    if isinstance(argument, ctypes.Structure | ctypes.c_double):
         return argument
     if isinstance(argument, int):
         return ctypes.c_int(argument)

@@ -5,10 +5,10 @@
 #include <thread>
 #include <vector>
 
-struct Place {
+struct Index3 {
     unsigned x;
 };
-thread_local Place threadIdx, blockIdx;
+thread_local Index3 threadIdx, blockIdx;
 std::barrier<> lanes_meet(32);
 
 #define __device__
@@ -56,6 +56,18 @@ extern "C" void run_weigh(int blocks, int labels, S* gamma, S* score, S* weight)
 extern "C" void run_messages(int blocks, const Problem* p, S* gamma, S* theta, const Scores<S>* scores, S* message,
                              S* maxima) {
     launch(blocks, [=] { messages(*p, gamma, theta, *scores, message, maxima); });
+}
+
+extern "C" void run_marginals(int blocks, const Problem* p, S* theta, S* message, S* out, S* total) {
+    launch(blocks, [=] { marginals(*p, theta, message, out, total); });
+}
+
+extern "C" void run_collect(int blocks, const Problem* p, S* carried, S* given, S* following, S* total) {
+    launch(blocks, [=] { collect(*p, carried, given, following, total); });
+}
+
+extern "C" void run_agree(int blocks, const Problem* p, S* total, double step, S* base, S* values, S* out) {
+    launch(blocks, [=] { agree(*p, total, step, base, values, out); });
 }
 
 extern "C" void run_messages_backward(int blocks, const Problem* p, S* gamma, int by_gamma, S* weight, S* theta,

@@ -363,6 +363,28 @@ def test_the_derivative_by_gamma(gamma: float) -> None:
         assert torch.autograd.grad(outputs(value)[0].sum(), value)[0] == 0
 
 
+@pytest.mark.parametrize("order", [(0, 3, 4, 1, 2), (0, 2, 1, 3, 4), (4, 3, 2, 1, 0)])
+@pytest.mark.parametrize("factored", [False, True])
+def test_scores_may_lie_in_memory_in_any_order(factored: bool, order: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(2, 4, 4, 5, 6)] * 2 if factored else [(2, 4, 4, 5, 5), (2, 4, 4, 4, 6)]
+    scores = [torch.randn(size, generator=generator, dtype=torch.double) for size in sizes]
+    unary = torch.randn(2, 4, 5, 6, generator=generator, dtype=torch.double)
+
+    def gradients(leaves: list[Tensor]) -> tuple[Tensor, ...]:
+        leaves = [x.detach().requires_grad_() for x in leaves]
+        if factored:
+            result = dual_decomposition_factored(unary, *leaves, gaps=(1, 2))
+        else:
+            result = dual_decomposition(unary, leaves[:1], leaves[1:])
+        return torch.autograd.grad((result.logits * unary).sum(), leaves)
+
+    back = sorted(range(5), key=order.__getitem__)
+    permuted = [x.permute(order).contiguous().permute(back) for x in scores]
+    for x, y in zip(gradients(permuted), gradients(scores), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float, torch.double])
 def test_long_chains_keep_their_digits(dtype: torch.dtype) -> None:
     """Messages of 200 cells with large scores: their differences, not their sizes, must be exact."""
