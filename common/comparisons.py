@@ -6,6 +6,7 @@ files of counts; so tables of many runs are made again in seconds.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import OrderedDict
@@ -104,10 +105,9 @@ class Bootstrap:
         self._contents: dict[Path, str | None] = {}
         self._resampled: OrderedDict[Any, Resampled] = OrderedDict()
         if path is not None:
-            try:
-                self.known = read_json(path)
-            except UserError:
-                self.known = {}
+            with contextlib.suppress(UserError):
+                found = read_json(path)
+                self.known = found if isinstance(found, dict) else {}
 
     def difference(
         self, metric: str, side: Side, baseline: Side, seeds: Sequence[int]

@@ -114,7 +114,7 @@ def tabulate(config: Config) -> Path:
     bootstrap.save()
     per_class = _per_class([*rows, *controls])
     trimap = _trimap([*rows, *controls])
-    notes = _notes(config, results)
+    notes = _notes(config, results) + _uncompared(compared)
     for name, content in (
         ("leaderboard", table),
         ("comparisons", compared),
@@ -378,6 +378,15 @@ def _notes(config: Config, results: list[Result]) -> list[str]:
     elif devices:
         notes.append(f"Times measured on: {devices[0]}.")
     return notes
+
+
+def _uncompared(compared: pd.DataFrame) -> list[str]:
+    """Which scored methods have no interval over images, and why."""
+    unknown = compared[(compared["metric"] == "miou") & (compared["seeds"] > 0) & (compared["images"] == 0)]
+    return [
+        f"No reading of {', '.join(group['method'])} ({dataset}, {model}): {note}."
+        for (dataset, model, note), group in unknown.groupby(["dataset", "model", "note"], sort=False)
+    ]
 
 
 # Files

@@ -85,8 +85,9 @@ def test_what_was_computed_is_remembered_until_the_counts_change(
         write(tmp_path, 0, 0.8, common=5)
         with pytest.raises(pytest.fail.Exception, match="computed again"):
             compare("miou", [(one, other)], Bootstrap(file))
-    file.write_text("{")
-    assert compare("miou", [(other, other)], Bootstrap(file))["difference"].tolist() == [0]
+    for damaged in ("{", "[]"):
+        file.write_text(damaged)
+        assert compare("miou", [(other, other)], Bootstrap(file))["difference"].tolist() == [0]
 
 
 def test_identical_results_do_not_differ(tmp_path: Path) -> None:

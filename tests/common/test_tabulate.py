@@ -128,6 +128,7 @@ def test_markdown_and_latex(config: Config, found: dict) -> None:
     assert "| ce " in text and "baseline" in text
     assert "Times measured on: a CPU." in text
     assert "WARNING" not in text and "error " not in text
+    assert f"No reading of rmi, crf-1 (digits, {MODEL}): no counts per image." in text
     latex = (Path(config["results"]) / "leaderboard.tex").read_text()
     assert rf"63.50 $\pm$ {half:.2f}" in latex and r"mIoU \%" in latex
     assert r"deeplabv3plus-test\_resnet" in latex
