@@ -55,7 +55,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     mean, deviation = mean_and_deviation(values)
     if len(values) < 2:
         return float("nan"), float("nan")
-    margin = _quantile(1 - CONFIDENCE, len(values) - 1) * deviation / len(values) ** 0.5
+    margin = _quantile_of(len(values) - 1) * deviation / len(values) ** 0.5
     return mean - margin, mean + margin
 
 
@@ -263,6 +263,12 @@ def _margin(
 def _quantile(level: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64]:
     """How many standard errors a two-sided interval of confidence 1 − level reaches to either side."""
     return stats.t.isf(np.asarray(level) / 2, freedom)
+
+
+@lru_cache(maxsize=1024)
+def _quantile_of(freedom: int) -> float:
+    """The same for one interval, of which there are many."""
+    return float(_quantile(1 - CONFIDENCE, freedom))
 
 
 # Tables
