@@ -44,5 +44,23 @@ class OutOfMemory(UserError):
     kind = "out of memory"
 
 
+class DiskFull(UserError):
+    """There is no room left where results are written."""
+
+    kind = "disk"
+
+
+class LoaderDied(UserError):
+    """A process that loads images has ended before its time."""
+
+    kind = "data loader"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a process that loads images has died, often for lack of memory: set execution.workers lower "
+            "or resources.mem_mb higher and give the same command again, it goes on from the last checkpoint"
+        )
+
+
 HOPELESS = (UserError.kind, Diverged.kind)
 """Kinds of failures that a retry meets again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from common.errors import UserError
+from common.errors import DiskFull, UserError
 
 
 @contextlib.contextmanager
@@ -24,10 +25,14 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         path: The file to write; its folder is made if it is missing.
         mode: `"w"` for text (UTF-8) or `"wb"` for bytes.
+
+    Raises:
+        DiskFull: There is no room for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    name = ""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(descriptor, 0o666 & ~umask)  # mkstemp is private; results are shared in a lab
@@ -36,9 +41,29 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        if no_room(error):
+            raise disk_full(path) from None
         raise
+
+
+def disk_full(path: Path) -> DiskFull:
+    """What to say when there is no room for `path`."""
+    return DiskFull(
+        f"{path} cannot be written, the disk is full: make room and give the same command again, "
+        "it goes on from what is there"
+    )
+
+
+def no_room(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, is that of a full disk: PyTorch raises one of its own over it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -14,8 +14,8 @@ import torch
 
 from common import config as configuration
 from common import devices, runs
-from common.errors import HOPELESS, WORKFLOW, OutOfMemory, UserError
-from common.files import read_json, write_json
+from common.errors import HOPELESS, WORKFLOW, DiskFull, LoaderDied, OutOfMemory, UserError
+from common.files import disk_full, no_room, read_json, write_json
 
 
 def arguments(description: str, *selection: str) -> argparse.Namespace:
@@ -69,7 +69,7 @@ def main(stage: Callable[[], None]) -> None:
 
 
 @contextlib.contextmanager
-def recording_failure(path: Path, stage: str) -> Iterator[None]:
+def recording_failure(path: Path, stage: str, about: str = "this run") -> Iterator[None]:
     """Leaves an `error.json` at `path` if the block fails, and removes its own old one if not.
 
     If a retry by the same workflow would fail as before, because of its input or because the loss is not
@@ -78,6 +78,7 @@ def recording_failure(path: Path, stage: str) -> Iterator[None]:
     Args:
         path: Where to write.
         stage: The name of the stage; stages that share a folder leave each other's files alone.
+        about: What is computed, for a GPU that is too small for it.
     """
     workflow = os.environ.get(WORKFLOW)
     if workflow and path.exists():
@@ -87,18 +88,28 @@ def recording_failure(path: Path, stage: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            error = OutOfMemory(
-                "the GPU's memory is too small: use a smaller training.batch_size (with a larger "
-                "accumulate) or training.crop"
-            )
+        error = _explained(error, about, path.parent)
         kind = error.kind if isinstance(error, UserError) else "crash"
         text = " ".join(str(error).split())
         sentence = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        with contextlib.suppress(OSError):  # a full disk must not hide the error itself
+        with contextlib.suppress(OSError, DiskFull):  # a full disk must not hide the error itself
             content = {"error": sentence, "kind": kind, "stage": stage, "when": now}
             write_json(path, content | ({"workflow": workflow} if workflow else {}))
         raise error
     if path.exists() and read_json(path).get("stage") == stage:
         path.unlink()
+
+
+def _explained(error: Exception, about: str, folder: Path) -> Exception:
+    """What PyTorch or the system says of a machine's limits, as a sentence of ours."""
+    if not isinstance(error, UserError) and no_room(error):
+        return disk_full(folder)
+    if isinstance(error, torch.OutOfMemoryError):
+        return OutOfMemory(
+            f"the GPU's memory is too small for {about}: use a smaller training.batch_size (with a larger "
+            "accumulate), training.crop or model, or a GPU with more memory"
+        )
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return LoaderDied()
+    return error

@@ -16,7 +16,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,21 @@ def train(config: Config, training: runs.Training) -> None:
         return
     with (
         locked(training.folder / "state" / "lock"),
-        stages.recording_failure(training.folder / "error.json", "train"),
+        stages.recording_failure(training.folder / "error.json", "train", _about(config, training)),
     ):
         if _restore(training):
             return
         with devices.leased(config["execution"]["device"]) as device:
             _train(config, training, device)
+
+
+def _about(config: Config, training: runs.Training) -> str:
+    settings = configuration.settings(config, "training", training.dataset, training.model)
+    crop = f" of {settings['crop'][0]}×{settings['crop'][1]}" if settings["crop"] else ""
+    return (
+        f"{training.model} with {training.method} on {training.dataset}, seed {training.seed}, "
+        f"in batches of {settings['batch_size']} images{crop}"
+    )
 
 
 def _restore(training: runs.Training) -> bool:
@@ -103,16 +112,14 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
         done, seconds, log = state["iteration"], state["seconds"], state["log"]
     del state  # it is as large as the model
     total, accumulate = settings["iterations"], settings["accumulate"]
-    batches = iter(
-        training_batches(
-            Split(dataset, manifest, settings["split"]),
-            settings,
-            network.mean.flatten().tolist(),
-            training.seed,
-            done * accumulate,
-            total * accumulate,
-            _workers(execution, device),
-        )
+    batches = training_batches(
+        Split(dataset, manifest, settings["split"]),
+        settings,
+        network.mean.flatten().tolist(),
+        training.seed,
+        done * accumulate,
+        total * accumulate,
+        _workers(execution, device),
     )
     network.train()
     method.train()
@@ -123,7 +130,8 @@ def _train(config: Config, training: runs.Training, device: torch.device) -> Non
         total=total, initial=done, desc=training.method, unit="it", disable=None, dynamic_ncols=True
     )
     about = inspect.getdoc(inspect.getmodule(type(method))) or ""
-    with Log(training, log, done, about) as logger, progress, Preemption() as preemption:
+    log_file = Log(training, log, done, about)
+    with log_file as logger, progress, closing(batches), Preemption() as preemption:
         for iteration in range(done, total):
             method.progress = iteration / total
             rate = set_learning_rate(optimizer, settings, iteration)

@@ -8,14 +8,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, default_collate
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from common.datasets.base import Dataset
+from common.errors import LoaderDied, UserError
 from common.seeds import derive
 from methods.base import VOID
+
+GRACE = 60
+"""Seconds that processes that load images live on after SIGTERM."""
 
 
 class Sample(NamedTuple):
@@ -95,15 +99,22 @@ def augmentation(settings: dict[str, Any], mean: list[float]) -> v2.Transform:
     return v2.Compose(steps) if steps else v2.Identity()
 
 
-class Augmented(TorchDataset[Sample]):
-    """A split seen through the augmentation; an item's randomness depends on its position alone."""
+class Augmented(TorchDataset[Sample | UserError]):
+    """A split seen through the augmentation; an item's randomness depends on its position alone.
+
+    An image that cannot be read is returned as its error: raised in another process, it would lose its
+    sentence.
+    """
 
     def __init__(self, split: Split, transform: v2.Transform, seed: int) -> None:
         self.split, self.transform, self.seed = split, transform, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
         position, index = key
-        image, labels = self.split[index]
+        try:
+            image, labels = self.split[index]
+        except UserError as error:
+            return error
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(derive(self.seed, "augmentation", position))
             image, labels = self.transform(tv_tensors.Image(image), tv_tensors.Mask(labels))
@@ -149,7 +160,7 @@ def training_batches(
     first: int,
     last: int,
     workers: int = 0,
-) -> DataLoader[Sample]:
+) -> Batches:
     """Batches `first` to `last` − 1 of the training of one seed, images `[N, 3, H, W]` uint8.
 
     Args:
@@ -161,16 +172,50 @@ def training_batches(
         last: One past the last batch.
         workers: Processes that load and augment; the batches do not depend on it.
     """
-    return DataLoader(
+    loader = DataLoader(
         Augmented(split, augmentation(settings, mean), seed),
         batch_sampler=Order(len(split), settings["batch_size"], first, last, seed),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
+        collate_fn=_collate,
         worker_init_fn=_outlive_termination,
     )
+    return Batches(loader)
+
+
+class Batches(Iterator[Sample]):
+    """What a loader gives; an image that cannot be read raises its UserError when its batch is due."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._batches: Iterator[Any] = iter(loader)
+
+    def __next__(self) -> Sample:
+        try:
+            batch = next(self._batches)
+        except (ConnectionError, EOFError) as error:  # it was about to hand over a batch
+            raise LoaderDied from error
+        if isinstance(batch, UserError):
+            raise batch
+        return batch
+
+    def close(self) -> None:
+        """Ends the processes that load; an error that is under way would keep them until it is told."""
+        self._batches = iter(())
+
+
+def _collate(samples: list[Sample | UserError]) -> Sample | UserError:
+    """A batch, or the first error of its images."""
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+    return default_collate(samples)
 
 
 def _outlive_termination(_: int) -> None:
-    """SIGTERM to a whole job is for the process that trains: it needs its loaders until it has ended."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """SIGTERM to a whole job is for the process that trains: it needs its loaders for the step that it ends.
+
+    A loader that its own process wants to end by it, because that has crashed, must not stay for ever.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

@@ -97,9 +97,9 @@ def test_scales_in_steps() -> None:
     sizes = set()
     split = Split(Digits(size=48), MANIFEST, "train")
     for position in range(30):
-        changes = settings(scale=[0.5, 1.0], scale_step=0.25, crop=[48, 48]) | {"crop": None}
-        loader = training_batches(split, changes, MEAN, 0, position, position + 1)
-        sizes |= {loader.dataset[(2 * position, 0)].image.shape[1]}
+        changes = settings(scale=[0.5, 1.0], scale_step=0.25, crop=[48, 48]) | {"crop": None, "batch_size": 1}
+        images, _ = next(training_batches(split, changes, MEAN, 0, position, position + 1))
+        sizes |= {images.shape[2]}
     assert sizes == {24, 36, 48}
 
 
