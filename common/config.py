@@ -413,6 +413,7 @@ def _options(
     return _plain_numbers(merged, place)  # 2 and 2.0 are one setting and must have one digest
 
 
+@cache
 def _parameters(kind: type, skip: int = 0) -> dict[str, inspect.Parameter]:
     """The named parameters of a class's `__init__` after the first `skip`, types resolved."""
     try:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from common import boundaries, devices, metrics, runs, stages
 from common import config as configuration
-from common import devices, metrics, runs, stages
 from common.config import Config
 from common.datasets.base import Dataset, panel_indices
 from common.datasets.loading import Split
@@ -21,7 +21,7 @@ from common.provenance import peak_memory, record
 
 
 def evaluate(config: Config, run: runs.Run) -> None:
-    """Writes a run's scores, the confusion counts of every image, and the labels of its panel.
+    """Writes a run's scores, the counts of every image that they come from, and the labels of its panel.
 
     Every image is scored at its original size, alone; void is left out.
 
@@ -40,12 +40,15 @@ def evaluate(config: Config, run: runs.Run) -> None:
         _check_labelled(dataset, manifest, settings["split"])
         predictor = run.predictions or Predictor.of(config, run, device)
         counts, panel, diagnostics = _score(predictor, split, len(dataset.class_names))
+        calibration = {}
+        if "nll" in counts:
+            calibration = metrics.calibration_scores(counts["calibration"], counts["nll"])
+        names = list(dataset.class_names)
         runs.forget_tables(config)
         with replacing(run.panel, "wb") as file:
             np.savez_compressed(file, **panel)
         with replacing(run.per_image, "wb") as file:
-            names = np.array([f"{part}/{name}" for part, name in split.names])
-            np.savez_compressed(file, names=names, confusion=counts)
+            np.savez_compressed(file, names=image_names(split), **counts)
         write_json(
             run.metrics,
             {
@@ -58,7 +61,9 @@ def evaluate(config: Config, run: runs.Run) -> None:
                 "split": settings["split"],
                 "evaluation": settings,
                 "images": len(split),
-                **metrics.scores(counts.sum(axis=0), list(dataset.class_names)),
+                **metrics.scores(counts["confusion"].sum(axis=0), names),
+                **boundaries.scores(counts, names),
+                **calibration,
                 "diagnostics": diagnostics,
                 "content_sha256": manifest["content_sha256"],
                 "provenance": record(devices.describe(device)),
@@ -77,11 +82,16 @@ def _check_labelled(dataset: Dataset, manifest: dict[str, Any], split: str) -> N
         )
 
 
+def image_names(split: Split) -> np.ndarray:
+    """What the images of a split are called in `per_image.npz`, `<split>/<name>`."""
+    return np.array([f"{part}/{name}" for part, name in split.names])
+
+
 @torch.inference_mode()
 def _score(
     predictor: Predictor | Predictions, split: Split, num_classes: int
-) -> tuple[np.ndarray, dict[str, Any], dict[str, float]]:
-    """Confusion counts `[images, K, K]`, the panel's label maps, and the mean diagnostics."""
+) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, float]]:
+    """Counts of all images, stacked by name, the panel's label maps, and the mean diagnostics."""
     counts, panel = [], {}
     sums: dict[str, float] = {}
     shown = panel_indices(split.first_part)
@@ -89,16 +99,30 @@ def _score(
         sample = split[index]
         if isinstance(predictor, Predictions):
             predicted = predictor.read(*split.names[index], tuple(sample.labels.shape), num_classes)
+            calibration = {}  # labels alone have no probabilities
         else:
             probabilities = predictor(sample.image.unsqueeze(0).to(predictor.device))
             predicted = metrics.labels_of(probabilities)[0].cpu()
-        counts.append(metrics.confusion(predicted, sample.labels, num_classes))
+            bins, nll = metrics.calibration(probabilities[0], sample.labels.to(predictor.device))
+            calibration = {"calibration": bins, "nll": np.array(nll)}
+        counts.append(image_counts(predicted, sample.labels, num_classes) | calibration)
         if index in shown:
             panel[f"labels_{shown.index(index)}"] = predicted.numpy()
         diagnostics = {} if isinstance(predictor, Predictions) else predictor.trained.diagnostics()
         for key, value in diagnostics.items():
             sums[key] = sums.get(key, 0.0) + value
-    return np.stack(counts), panel, {key: value / len(split) for key, value in sums.items()}
+    return stacked(counts), panel, {key: value / len(split) for key, value in sums.items()}
+
+
+def image_counts(predicted: torch.Tensor, labels: torch.Tensor, num_classes: int) -> dict[str, np.ndarray]:
+    """The confusion and boundary counts of one image; arguments as of `metrics.confusion`, on the CPU."""
+    confusion = metrics.confusion(predicted, labels, num_classes)
+    return {"confusion": confusion, **boundaries.counts(predicted.numpy(), labels.numpy(), num_classes)}
+
+
+def stacked(counts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The counts of images, one dictionary each, as one dictionary of arrays `[N, …]`."""
+    return {key: np.stack([image[key] for image in counts]) for key in counts[0]}
 
 
 def _main() -> None:

@@ -1,8 +1,8 @@
 """Stage `measure`: what one run costs, alone on its device.
 
 Times are wall times after warm-up with the device's queue emptied before and after: inference of
-single images at their original size, split into network, structure and refinement, and steps of
-training on real batches without the loading of data.
+single images at their original size, split into network, structure and refinement, whole batches, and steps
+of training on real batches without the loading of data.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from common import config as configuration
 from common import devices, runs, stages
@@ -28,10 +31,15 @@ from common.provenance import peak_memory, record
 from common.train import build, make_optimizer, training_step
 
 INFERENCE_IMAGES = 20
+INFERENCES = 60
 TRAINING_STEPS = 10
 WARM_UP = 3
 SECONDS = 20.0
 """Each measurement ends after this time, once it has three values."""
+
+LARGEST_BATCH = {"cuda": 256, "cpu": 8}
+GAIN = 1.02
+"""A batch of twice the size is tried as long as the last one was so much faster per image."""
 
 
 def measure(config: Config, run: runs.Run) -> None:
@@ -48,6 +56,7 @@ def measure(config: Config, run: runs.Run) -> None:
         manifest = read_json(run.manifest.path)
         predictor = Predictor.of(config, run, device)
         inference = _inference(config, run, predictor, manifest)
+        inference |= _whole_batches(predictor, inference.pop("example"))
         parameters = sum(p.numel() for m in (predictor.network, predictor.trained) for p in m.parameters())
         del predictor
         training = _training(config, run, manifest, device)
@@ -81,7 +90,7 @@ def _inference(
     split = Split(configuration.dataset(config, run.dataset), manifest, settings["split"])
     device = predictor.device
     images = [split[i].image.unsqueeze(0).to(device) for i in range(min(len(split), INFERENCE_IMAGES))]
-    parts: dict[str, list[float]] = {"network": [], "structure": [], "refine": []}
+    parts: dict[str, list[float]] = {"network": [], "structure": [], "refine": [], "latency": []}
     corners = predictor.options["align_corners"]
 
     def seen(view: View, image: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -104,7 +113,8 @@ def _inference(
         views = [seen(view, image) for view in predictor.views]
         probabilities = sum(found for found, _ in views) / len(views)
         _, refine = _timed(lambda: predictor.method.refine(image, probabilities), device)
-        return {key: sum(times[key] for _, times in views) for key in views[0][1]} | {"refine": refine}
+        times = {key: sum(found[key] for _, found in views) for key in views[0][1]} | {"refine": refine}
+        return times | {"latency": sum(times.values())}
 
     for image in images[:WARM_UP]:
         once(image)
@@ -112,14 +122,66 @@ def _inference(
     for image in itertools.cycle(images):
         for part, seconds in once(image).items():
             parts[part].append(1000 * seconds)
-        if _enough(len(parts["network"]), INFERENCE_IMAGES, start):
+        if _enough(len(parts["network"]), INFERENCES, start):
             break
     heights = {f"{image.shape[3]}x{image.shape[2]}" for image in images}
     return {
         **{f"{part}_ms": statistics.median(values) for part, values in parts.items()},
+        **{f"{part}_p95_ms": float(np.percentile(values, 95)) for part, values in parts.items()},
+        "example": images[0],
         "inference_repeats": len(parts["network"]),
         "image_sizes": sorted(heights),
     }
+
+
+@torch.inference_mode()
+def _whole_batches(predictor: Predictor, image: Tensor) -> dict[str, Any]:
+    """Throughput at the best size of batch, and the operations of one image, of copies of an image."""
+    found = {
+        "throughput": 0.0,
+        "throughput_batch": 0,
+        "multiply_adds_size": f"{image.shape[3]}x{image.shape[2]}",
+        **_operations(predictor, image),
+    }
+    start, batch = time.monotonic(), 1
+    while batch <= LARGEST_BATCH[predictor.device.type] and time.monotonic() - start < SECONDS:
+        images = image.repeat(batch, 1, 1, 1)
+        try:
+            predictor(images)
+            repeats = [devices.seconds(lambda x=images: predictor(x), predictor.device) for _ in range(3)]
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        rate, before = batch / statistics.median(repeats), found["throughput"]
+        if rate > before:
+            found |= {"throughput": rate, "throughput_batch": batch}
+        if rate < GAIN * before:
+            break
+        batch *= 2
+    return found
+
+
+class _CustomOperations(TorchDispatchMode):
+    """Collects the names of the operations that are not PyTorch's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.namespace not in ("aten", "prim", "prims"):
+            self.names.add(f"{function.namespace}::{function.name().partition('::')[2]}")
+        return function(*args, **(kwargs or {}))
+
+
+def _operations(predictor: Predictor, image: Tensor) -> dict[str, Any]:
+    """The multiply-adds of the convolutions and matrix products of the network and the structure.
+
+    The project's own operations are no such products and are not counted, but named; nor is the refinement.
+    """
+    with FlopCounterMode(display=False) as counter, _CustomOperations() as custom:
+        predictor.unrefined(image)
+    return {"multiply_adds": counter.get_total_flops() // 2, "uncounted_operations": sorted(custom.names)}
 
 
 def _training(
@@ -158,6 +220,10 @@ def _training(
     peak = torch.cuda.max_memory_allocated(device) - held if device.type == "cuda" else None
     return {
         "training_step_ms": statistics.median(values),
+        "training_images_per_second": 1000
+        * settings["batch_size"]
+        * settings["accumulate"]
+        / statistics.median(values),
         "training_repeats": len(values),
         "training_batch": settings["batch_size"] * settings["accumulate"],
         "training_peak_memory": peak,

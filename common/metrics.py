@@ -37,9 +37,13 @@ def iou(counts: Counts) -> NDArray[np.float64]:
     Returns:
         `[…, K]` in 0..1.
     """
-    hits = np.diagonal(counts, axis1=-2, axis2=-1).astype(float)
-    union = counts.sum(axis=-1) + counts.sum(axis=-2) - hits
-    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    return iou_of(hits, counts.sum(axis=-1) + counts.sum(axis=-2) - hits)
+
+
+def iou_of(intersection: NDArray[np.integer], union: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Intersection over union, NaN where the union is empty."""
+    return np.divide(intersection, union, out=np.full(union.shape, np.nan), where=union > 0)
 
 
 def mean_iou(counts: Counts) -> float:
@@ -74,6 +78,63 @@ def scores(counts: Counts, class_names: list[str]) -> dict[str, object]:
         "miou": mean_iou(counts),
         "pixel_accuracy": pixel_accuracy(counts),
         "iou": {n: None if np.isnan(v) else float(v) for n, v in zip(class_names, per_class)},
+    }
+
+
+BINS = 15
+"""Bins of confidence, of equal width."""
+
+SMALLEST_PROBABILITY = 1e-12
+"""Smaller probabilities count as this in the likelihood, so that a single pixel does not decide."""
+
+
+def calibration(probabilities: Tensor, labels: Tensor) -> tuple[NDArray[np.float64], float]:
+    """What the calibration of one image is computed from; void is left out.
+
+    Args:
+        probabilities: `[K, H, W]`, summing to one over K.
+        labels: Integers `[H, W]` in 0..K−1, or 255 for void, on the same device.
+
+    Returns:
+        `[BINS, 3]`: pixels, right ones and the sum of confidence where the most probable class has a
+        probability in (i/BINS, (i+1)/BINS]; and the sum of −log p(truth) over pixels.
+    """
+    valid = labels != VOID
+    truth = labels[valid].long()
+    probabilities = probabilities.float()[:, valid]
+    confidence, guess = probabilities.max(dim=0)
+    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+    columns = (torch.ones_like(confidence), guess == truth, confidence)
+    sums = [torch.bincount(bins, weights=column.double(), minlength=BINS) for column in columns]
+    likelihood = probabilities.gather(0, truth.unsqueeze(0)).clamp(min=SMALLEST_PROBABILITY)
+    return torch.stack(sums, dim=1).cpu().numpy(), float(-likelihood.double().log().sum())
+
+
+def calibration_scores(bins: NDArray[np.float64], nll: NDArray[np.float64]) -> dict[str, object]:
+    """Expected calibration error (Guo et al. 2017) and negative log-likelihood per pixel, as JSON.
+
+    Args:
+        bins: `[N, BINS, 3]`, of each image.
+        nll: `[N]`, of each image.
+
+    Returns:
+        `ece` in 0..1, `nll` in nats, and `reliability` with pixels, mean confidence and accuracy of each bin,
+        null where it is empty.
+    """
+    pixels, right, confidence = bins.sum(axis=0).T
+    filled = pixels > 0
+    accuracy, mean = (
+        np.divide(x, pixels, out=np.full(BINS, np.nan), where=filled) for x in (right, confidence)
+    )
+    gaps = np.abs(right - confidence).sum()
+    return {
+        "ece": float(gaps / pixels.sum()),
+        "nll": float(nll.sum() / pixels.sum()),
+        "reliability": {
+            "pixels": [int(x) for x in pixels],
+            "confidence": [float(x) if full else None for x, full in zip(mean, filled)],
+            "accuracy": [float(x) if full else None for x, full in zip(accuracy, filled)],
+        },
     }
 
 

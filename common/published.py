@@ -35,6 +35,8 @@ def find(config: Config, dataset: str, model: str, method: str) -> pd.DataFrame:
     Returns:
         Columns `metric` (`miou` or `iou/<class>`), `value` in percent and `source`, in the order of the file.
     """
+    if method not in config["methods"]:  # a control
+        return _read(TABLE).iloc[:0][["metric", "value", "source"]]
     settings = configuration.settings(config, "evaluation", dataset, model)
     architecture, _, backbone = model.partition("-")
     known = _read(TABLE)

@@ -23,6 +23,10 @@ from common.predictions import Predictions, has_seeds
 
 METHODS = Path(__file__).resolve().parent.parent / "methods"
 
+CONTROLS = ("majority", "ceiling")
+"""The labellings that bracket every table: the commonest class of the training images everywhere, and the
+truth seen through the network's output grid."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -115,7 +119,7 @@ class Run:
 
     @property
     def per_image(self) -> Path:
-        """The confusion counts of every image."""
+        """The confusion, boundary and calibration counts of every image."""
         return self.folder / "per_image.npz"
 
     @property
@@ -127,6 +131,47 @@ class Run:
     def cost(self) -> Path:
         """Time and memory."""
         return self.folder / "cost.json"
+
+
+@dataclass(frozen=True)
+class Control:
+    """A labelling that no model made, which brackets the runs of a dataset and model.
+
+    Attributes:
+        dataset: Name of the dataset.
+        model: Name of the model, whose output grid it sees.
+        name: What it is, one of `CONTROLS`.
+        digest: Of everything that its scores depend on.
+        folder: Where its files are.
+        manifest: The dataset's manifest.
+    """
+
+    dataset: str
+    model: str
+    name: str
+    digest: str
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def metrics(self) -> Path:
+        """The scores."""
+        return self.folder / "metrics.json"
+
+    @property
+    def per_image(self) -> Path:
+        """The confusion and boundary counts of every image."""
+        return self.folder / "per_image.npz"
+
+    @property
+    def error(self) -> Path:
+        """Where a failure of the stage is told, for all controls of the dataset and model."""
+        return self.folder.parent / "error.json"
+
+    @property
+    def panel(self) -> Path:
+        """The labels of the images that the picture panels show."""
+        return self.folder / "panel.npz"
 
 
 @dataclass(frozen=True)
@@ -255,6 +300,21 @@ def _seeds(config: Config, dataset: str, method: str) -> list[int]:
     return config["seeds"][:1] if folder and not has_seeds(folder) else config["seeds"]
 
 
+def controls(config: Config, dataset: str, model: str) -> list[Control]:
+    """The controls of a dataset and model."""
+    data = manifest(config, dataset)
+    options = config["model_options"][model]
+    content = {
+        "dataset": data.digest,
+        "model": [model, options["output_stride"], options["align_corners"]],
+        "training": configuration.settings(config, "training", dataset, model)["split"],
+        "evaluation": configuration.settings(config, "evaluation", dataset, model)["split"],
+    }
+    code = digest(content)
+    folder = Path(config["results"]) / "controls" / dataset / model / code
+    return [Control(dataset, model, name, code, folder / name, data) for name in CONTROLS]
+
+
 def tuning(config: Config, dataset: str, model: str) -> Tuning:
     """The search that `tuning` describes, for one dataset and model."""
     name = config["tuning"]["method"]
@@ -273,7 +333,8 @@ def tunings(config: Config) -> list[Tuning]:
 
 def tables(config: Config) -> list[Path]:
     """The files that the tabulate stage writes once all runs are there."""
-    names = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "per_class.csv")
+    names = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "per_class.csv", "comparisons.csv")
+    names += ("trimap.csv", "calibration.csv", "cost.csv")
     panels = [panel(config, name, model) for name in config["datasets"] for model in config["models"]]
     return [*(Path(config["results"]) / name for name in names), *panels, stamp(config)]
 
@@ -283,13 +344,17 @@ def panel(config: Config, dataset: str, model: str) -> Path:
     return Path(config["results"]) / "figures" / f"{dataset}-{model}.png"
 
 
-def stamp(config: Config) -> Path:
+def stamp(config: Config, found: list[Run] | None = None) -> Path:
     """The file that says which runs the tables show; it exists if they show them all.
 
     Only one such file is ever left, and none when results change, so tables of other runs are never
     taken for these.
+
+    Args:
+        config: The configuration.
+        found: Its runs, where they are known.
     """
-    content = [[str(run.folder) for run in runs(config)], config["tables"]]
+    content = [[str(run.folder) for run in found or runs(config)], config["tables"]]
     return Path(config["results"]) / f"tabulated-{digest(content)}.json"
 
 

@@ -16,22 +16,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tabulate import tabulate as format_table
 
+from common import comparisons, costs, figures, published, rendering, runs, stages
 from common import config as configuration
-from common import figures, published, runs, stages
+from common.boundaries import TRIMAP_WIDTHS
+from common.comparisons import Bootstrap, Side
 from common.config import Config
 from common.errors import UserError
 from common.files import read_json, replacing, write_json
-from common.statistics import mean_and_deviation, paired_differences
+from common.rendering import CERTIFICATE, READ
+from common.statistics import interval, mean_and_deviation
 
-TIMES = ("network_ms", "structure_ms", "refine_ms", "training_step_ms")
-
-READ = "predictions read from a folder"
-"""The origin of rows that another system has predicted."""
-
-CERTIFICATE = ("gap_per_cell", "agreement")
-"""Diagnostics that the leaderboard shows for the methods that have them."""
+SCORES = ("miou", "pixel_accuracy", "boundary_iou", "boundary_f", "ece")
+"""Fractions of `metrics.json` that tables show in percent."""
 
 
 @dataclass
@@ -39,13 +36,13 @@ class Result:
     """What the files of one run say.
 
     Attributes:
-        run: The run.
+        run: The run, or a control.
         metrics: Its scores, or None.
         cost: Its cost, or None.
         error: Why something is missing, or None.
     """
 
-    run: runs.Run
+    run: runs.Run | runs.Control
     metrics: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
     error: str | None = None
@@ -65,20 +62,40 @@ class Row:
     method: str
     results: list[Result] = field(default_factory=list)
 
-    def values(self, key: str) -> dict[int, float]:
-        """A score in percent for every seed that has it."""
-        return {r.run.seed: 100 * r.metrics[key] for r in self.results if r.metrics}
+    def values(self, *keys: str) -> list[float]:
+        """An entry of `metrics.json`, by its keys from outside in, of every seed that has it."""
+        found = []
+        for result in self.results:
+            content: Any = result.metrics
+            for key in keys:
+                content = content.get(key) if content else None
+            if content is not None:
+                found.append(content)
+        return found
 
-    def median_cost(self, key: str) -> float:
-        """The median over seeds of an entry of `cost.json`; NaN if there is none."""
-        values = [r.cost[key] for r in self.results if r.cost]
-        return float(np.median(values)) if values else math.nan
+    def percent(self, *keys: str) -> list[float]:
+        """The same in percent."""
+        return [100 * value for value in self.values(*keys)]
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a control."""
+        return any(isinstance(result.run, runs.Control) for result in self.results)
+
+    @property
+    def costs(self) -> list[dict[str, Any]]:
+        """What its runs cost, of those that were measured."""
+        return [result.cost for result in self.results if result.cost]
+
+    @property
+    def side(self) -> Side:
+        """The row as comparisons see it."""
+        scored = [r for r in self.results if r.metrics and isinstance(r.run, runs.Run)]
+        return Side({r.run.seed: r.metrics for r in scored}, {r.run.seed: r.run.per_image for r in scored})
 
     def diagnostic(self, key: str) -> float:
         """The mean over seeds of a diagnostic of the method; NaN if it has none of that name."""
-        found = [r.metrics.get("diagnostics", {}).get(key) for r in self.results if r.metrics]
-        values = [value for value in found if value is not None]
-        return float(np.mean(values)) if values else math.nan
+        return mean_and_deviation(self.values("diagnostics", key))[0]
 
     @property
     def error(self) -> str:
@@ -95,19 +112,34 @@ def tabulate(config: Config) -> Path:
     folder = Path(config["results"])
     results = [_read(run) for run in runs.runs(config)]
     rows = _rows(config, results)
-    table = published.beside(config, leaderboard(config, rows))
-    per_class = published.beside_classes(config, _per_class(rows))
-    notes = _notes(config, results)
-    _write_text(folder / "leaderboard.csv", table.to_csv(index=False))
-    _write_text(folder / "per_class.csv", per_class.to_csv(index=False))
-    _write_text(folder / "leaderboard.md", _markdown(config, table, per_class, notes))
-    _write_text(folder / "leaderboard.tex", _latex(config, table))
+    controls = _controls(config)
+    bootstrap = Bootstrap(folder / "cache" / "bootstrap.json")
+    compared = compare(config, rows, bootstrap)
+    table = leaderboard(config, rows, controls, compared, bootstrap)
+    bootstrap.save()
+    table = published.beside(config, table)
+    per_class = published.beside_classes(config, _per_class([*rows, *controls]))
+    trimap = _trimap([*rows, *controls])
+    notes = _notes(config, results) + _uncompared(compared)
+    for name, content in (
+        ("leaderboard", table),
+        ("comparisons", compared),
+        ("per_class", per_class),
+        ("trimap", trimap),
+        ("calibration", _calibration(rows)),
+        ("cost", costs.table((_names(row), row.costs) for row in rows)),
+    ):
+        _write_text(folder / f"{name}.csv", content.to_csv(index=False))
+    _write_text(folder / "leaderboard.md", rendering.page(config, table, compared, per_class, trimap, notes))
+    _write_text(folder / "leaderboard.tex", rendering.latex(config, table, compared))
     for name, model in itertools.product(config["datasets"], config["models"]):
         chosen = [row for row in rows if (row.dataset, row.model) == (name, model)]
         _draw_panel(config, runs.panel(config, name, model), chosen)
     runs.forget_tables(config)
     if all(r.complete for r in results):
-        write_json(runs.stamp(config), {"runs": [str(r.run.folder) for r in results]})
+        write_json(
+            runs.stamp(config, [r.run for r in results]), {"runs": [str(r.run.folder) for r in results]}
+        )
     return folder / "leaderboard.md"
 
 
@@ -151,172 +183,179 @@ def _rows(config: Config, results: Iterable[Result]) -> list[Row]:
     return list(rows.values())
 
 
+def _controls(config: Config) -> list[Row]:
+    """The controls that are there or have failed."""
+    rows = []
+    for dataset, model in itertools.product(config["datasets"], config["models"]):
+        for control in runs.controls(config, dataset, model):
+            result = Result(control)
+            try:
+                if control.metrics.exists():
+                    result.metrics = read_json(control.metrics)
+                elif control.error.exists():
+                    result.error = f"controls failed: {read_json(control.error)['error']}"
+            except UserError as error:
+                result.error = str(error)
+            if result.metrics or result.error:
+                rows.append(Row(dataset, model, control.name, [result]))
+    return rows
+
+
 # Tables
 
 
-def leaderboard(config: Config, rows: list[Row]) -> pd.DataFrame:
-    """One line per dataset, model and method; best first within a dataset and model.
+def _names(row: Row) -> dict[str, str]:
+    return {"dataset": row.dataset, "model": row.model, "method": row.method}
 
-    Scores are percent, times are medians in milliseconds; `difference` is to the baseline, paired by
-    seed. `seeds` counts the seeds with scores.
+
+def _tables(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    """The rows of each dataset and model."""
+    tables: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        tables.setdefault((row.dataset, row.model), []).append(row)
+    return tables
+
+
+def compare(config: Config, rows: list[Row], bootstrap: Bootstrap) -> pd.DataFrame:
+    """Every method beside the baseline of its dataset and model, by every score of `comparisons.METRICS`.
+
+    p values are adjusted over the methods of a dataset, model and score.
+
+    Returns:
+        A line per comparison: dataset, model, method, baseline and `comparisons.COLUMNS`.
     """
+    name = config["tables"]["baseline"]
+    head = ["dataset", "model", "method", "baseline"]
+    tables = [pd.DataFrame(columns=[*head, *comparisons.COLUMNS])]
+    for members in _tables(rows).values():
+        baseline = next((row.side for row in members if row.method == name), None)
+        sides = [(row, row.side) for row in members if row.method != name]
+        if baseline is None or not sides:
+            continue
+        for metric in comparisons.METRICS:
+            found = comparisons.compare(metric, [(side, baseline) for _, side in sides], bootstrap)
+            names = [_names(row) | {"baseline": name} for row, _ in sides]
+            tables.append(pd.concat([pd.DataFrame(names), found], axis=1))
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
+
+
+def leaderboard(
+    config: Config, rows: list[Row], controls: list[Row], compared: pd.DataFrame, bootstrap: Bootstrap
+) -> pd.DataFrame:
+    """One line per dataset, model and method, best first, and then one per control.
+
+    Scores are percent, times are medians in milliseconds, on one device within a dataset and model;
+    `difference` is to the baseline, over seeds and images. `seeds` counts the seeds with scores.
+    """
+    differences = {
+        (line["dataset"], line["model"], line["method"]): line
+        for line in compared[compared["metric"] == "miou"].to_dict("records")
+    }
+    lines = []
+    by_table = _tables(controls)
+    for key, members in _tables(rows).items():
+        group = _group(config, members, differences, bootstrap)
+        group.sort(key=lambda line: -line["miou_mean"] if line["seeds"] else math.inf)
+        found = by_table.get(key, [])
+        lines += [*group, *({**_scores(row), "error": row.results[0].error} for row in found)]
+    return pd.DataFrame(lines, columns=list(lines[0]))
+
+
+def _group(
+    config: Config, rows: list[Row], differences: dict[Any, dict[str, Any]], bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
+    """The lines of the methods of one dataset and model."""
     baseline = config["tables"]["baseline"]
-    scores = {(r.dataset, r.model, r.method): r.values("miou") for r in rows}
+    device = costs.main_device({row.method: row.costs for row in rows}, baseline)
+    places = comparisons.ranks("miou", [row.side for row in rows], bootstrap)
+    lines = []
+    for row, place in zip(rows, places):
+        found = differences.get((row.dataset, row.model, row.method), {})
+        measured = any(costs.device_of(cost) == device for cost in row.costs)
+        lines.append(
+            {
+                **_scores(row),
+                "rank": place,
+                "difference_mean": found.get("difference", math.nan),
+                "difference_std": found.get("difference_std", math.nan),
+                "difference_low": found.get("low", math.nan),
+                "difference_high": found.get("high", math.nan),
+                "p": found.get("p", math.nan),
+                "p_holm": found.get("p_holm", math.nan),
+                "reading": "baseline" if row.method == baseline else found.get("reading", ""),
+                "detectable": found.get("detectable", math.nan),
+                **costs.medians(row.costs, device),
+                **{key: row.diagnostic(key) for key in CERTIFICATE},
+                "device": device if measured else "",
+                "scored_on": rendering.scored_on(config, row.dataset, row.model),
+                "origin": READ if any(result.run.predictions for result in row.results) else "trained here",
+                "error": row.error,
+            }
+        )
+    for flag, key in (("pareto_latency", "latency_ms"), ("pareto_training", "training_step_ms")):
+        flags = costs.pareto([line["miou_mean"] for line in lines], [line[key] for line in lines])
+        for line, on_front in zip(lines, flags):
+            line[flag] = on_front
+    return lines
+
+
+def _scores(row: Row) -> dict[str, Any]:
+    """What a line of the leaderboard says of a row alone."""
+    seeds = 0 if row.control else len(row.values("miou"))
+    line: dict[str, Any] = {**_names(row), "control": row.control, "rank": math.nan, "seeds": seeds}
+    for key in (*SCORES, "nll"):
+        values = row.values(key) if key == "nll" else row.percent(key)
+        line[f"{key}_mean"], line[f"{key}_std"] = mean_and_deviation(values)
+        line[f"{key}_low"], line[f"{key}_high"] = interval(values)
+    return line
+
+
+def _trimap(rows: list[Row]) -> pd.DataFrame:
+    """MIoU in percent within bands of several widths around the truth's contours."""
     lines = []
     for row in rows:
-        miou, accuracy = row.values("miou"), row.values("pixel_accuracy")
-        difference: list[float] = []
-        if row.method != baseline:
-            difference = paired_differences(miou, scores.get((row.dataset, row.model, baseline), {}))
-        line: dict[str, Any] = {
-            "dataset": row.dataset,
-            "model": row.model,
-            "method": row.method,
-            "seeds": len(miou),
-            "scored_on": _scored_on(config, row.dataset, row.model),
-        }
-        line["miou_mean"], line["miou_std"] = mean_and_deviation(list(miou.values()))
-        line["difference_mean"], line["difference_std"] = mean_and_deviation(difference)
-        line["pixel_accuracy_mean"], line["pixel_accuracy_std"] = mean_and_deviation(list(accuracy.values()))
-        for key in (*TIMES, "parameters"):
-            line[key] = row.median_cost(key)
-        for key in CERTIFICATE:
-            line[key] = row.diagnostic(key)
-        devices = {r.cost["provenance"]["device"] for r in row.results if r.cost}
-        line["device"] = "; ".join(sorted(devices))
-        read = any(result.run.predictions for result in row.results)
-        line["origin"] = READ if read else "trained here"
-        line["error"] = row.error
-        lines.append(line)
-    table = pd.DataFrame(lines)
-    order = {name: place for place, name in enumerate([*config["datasets"], *config["models"]])}
-    table["_dataset"], table["_model"] = table["dataset"].map(order), table["model"].map(order)
-    table = table.sort_values(
-        ["_dataset", "_model", "miou_mean"], ascending=[True, True, False], kind="stable"
-    )
-    return table.drop(columns=["_dataset", "_model"]).reset_index(drop=True)
+        for width in TRIMAP_WIDTHS:
+            values = row.percent("trimap_miou", str(width))
+            if values:
+                name = [row.dataset, row.model, row.method, row.control, width, len(values)]
+                lines.append([*name, *mean_and_deviation(values), *interval(values)])
+    columns = ["dataset", "model", "method", "control", "width", "seeds"]
+    return pd.DataFrame(lines, columns=[*columns, "miou_mean", "miou_std", "miou_low", "miou_high"])
 
 
-def _scored_on(config: Config, dataset: str, model: str) -> str:
-    """The split, and how its images were seen if not only as they are."""
-    settings = configuration.settings(config, "evaluation", dataset, model)
-    seen = []
-    if settings["scales"] != [1]:
-        seen.append(f"of scales {', '.join(map(str, settings['scales']))}")
-    if settings["flip"]:
-        seen.append("of flips")
-    return settings["split"] + (f", mean {' and '.join(seen)}" if seen else "")
+def _calibration(rows: list[Row]) -> pd.DataFrame:
+    """Confidence and accuracy of every bin of confidence, pooled over seeds."""
+    lines = []
+    for row in rows:
+        bins = row.values("reliability")
+        if not bins:
+            continue
+        pixels, confidence, accuracy = (
+            np.array([[np.nan if x is None else x for x in found[key]] for found in bins])
+            for key in ("pixels", "confidence", "accuracy")
+        )
+        total = pixels.sum(axis=0)
+        safe = np.where(total > 0, total, np.nan)
+        means = (np.nansum(pixels * x, axis=0) / safe for x in (confidence, accuracy))
+        for place, numbers in enumerate(zip(total, *means)):
+            edges = (place / len(total), (place + 1) / len(total))
+            lines.append([row.dataset, row.model, row.method, *edges, *numbers])
+    columns = ["dataset", "model", "method", "bin_low", "bin_high", "pixels", "confidence", "accuracy"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def _per_class(rows: list[Row]) -> pd.DataFrame:
     """IoU in percent of every class, mean over the seeds in which it occurs."""
     lines = []
     for row in rows:
-        scored = [r.metrics["iou"] for r in row.results if r.metrics]
+        scored = row.values("iou")
         for name in scored[0] if scored else ():
             values = [100 * iou[name] for iou in scored if iou[name] is not None]
             mean, deviation = mean_and_deviation(values)
             lines.append([row.dataset, row.model, row.method, name, len(values), mean, deviation])
     columns = ["dataset", "model", "method", "class", "seeds", "iou_mean", "iou_std"]
     return pd.DataFrame(lines, columns=columns)
-
-
-def _cells(config: Config, table: pd.DataFrame, plus_minus: str) -> pd.DataFrame:
-    """The leaderboard as people read it."""
-
-    def spread(mean: float, deviation: float, sign: str = "") -> str:
-        if math.isnan(mean):
-            return "–"
-        text = f"{mean:{sign}.2f}"
-        return text if math.isnan(deviation) else f"{text} {plus_minus} {deviation:.2f}"
-
-    def number(value: float, digits: int) -> str:
-        return "–" if math.isnan(value) else f"{value:.{digits}f}"
-
-    certified = not table[[*CERTIFICATE]].isna().all(axis=None)
-    compared = table["published"].notna().any()
-    lines = []
-    for line in table.to_dict("records"):
-        certificate = {
-            "gap/cell": number(line["gap_per_cell"], 3),
-            "agreement %": number(100 * line["agreement"], 1),
-        }
-        baseline = line["method"] == config["tables"]["baseline"]
-        lines.append(
-            {
-                "method": line["method"] + (" *" if line["origin"] == READ else ""),
-                "mIoU %": spread(line["miou_mean"], line["miou_std"]),
-                f"Δ {config['tables']['baseline']}": "baseline"
-                if baseline
-                else spread(line["difference_mean"], line["difference_std"], "+"),
-                **(published.cells(line) if compared else {}),
-                "pixel acc. %": spread(line["pixel_accuracy_mean"], line["pixel_accuracy_std"]),
-                "network ms": number(line["network_ms"], 1),
-                "structure ms": number(line["structure_ms"], 1),
-                "refine ms": number(line["refine_ms"], 1),
-                "train step ms": number(line["training_step_ms"], 1),
-                "params M": number(line["parameters"] / 1e6, 2),
-                **(certificate if certified else {}),
-                "seeds": line["seeds"],
-            }
-        )
-    return pd.DataFrame(lines)
-
-
-def _markdown(config: Config, table: pd.DataFrame, per_class: pd.DataFrame, notes: list[str]) -> str:
-    parts = ["# Leaderboard"]
-    for (name, model), group in table.groupby(["dataset", "model"], sort=False):
-        cells = _cells(config, group, "±")
-        if group["error"].any():
-            cells["error"] = [text.replace("|", "\\|") for text in group["error"]]
-        parts.append(f"## {name}, {model} (scored on {_scored_on(config, str(name), str(model))})")
-        parts.append(_github(cells))
-        listed = published.sources(config, group)
-        if listed:
-            parts.append("Published mIoU, % (the table shows the first source's):\n\n" + "\n".join(listed))
-        chosen = per_class[(per_class["dataset"] == name) & (per_class["model"] == model)]
-        if len(chosen):
-            pivot = chosen.pivot(index="class", columns="method", values="iou_mean")
-            pivot = pivot.loc[chosen["class"].unique(), chosen["method"].unique()]
-            pivot = pivot.map(lambda value: "–" if math.isnan(value) else f"{value:.1f}")
-            pivot = published.class_columns(chosen, pivot)
-            parts.append("IoU per class, %:\n\n" + _github(pivot.reset_index()))
-    baseline = config["tables"]["baseline"]
-    parts.append(
-        f"mIoU and pixel accuracy: mean ± standard deviation over seeds. Δ {baseline}: difference of "
-        f"mIoU to {baseline}, paired by seed. Times: medians per image (batch 1, original size), and "
-        "per training step, measured alone on the device. With fewer than three seeds read nothing "
-        "into a difference."
-    )
-    if not table[[*CERTIFICATE]].isna().all(axis=None):
-        parts.append(
-            "gap/cell: how far the score of the CRF's labelling is from that of the best one at most, per "
-            "cell of the output grid; agreement: the share of cells at which all chains of the CRF have "
-            "the same best label."
-        )
-    if (table["origin"] == READ).any():
-        parts.append(f"\\*: {READ} and scored in the same way; not trained or measured here.")
-    if notes:
-        parts.append("\n".join(f"- {note}" for note in notes))
-    return "\n\n".join(parts) + "\n"
-
-
-def _github(cells: pd.DataFrame) -> str:
-    return format_table(cells, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)
-
-
-def _latex(config: Config, table: pd.DataFrame) -> str:
-    cells = _cells(config, table, "$\\pm$")
-    cells.insert(0, "model", table["model"].tolist())
-    cells.insert(0, "dataset", table["dataset"].tolist())
-    cells = cells.rename(columns=_tex).map(lambda value: _tex(str(value)))
-    return format_table(cells, headers="keys", tablefmt="latex_raw", showindex=False, disable_numparse=True)
-
-
-def _tex(text: str) -> str:
-    for plain, escaped in (("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("Δ", r"$\Delta$"), ("–", "--")):
-        text = text.replace(plain, escaped)
-    return text
 
 
 def _notes(config: Config, results: list[Result]) -> list[str]:
@@ -345,10 +384,22 @@ def _notes(config: Config, results: list[Result]) -> list[str]:
             notes.append(f"WARNING: rows of {model} started from different files of weights.")
     devices = sorted({m["provenance"]["device"] for m in measured})
     if len(devices) > 1:
-        notes.append(f"WARNING: times come from different devices: {'; '.join(devices)}.")
+        notes.append(
+            f"WARNING: times come from different devices: {'; '.join(devices)}. A table shows those of one "
+            "device, and a dash for what was measured elsewhere; all are in cost.csv."
+        )
     elif devices:
         notes.append(f"Times measured on: {devices[0]}.")
     return notes
+
+
+def _uncompared(compared: pd.DataFrame) -> list[str]:
+    """Which scored methods have no interval over images, and why."""
+    unknown = compared[(compared["metric"] == "miou") & (compared["seeds"] > 0) & (compared["images"] == 0)]
+    return [
+        f"No reading of {', '.join(group['method'])} ({dataset}, {model}): {note}."
+        for (dataset, model, note), group in unknown.groupby(["dataset", "model", "note"], sort=False)
+    ]
 
 
 # Files

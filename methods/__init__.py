@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
+from functools import lru_cache
 from pathlib import Path
 
 from methods.base import Method
@@ -14,8 +14,14 @@ __all__ = ["Method", "load", "names"]
 
 def names() -> list[str]:
     """The names of all method modules, sorted."""
-    found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return sorted(name for name in found if name != "base")
+    folder = Path(__file__).parent
+    return list(_names(folder, folder.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _names(folder: Path, _: int) -> list[str]:
+    """The same for one state of the folder: it is asked for with every run of a configuration."""
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem not in ("base", "__init__"))
 
 
 def load(name: str) -> type[Method]:

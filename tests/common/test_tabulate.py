@@ -14,7 +14,7 @@ from common import config as configuration
 from common import runs, tabulate
 from common.config import Config
 from common.files import write_json
-from common.statistics import mean_and_deviation, paired_differences
+from common.statistics import interval, mean_and_deviation, paired_differences
 from tests.conftest import TINY
 
 MODEL = "deeplabv3plus-test_resnet"
@@ -64,6 +64,27 @@ def found(config: Config) -> dict[tuple[str, int], runs.Run]:
     return {(run.method, run.seed): run for run in runs.runs(config)}
 
 
+def write_counts(run: runs.Run | runs.Control, miou: float) -> None:
+    """Counts of 30 images with about that score."""
+    random = np.random.default_rng(round(1e4 * miou))
+    hits = random.binomial(1000, 2 * miou / (1 + miou), (30, 2))
+    rows = [np.stack([hits[:, 0], 1000 - hits[:, 0]], 1), np.stack([1000 - hits[:, 1], hits[:, 1]], 1)]
+    confusion = np.stack(rows, axis=1)
+    run.per_image.parent.mkdir(parents=True, exist_ok=True)
+    boundary = np.stack([hits // 20, np.full_like(hits, 50)], axis=1)
+    np.savez(run.per_image, names=np.arange(30).astype(str), confusion=confusion, boundary=boundary)
+
+
+BOUNDARY = {
+    "boundary_iou": 0.3,
+    "boundary_f": 0.5,
+    "trimap_miou": {"1": 0.1, "2": 0.2, "4": 0.3, "8": 0.4, "16": None},
+    "ece": 0.05,
+    "nll": 0.7,
+    "reliability": {"pixels": [0, 10], "confidence": [None, 0.9], "accuracy": [None, 0.8]},
+}
+
+
 def write_all(found: dict[tuple[str, int], runs.Run]) -> None:
     scores = {"ce": (0.60, 0.62), "rmi": (0.63, 0.64), "crf-1": (0.60, 0.64)}
     for (method, seed), run in found.items():
@@ -102,12 +123,15 @@ def test_the_leaderboard(config: Config, found: dict) -> None:
 def test_markdown_and_latex(config: Config, found: dict) -> None:
     write_all(found)
     text = tabulate.tabulate(config).read_text()
-    assert "| rmi " in text and "63.50 ± 0.71" in text and "+2.50 ± 0.71" in text
+    half = 12.706 * 0.7071 / 2**0.5
+    assert "| rmi " in text and f"63.50 ± {half:.2f}" in text and "+2.50" in text
     assert "| ce " in text and "baseline" in text
     assert "Times measured on: a CPU." in text
-    assert "WARNING" not in text and "error" not in text
+    assert "WARNING" not in text and "error " not in text
+    assert f"No reading of rmi, crf-1 (digits, {MODEL}): no counts per image." in text
     latex = (Path(config["results"]) / "leaderboard.tex").read_text()
-    assert r"63.50 $\pm$ 0.71" in latex and r"mIoU \%" in latex and r"deeplabv3plus-test\_resnet" in latex
+    assert rf"63.50 $\pm$ {half:.2f}" in latex and r"mIoU \%" in latex
+    assert r"deeplabv3plus-test\_resnet" in latex
 
 
 def test_the_certificate_is_shown_where_a_row_has_one(config: Config, found: dict) -> None:
@@ -117,10 +141,9 @@ def test_the_certificate_is_shown_where_a_row_has_one(config: Config, found: dic
     for seed, gap in ((0, 0.25), (1, 0.75)):
         write_run(found["rmi", seed], 0.6, diagnostics={"gap_per_cell": gap, "agreement": 0.9})
     text = tabulate.tabulate(config).read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("| rmi ")]
-    assert "gap/cell" in text and "| 0.500 " in line and "| 90.0 " in line
-    (line,) = [line for line in text.splitlines() if line.startswith("| ce ")]
-    assert "0.500" not in line
+    (table,) = [part for part in text.split("\n\n") if "gap/cell" in part and part.startswith("|")]
+    (line,) = table.splitlines()[2:]
+    assert line.startswith("| rmi ") and "| 0.500 " in line and "| 90.0 " in line
 
 
 def test_iou_per_class_leaves_out_seeds_in_which_the_class_does_not_occur(
@@ -224,3 +247,146 @@ def test_without_the_baseline_there_are_no_differences(config: Config, found: di
     table = csv(config | {"methods": ["rmi"]})
     assert table["difference_mean"].isna().all()
     assert table.loc["rmi", "miou_mean"] == pytest.approx(63.5)
+
+
+def main_table(config: Config) -> dict[str, str]:
+    """The lines of the first table of the page, by method."""
+    page = tabulate.tabulate(config).read_text()
+    table = next(part for part in page.split("\n\n") if part.startswith("|"))
+    return {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
+
+
+def test_differences_have_intervals_and_are_read(config: Config) -> None:
+    config = config | {"seeds": [0, 1, 2, 3]}
+    means = {"ce": 0.60, "rmi": 0.70, "crf-1": 0.601}
+    for run in runs.runs(config):
+        wobble = 0.004 * (run.seed - 1.5) * (1 if run.method == "ce" else -0.5)
+        score = means[run.method] + wobble
+        write_run(run, score, **BOUNDARY)
+        write_counts(run, score)
+    table = csv(config)
+    compared = pd.read_csv(Path(config["results"]) / "comparisons.csv").set_index(["metric", "method"])
+    rmi = compared.loc[("miou", "rmi")]
+    assert rmi["difference"] == pytest.approx(10) and (rmi["seeds"], rmi["images"]) == (4, 30)
+    assert rmi["low"] < rmi["images_low"] < 10 < rmi["images_high"] < rmi["high"]
+    assert rmi["low"] < rmi["seeds_low"] and rmi["p"] < rmi["p_holm"] < 0.05
+    assert table["reading"].to_dict() == {"ce": "baseline", "rmi": "better", "crf-1": "no difference shown"}
+    assert table["rank"].to_dict() == {"rmi": 1, "crf-1": 2, "ce": 2}
+    for left, right in (("difference_low", "low"), ("detectable", "detectable"), ("p_holm", "p_holm")):
+        assert table.loc["rmi", left] == pytest.approx(rmi[right])
+    assert set(compared.loc["boundary_iou"]["reading"]) == {"no difference shown"}
+    lines = main_table(config)
+    assert "| better " in lines["rmi"] and f"[{rmi['low']:+.2f}, {rmi['high']:+.2f}]" in lines["rmi"]
+    assert list(lines) == ["rmi", "crf-1", "ce"]
+
+
+def test_one_seed_is_said_to_say_little(config: Config) -> None:
+    config = config | {"seeds": [0]}
+    for run in runs.runs(config):
+        write_run(run, 0.6 if run.method == "ce" else 0.8)
+        write_counts(run, 0.6 if run.method == "ce" else 0.8)
+    table = csv(config)
+    assert table["reading"].to_dict() == {"ce": "baseline", "rmi": "one seed", "crf-1": "one seed"}
+    assert table[["difference_low", "miou_low", "rank", "detectable"]].isna().all(axis=None)
+    lines = main_table(config)
+    assert (
+        "]* " in lines["rmi"] and "One seed says nothing of another" in tabulate.tabulate(config).read_text()
+    )
+
+
+def test_boundaries_and_calibration_have_tables(config: Config, found: dict) -> None:
+    write_all(found)
+    assert "Boundaries and calibration" not in tabulate.tabulate(config).read_text()
+    assert csv(config)["boundary_iou_mean"].isna().all(), "old results have none"
+    for seed in (0, 1):
+        write_run(found["rmi", seed], 0.6, **BOUNDARY)
+    table = csv(config)
+    folder = Path(config["results"])
+    rmi = table.loc["rmi"]
+    assert (rmi["boundary_iou_mean"], rmi["boundary_f_mean"], rmi["ece_mean"]) == pytest.approx((30, 50, 5))
+    assert rmi["nll_mean"] == 0.7 and math.isnan(table.loc["ce", "boundary_iou_mean"])
+    trimap = pd.read_csv(folder / "trimap.csv")
+    assert trimap[["width", "miou_mean", "seeds"]].values.tolist() == [
+        [1, 10, 2], [2, 20, 2], [4, 30, 2], [8, 40, 2],
+    ]  # fmt: skip
+    bins = pd.read_csv(folder / "calibration.csv")
+    assert bins["pixels"].tolist() == [0, 20] and math.isnan(bins["accuracy"][0])
+    assert bins.loc[1, ["bin_low", "confidence", "accuracy"]].tolist() == pytest.approx([0.5, 0.9, 0.8])
+    text = (folder / "leaderboard.md").read_text()
+    (part,) = [part for part in text.split("\n\n") if "trimap 1 px" in part and part.startswith("|")]
+    (line,) = [line for line in part.splitlines() if line.startswith("| ce ")]
+    assert {cell.strip() for cell in line.split("|")[2:7]} == {"–"}
+
+
+def test_controls_bracket_the_table(config: Config, found: dict) -> None:
+    write_all(found)
+    for control, score in zip(runs.controls(config, "digits", MODEL), (0.1, 0.9)):
+        content = {"miou": score, "pixel_accuracy": score, "iou": {"background": score, "one": None}}
+        write_json(control.metrics, content | BOUNDARY)
+    table = csv(config)
+    assert list(table.index) == ["rmi", "crf-1", "ce", "majority", "ceiling"], "last, whatever their scores"
+    assert table["control"].tolist() == [False] * 3 + [True] * 2
+    assert table.loc["ceiling", "miou_mean"] == pytest.approx(90)
+    assert table.loc[["majority", "ceiling"], ["rank", "latency_ms", "difference_mean"]].isna().all(axis=None)
+    lines = main_table(config)
+    assert (
+        "| control " in lines["(majority)"] and "bracket the table" in tabulate.tabulate(config).read_text()
+    )
+    classes = pd.read_csv(Path(config["results"]) / "per_class.csv")
+    assert "ceiling" in set(classes["method"])
+
+
+def test_a_control_that_failed_is_a_row_with_its_reason(config: Config, found: dict) -> None:
+    write_all(found)
+    majority, ceiling = runs.controls(config, "digits", MODEL)
+    write_json(majority.error, {"error": "a file is missing", "stage": "controls"})
+    ceiling.metrics.parent.mkdir(parents=True)
+    ceiling.metrics.write_text("{")
+    errors = csv(config)["error"]
+    assert (
+        errors["majority"] == "controls failed: a file is missing" and "cannot be read" in errors["ceiling"]
+    )
+    assert errors[["ce", "rmi"]].isna().all()
+
+
+def test_no_column_mixes_devices(config: Config, found: dict) -> None:
+    write_all(found)
+    write_run(found["rmi", 0], 0.63, provenance=provenance(device="a GPU"))
+    write_run(found["crf-1", 0], 0.6, provenance=provenance(device="a GPU"))
+    write_run(found["crf-1", 1], 0.6, provenance=provenance(device="a GPU"))
+    table = csv(config)
+    assert table.loc["rmi", "network_ms"] == 11, "of the seed that was measured on the CPU"
+    assert table.loc[["ce", "rmi"], "device"].tolist() == ["a CPU"] * 2
+    assert pd.isna(table.loc["crf-1", "device"])
+    assert math.isnan(table.loc["crf-1", "network_ms"]) and table.loc["crf-1", "parameters"] == 1_500_000
+    costs = pd.read_csv(Path(config["results"]) / "cost.csv").set_index(["method", "device"])
+    assert costs["seeds"].to_dict() == {
+        ("ce", "a CPU"): 2, ("rmi", "a CPU"): 1, ("rmi", "a GPU"): 1, ("crf-1", "a GPU"): 2,
+    }  # fmt: skip
+    assert costs.loc[("crf-1", "a GPU"), "latency_ms"] == 11.5, "old files: the sum of the parts"
+
+
+def test_what_no_other_method_beats_is_on_the_front(config: Config, found: dict) -> None:
+    write_all(found)  # rmi 63.5 in 11.5 ms, crf-1 62 in 61.5 ms, ce 61 in 11.5 ms
+    table = csv(config)
+    assert table["pareto_latency"].to_dict() == {"rmi": True, "crf-1": False, "ce": False}
+    write_run(found["ce", 0], 0.6, refine=-5.0)
+    write_run(found["ce", 1], 0.62, refine=-5.0)
+    assert csv(config)["pareto_latency"].to_dict() == {"rmi": True, "crf-1": False, "ce": True}
+
+
+def test_tables_of_the_same_files_are_the_same(config: Config, found: dict) -> None:
+    for run in found.values():
+        write_run(run, 0.6 + 0.01 * run.seed, **BOUNDARY)
+        write_counts(run, 0.6 + 0.01 * run.seed)
+    folder = Path(config["results"])
+    pages = []
+    for _ in range(2):
+        tabulate.tabulate(config)
+        pages.append([(folder / f"{name}.csv").read_text() for name in ("leaderboard", "comparisons")])
+        (folder / "cache/bootstrap.json").unlink()
+    assert pages[0] == pages[1]
+
+
+def test_intervals_of_a_row() -> None:
+    assert interval([1.0, 2.0, 4.0]) == pytest.approx((7 / 3 - 3.794, 7 / 3 + 3.794), abs=1e-3)

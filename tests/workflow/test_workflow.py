@@ -63,9 +63,12 @@ def edited(finished: Path) -> Path:
 
 def test_every_run_is_a_row_of_the_leaderboard(finished: Path) -> None:
     table = pd.read_csv(finished / "results/leaderboard.csv").set_index("method")
-    assert set(table.index) == {"ce", "bce", "crf-1"}
+    assert set(table.index[table["control"]]) == {"majority", "ceiling"}
     assert table["error"].isna().all()
-    assert table["miou_mean"].between(0, 100).all()
+    assert table["miou_mean"].between(0, 100).all() and table["boundary_iou_mean"].between(0, 100).all()
+    table = table[~table["control"]]
+    assert set(table.index) == {"ce", "bce", "crf-1"}
+    assert table[["ece_mean", "nll_mean", "throughput", "multiply_adds"]].notna().all(axis=None)
     for column in ("network_ms", "training_step_ms", "parameters"):
         assert (table[column] > 0).all()
     assert table.loc["crf-1", "refine_ms"] > 10 * table.loc["ce", "refine_ms"]
@@ -162,7 +165,7 @@ def test_fewer_methods_only_change_the_tables(finished: Path) -> None:
 def test_every_combination_is_a_run(finished: Path) -> None:
     models = f'models=["{MODEL}","deeplabv3-test_resnet"]'
     found = planned(finished, "--config", models, 'methods=["ce","rmi","crf-1"]', "seeds=[0,1,2]")
-    assert found == {"train": 11, "evaluate": 16, "measure": 16, "tabulate": 1}
+    assert found == {"train": 11, "evaluate": 16, "measure": 16, "controls": 1, "tabulate": 1}
 
 
 def test_later_configuration_files_win(finished: Path) -> None:
@@ -186,7 +189,7 @@ def test_the_readme_s_example_becomes_a_row_without_another_edit(edited: Path) -
     assert planned(edited, "--config", methods) == {"train": 1, "evaluate": 1, "measure": 1, "tabulate": 1}
     snakemake(edited, "--config", methods)
     table = pd.read_csv(edited / "results/leaderboard.csv").set_index("method")
-    assert table.loc[name, "seeds"] == 1 and len(table) == 4
+    assert table.loc[name, "seeds"] == 1 and len(table) == 4 + 2, "with the controls"
     run("pytest", "-q", "-p", "no:cacheprovider", "tests/test_methods.py", "-k", name, cwd=edited)
 
 
@@ -250,7 +253,7 @@ def test_the_rules_ask_for_what_a_cluster_needs(finished: Path) -> None:
 
 def test_rulegraph_and_lint(finished: Path) -> None:
     graph = snakemake(finished, "--rulegraph").stdout
-    for rule in ("prepare", "train", "evaluate", "measure", "tabulate"):
+    for rule in ("prepare", "train", "evaluate", "measure", "controls", "tabulate"):
         assert f'label = "{rule}"' in graph
     lint = snakemake(finished, "--lint", check=False)
     wishes = set(re.findall(r"^ +\* (.*)", lint.stdout + lint.stderr, flags=re.MULTILINE))

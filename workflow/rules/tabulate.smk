@@ -3,6 +3,12 @@ rule tabulate:
     input:
         metrics=[ancient(run.metrics) for run in RUNS.values()],
         cost=[ancient(cost) for cost in COSTS],
+        controls=[
+            ancient(control.metrics)
+            for dataset in CONFIG["datasets"]
+            for model in CONFIG["models"]
+            for control in runs.controls(CONFIG, dataset, model)
+        ],
     output:
         TABLES,
     log:
