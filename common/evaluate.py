@@ -15,13 +15,15 @@ from common.datasets.base import panel_indices
 from common.datasets.loading import Split
 from common.files import read_json, replacing, write_json
 from common.inference import Predictor
+from common.labelmaps import LabelMaps
 from common.provenance import peak_memory, record
 
 
 def evaluate(config: Config, run: runs.Run) -> None:
     """Writes a run's scores, the counts of every image that they come from, and the labels of its panel.
 
-    The image is scored at its original size, alone, at one scale; void is left out.
+    Label maps of more images are kept for the report, up to `execution.labels_mb`. The image is scored at its
+    original size, alone, at one scale; void is left out.
 
     Raises:
         UserError: The trained model or the data are missing.
@@ -36,9 +38,11 @@ def evaluate(config: Config, run: runs.Run) -> None:
         dataset = configuration.dataset(config, run.dataset)
         split = Split(dataset, manifest, settings["split"])
         predictor = Predictor.of(config, run, device)
-        counts, panel, diagnostics = _score(predictor, split, len(dataset.class_names))
+        kept = LabelMaps(int(1e6 * config["execution"]["labels_mb"]), dataset.colours)
+        counts, panel, diagnostics = _score(predictor, split, len(dataset.class_names), kept)
         names = list(dataset.class_names)
         runs.forget_tables(config)
+        kept.write(run.labels)
         with replacing(run.panel, "wb") as file:
             np.savez_compressed(file, **panel)
         with replacing(run.per_image, "wb") as file:
@@ -76,7 +80,7 @@ def image_names(split: Split) -> np.ndarray:
 
 @torch.inference_mode()
 def _score(
-    predictor: Predictor, split: Split, num_classes: int
+    predictor: Predictor, split: Split, num_classes: int, kept: LabelMaps
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, float]]:
     """Counts of all images, stacked by name, the panel's label maps, and the mean diagnostics."""
     counts, panel = [], {}
@@ -92,6 +96,7 @@ def _score(
         )
         if index in shown:
             panel[f"labels_{shown.index(index)}"] = predicted.numpy()
+        kept.add("/".join(split.names[index]), predicted.numpy())
         for key, value in predictor.trained.diagnostics().items():
             sums[key] = sums.get(key, 0.0) + value
     return stacked(counts), panel, {key: value / len(split) for key, value in sums.items()}
