@@ -6,6 +6,9 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from common import labelmaps, metrics, runs
+from common.boundaries import contour
 from common.datasets.base import Dataset, palette, panel_indices
 from common.errors import UserError
 from methods.base import VOID
@@ -125,12 +129,22 @@ class Predictions:
         return labelmaps.read(self._run.labels, name) if found is None else found
 
 
-def _image_scores(run: runs.Run) -> tuple[list[str], dict[str, float]]:
+def arrays_of(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file that the evaluate stage wrote.
+
+    Raises:
+        UserError: It is damaged.
+    """
     try:
-        with np.load(run.per_image) as arrays:
-            names, counts = [str(name) for name in arrays["names"]], arrays["confusion"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{run.per_image} cannot be read ({error}): delete it and evaluate again") from None
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, EOFError, ValueError, BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it and evaluate again") from None
+
+
+def _image_scores(run: runs.Run) -> tuple[list[str], dict[str, float]]:
+    arrays = arrays_of(run.per_image)
+    names, counts = [str(name) for name in arrays["names"]], arrays["confusion"]
     labelled = counts.sum(axis=(1, 2)) > 0
     scores = 100 * np.nanmean(metrics.iou(counts[labelled]), axis=1)
     return names, dict(zip((n for n, known in zip(names, labelled) if known), scores.tolist()))
@@ -142,8 +156,8 @@ def _stored(run: runs.Run, names: list[str]) -> dict[str, Labels | None]:
     if run.panel.exists():
         first = names[0].partition("/")[0]
         shown = panel_indices(sum(name.partition("/")[0] == first for name in names))
-        with np.load(run.panel) as arrays:
-            maps |= {names[index]: arrays[f"labels_{place}"] for place, index in enumerate(shown)}
+        arrays = arrays_of(run.panel)
+        maps |= {names[index]: arrays[f"labels_{place}"] for place, index in enumerate(shown)}
     return maps
 
 
@@ -246,13 +260,18 @@ def fill(
 
 
 def _window(predicted: Mapping[str, Labels], truth: Labels | None) -> tuple[slice, slice]:
-    """The square in which most pixels are labelled differently by some methods, or wrong if there is one."""
+    """The square in which most pixels along the truth's contours are labelled differently by the methods.
+
+    Where they are not, or without the truth, it is that with most differences; of a single method, errors.
+    """
     maps = np.stack([*predicted.values()])
     h, w = maps.shape[1:]
     differ = (maps != maps[0]).any(axis=0)
     if truth is not None:
         valid = truth != VOID
         differ = differ & valid if differ[valid].any() else (maps[0] != truth) & valid
+        near = ndimage.binary_dilation(contour(truth), iterations=max(2, min(h, w) // 40))
+        differ = differ & near if differ[near].any() else differ
     side = min(h, w, max(24, min(h, w) // 4))
     density = ndimage.uniform_filter(differ.astype(np.float32), side, mode="constant")
     row, column = np.unravel_index(int(density.argmax()), density.shape)

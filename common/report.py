@@ -7,6 +7,7 @@ page may be made at any time; what failed or is missing is in it with its reason
 from __future__ import annotations
 
 import ast
+import contextlib
 import itertools
 import json
 import re
@@ -115,7 +116,8 @@ def report(config: Config) -> Path:
     _forget_charts(folder / "figures", drawn)
     left_out = _fill_galleries(config, found, results)
     explanations = [_emphasised(text) for text in rendering.legend(config, tables["leaderboard"])]
-    page = _render(config, found, results, left_out, explanations)
+    notes = tabulate.notes(config, results, tables["comparisons"])
+    page = _render(config, found, results, left_out, explanations, notes)
     with replacing(runs.report(config)) as file:
         file.write(page)
     if runs.stamp(config).exists():  # the tables show all runs, and so does the page
@@ -129,7 +131,12 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def _render(
-    config: Config, found: list[Benchmark], results: list[Result], left_out: int, explanations: list[Markup]
+    config: Config,
+    found: list[Benchmark],
+    results: list[Result],
+    left_out: int,
+    explanations: list[Markup],
+    notes: list[str],
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -146,7 +153,7 @@ def _render(
         done=sum(bool(r.metrics and r.cost) for r in results),
         failures=[r for r in results if r.error],
         total=len(results),
-        notes=tabulate.notes(config, results),
+        notes=notes,
         runs=_runs_table(results),
         versions=_versions(results),
         configuration=yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
@@ -241,14 +248,13 @@ def _facts(config: Config, group: tuple[str, str], results: Sequence[Result]) ->
 
 
 def _pooled_confusion(results: Sequence[Result]) -> dict[str, NDArray[np.int64]]:
-    """Confusion counts `[K, K]` of every method, all images and seeds together."""
+    """Confusion counts `[K, K]` of every method, all images and seeds together, of files that can be read."""
     pooled: dict[str, NDArray[np.int64]] = {}
     for result in results:
-        if result.metrics and result.run.per_image.exists():
-            with np.load(result.run.per_image) as arrays:
-                counts = arrays["confusion"].sum(axis=0)
-            method = result.run.method
-            pooled[method] = pooled[method] + counts if method in pooled else counts
+        with contextlib.suppress(UserError):  # the gallery's note says so
+            if result.metrics and result.run.per_image.exists():
+                counts = gallery.arrays_of(result.run.per_image)["confusion"].sum(axis=0)
+                pooled[result.run.method] = pooled.get(result.run.method, 0) + counts
     return pooled
 
 

@@ -304,6 +304,19 @@ def test_older_results_show_the_images_of_their_panel(config: Config, tmp_path: 
     assert not any("Labels by rmi" in image["alt"] for image in found.all("img"))
 
 
+@pytest.mark.usefixtures("without_charts")
+def test_a_damaged_file_costs_its_method_the_pictures_and_nothing_else(
+    config: Config, tmp_path: Path
+) -> None:
+    shutil.copytree(config["results"], tmp_path / "results")
+    moved = config | {"results": str(tmp_path / "results")}
+    next(run for run in runs.runs(moved) if run.method == "rmi").per_image.write_bytes(b"no file")
+    found = Page(report.report(moved).read_text())
+    words = " ".join(found.words.split())
+    assert re.search(r"Not shown: rmi: \S*per_image.npz cannot be read", words)
+    assert any("Labels by ce" in image["alt"] for image in found.all("img"))
+
+
 def test_without_the_data_the_gallery_has_the_predictions(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,6 +369,10 @@ def test_the_enlarged_part_is_where_methods_disagree(config: Config) -> None:
     other = truth.copy()
     other[30:40, 5:15] = (truth[30:40, 5:15] + 1) % 10
     rows, columns = gallery._window({"a": truth, "b": other}, truth)
+    assert (other != truth)[rows, columns].any()
+    flat = np.zeros_like(truth)
+    flat[30:40, 5:15] = 1
+    rows, columns = gallery._window({"a": flat, "b": np.zeros_like(flat)}, flat)
     assert rows.start <= 30 and rows.stop >= 40 and columns.start <= 5 and columns.stop >= 15
 
 
