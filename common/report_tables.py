@@ -160,6 +160,13 @@ def _difference(line: Line) -> Cell:
     return cell
 
 
+def _published(line: Line) -> Cell:
+    cell = number(_of(line, "published"), 2)
+    difference = _of(line, "published_difference")
+    cell.note = "" if math.isnan(difference) else _digits(difference, 2, "+")
+    return cell
+
+
 def _leaderboard_columns(baseline: str) -> list[_Shown]:
     difference = (
         f"difference of mIoU to {baseline}, paired by seed; below it the interval over seeds and images, "
@@ -183,6 +190,11 @@ def _leaderboard_columns(baseline: str) -> list[_Shown]:
             "seeds",
             Column("seeds", "how many seeds have scores", "Accuracy"),
             lambda line: number(math.nan if line.get("control") else _of(line, "seeds"), 0),
+        ),
+        _Shown(
+            "published",
+            Column("published %", "mIoU by others; below it, ours less theirs", "Accuracy"),
+            _published,
         ),
         _spread("boundary_iou", "boundary IoU %", "IoU of the bands along boundaries", "Boundaries"),
         _spread("boundary_f", "boundary F %", "F-score of contours, within a tolerance", "Boundaries"),
