@@ -1,4 +1,4 @@
-# make           install into .venv, run the default benchmark, print the leaderboard
+# make           install into .venv, run the default benchmark, print the leaderboard and where the report is
 # make test      the quick tests and the linters
 # make test-slurm the workflow on a real SLURM, installed for it (root on Debian)
 # make test-long all tests that take minutes
@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 benchmark: .venv/installed
 	snakemake --cores $(CORES) --keep-going --quiet rules; status=$$?; \
-		cat results/leaderboard.md; exit $$status
+		cat results/leaderboard.md; echo; echo "The report: file://$(CURDIR)/results/report.html"; exit $$status
 
 check-machine:
 	@command -v $(PYTHON) >/dev/null || \

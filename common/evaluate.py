@@ -16,6 +16,7 @@ from common.datasets.loading import Split
 from common.errors import UserError
 from common.files import read_json, replacing, write_json
 from common.inference import Predictor, origin
+from common.labelmaps import LabelMaps
 from common.predictions import Predictions
 from common.provenance import peak_memory, record
 
@@ -23,7 +24,8 @@ from common.provenance import peak_memory, record
 def evaluate(config: Config, run: runs.Run) -> None:
     """Writes a run's scores, the counts of every image that they come from, and the labels of its panel.
 
-    Every image is scored at its original size, alone; void is left out.
+    Label maps of more images are kept for the report, up to `execution.labels_mb`. Every image is scored at
+    its original size, alone; void is left out.
 
     Raises:
         UserError: The trained model or the data are missing.
@@ -39,12 +41,14 @@ def evaluate(config: Config, run: runs.Run) -> None:
         split = Split(dataset, manifest, settings["split"])
         _check_labelled(dataset, manifest, settings["split"])
         predictor = run.predictions or Predictor.of(config, run, device)
-        counts, panel, diagnostics = _score(predictor, split, len(dataset.class_names))
+        kept = LabelMaps(int(1e6 * config["execution"]["labels_mb"]), dataset.colours)
+        counts, panel, diagnostics = _score(predictor, split, len(dataset.class_names), kept)
         calibration = {}
         if "nll" in counts:
             calibration = metrics.calibration_scores(counts["calibration"], counts["nll"])
         names = list(dataset.class_names)
         runs.forget_tables(config)
+        kept.write(run.labels)
         with replacing(run.panel, "wb") as file:
             np.savez_compressed(file, **panel)
         with replacing(run.per_image, "wb") as file:
@@ -89,7 +93,7 @@ def image_names(split: Split) -> np.ndarray:
 
 @torch.inference_mode()
 def _score(
-    predictor: Predictor | Predictions, split: Split, num_classes: int
+    predictor: Predictor | Predictions, split: Split, num_classes: int, kept: LabelMaps
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, float]]:
     """Counts of all images, stacked by name, the panel's label maps, and the mean diagnostics."""
     counts, panel = [], {}
@@ -108,6 +112,7 @@ def _score(
         counts.append(image_counts(predicted, sample.labels, num_classes) | calibration)
         if index in shown:
             panel[f"labels_{shown.index(index)}"] = predicted.numpy()
+        kept.add("/".join(split.names[index]), predicted.numpy())
         diagnostics = {} if isinstance(predictor, Predictions) else predictor.trained.diagnostics()
         for key, value in diagnostics.items():
             sums[key] = sums.get(key, 0.0) + value

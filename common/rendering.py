@@ -9,6 +9,7 @@ import pandas as pd
 from tabulate import tabulate as format_table
 
 from common import config as configuration
+from common import latex as typeset
 from common import published
 from common.boundaries import TRIMAP_WIDTHS
 from common.config import Config
@@ -83,38 +84,46 @@ def page(
             for part in (compared, per_class, trimap)
         ]
         parts.append(f"## {name}, {model} (scored on {scored_on(config, str(name), str(model))})")
-        parts.append(github(_main(config, group, mine[0], "±")))
+        parts.append(github(_main(config, group, mine[0])))
         listed = published.sources(config, group[~group["control"].astype(bool)])
         if listed:
             parts.append("Published mIoU, % (the table shows the first source's):\n\n" + "\n".join(listed))
         parts += _secondary(config, group, *mine)
-    parts += _legend(config, table)
+    parts += legend(config, table)
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
 
-def latex(config: Config, table: pd.DataFrame, compared: pd.DataFrame) -> str:
-    """The leaderboard as a LaTeX table."""
-    cells = _main(config, table, compared, "$\\pm$")
-    cells = cells.drop(columns=["error"], errors="ignore")
-    cells.insert(0, "model", table["model"].tolist())
-    cells.insert(0, "dataset", table["dataset"].tolist())
-    cells = cells.rename(columns=_tex).map(lambda value: _tex(str(value)))
-    return format_table(cells, headers="keys", tablefmt="latex_raw", showindex=False, disable_numparse=True)
-
-
-def _tex(text: str) -> str:
-    for plain, escaped in (
-        ("_", r"\_"),
-        ("%", r"\%"),
-        ("†", r"$\dagger$"),
-        ("&", r"\&"),
-        ("Δ", r"$\Delta$"),
-        (DASH, "--"),
-    ):
-        text = text.replace(plain, escaped)
-    return text
+def latex(
+    config: Config,
+    table: pd.DataFrame,
+    compared: pd.DataFrame,
+    per_class: pd.DataFrame,
+    trimap: pd.DataFrame,
+) -> str:
+    """The same tables as LaTeX, each with a caption; arguments as of `page`."""
+    parts = [typeset.HEAD]
+    for (name, model), group in table.groupby(["dataset", "model"], sort=False):
+        mine = [
+            part[(part["dataset"] == name) & (part["model"] == model)]
+            for part in (compared, per_class, trimap)
+        ]
+        seen = scored_on(config, str(name), str(model))
+        where, label = f"{name}, {model}, scored on {seen}", f"{name}-{model}"
+        main = _main(config, group, mine[0]).drop(columns="error", errors="ignore")
+        found = [(main, f"Methods on {where}.", label)]
+        if len(mine[2]):
+            cells = _boundaries(config, group, mine[0], mine[2])
+            found.append((cells, f"Boundaries and calibration on {where}.", f"{label}-boundaries"))
+        methods = group[~group["control"].astype(bool)]
+        if not methods["device"].isin(["", None]).all():
+            device = next(name for name in methods["device"] if name)
+            found.append((_costs(methods), f"Cost on {device}: {where}.", f"{label}-cost"))
+        if len(mine[1]):
+            found.append((_classes(mine[1]), f"IoU per class in percent on {where}.", f"{label}-classes"))
+        parts += [typeset.table(*one) for one in found]
+    return "\n".join(parts)
 
 
 def github(cells: pd.DataFrame) -> str:
@@ -141,11 +150,11 @@ def number(value: float, digits: int, sign: str = "") -> str:
     return DASH if value is None or math.isnan(value) else f"{value:{sign}.{digits}f}"
 
 
-def mean(line: Line, key: str, plus_minus: str, digits: int = 2) -> str:
+def mean(line: Line, key: str, digits: int = 2) -> str:
     """A mean with half the width of its interval over seeds."""
     value, high = line[f"{key}_mean"], line[f"{key}_high"]
     text = number(value, digits)
-    return text if math.isnan(high) else f"{text} {plus_minus} {high - value:.{digits}f}"
+    return text if math.isnan(high) else f"{text} ± {high - value:.{digits}f}"
 
 
 def difference(found: Line | None) -> str:
@@ -176,7 +185,7 @@ def _delta(config: Config, line: Line, found: dict[tuple[str, str, str], Line]) 
     return difference(found.get((line["dataset"], line["model"], line["method"])))
 
 
-def _main(config: Config, table: pd.DataFrame, compared: pd.DataFrame, plus_minus: str) -> pd.DataFrame:
+def _main(config: Config, table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     baseline = config["tables"]["baseline"]
     found = _found(compared, "miou")
     beside = table["published"].notna().any()
@@ -187,12 +196,12 @@ def _main(config: Config, table: pd.DataFrame, compared: pd.DataFrame, plus_minu
             {
                 "method": _name(line),
                 "rank": number(line["rank"], 0),
-                "mIoU %": mean(line, "miou", plus_minus),
+                "mIoU %": mean(line, "miou"),
                 f"Δ {baseline}": _delta(config, line, found),
                 **(published.cells(line) if beside else {}),
                 "reading": "control" if line["control"] else said.replace("baseline", DASH) or DASH,
                 "could show": number(line["detectable"], 2),
-                "boundary IoU %": mean(line, "boundary_iou", plus_minus),
+                "boundary IoU %": mean(line, "boundary_iou"),
                 "latency ms": number(line["latency_ms"], 1),
                 "train step ms": number(line["training_step_ms"], 1),
                 "seeds": DASH if line["control"] else line["seeds"],
@@ -228,11 +237,14 @@ def _secondary(
         ]
         parts.append("Certificate of the CRF:\n\n" + github(pd.DataFrame(lines)))
     if len(per_class):
-        pivot = per_class.pivot(index="class", columns="method", values="iou_mean")
-        pivot = pivot.loc[per_class["class"].unique(), per_class["method"].unique()]
-        cells = published.class_columns(per_class, pivot.map(lambda x: number(x, 1)))
-        parts.append("IoU per class, %:\n\n" + github(cells.reset_index()))
+        parts.append("IoU per class, %:\n\n" + github(_classes(per_class)))
     return parts
+
+
+def _classes(per_class: pd.DataFrame) -> pd.DataFrame:
+    pivot = per_class.pivot(index="class", columns="method", values="iou_mean")
+    pivot = pivot.loc[per_class["class"].unique(), per_class["method"].unique()]
+    return published.class_columns(per_class, pivot.map(lambda x: number(x, 1))).reset_index()
 
 
 def _boundaries(
@@ -250,13 +262,13 @@ def _boundaries(
                     f"trimap {width} px": number(bands.get((line["method"], width), math.nan), 1)
                     for width in TRIMAP_WIDTHS
                 },
-                "boundary IoU %": mean(line, "boundary_iou", "±"),
+                "boundary IoU %": mean(line, "boundary_iou"),
                 f"Δ {config['tables']['baseline']}": _delta(config, line, found),
                 "reading": (delta or {}).get("reading") or DASH,
-                "boundary F %": mean(line, "boundary_f", "±"),
-                "pixel acc. %": mean(line, "pixel_accuracy", "±"),
-                "ECE %": mean(line, "ece", "±"),
-                "NLL": mean(line, "nll", "±", 3),
+                "boundary F %": mean(line, "boundary_f"),
+                "pixel acc. %": mean(line, "pixel_accuracy"),
+                "ECE %": mean(line, "ece"),
+                "NLL": mean(line, "nll", 3),
             }
         )
     return pd.DataFrame(lines)
@@ -295,7 +307,8 @@ def _costs(table: pd.DataFrame) -> pd.DataFrame:
 # What the tables mean
 
 
-def _legend(config: Config, table: pd.DataFrame) -> list[str]:
+def legend(config: Config, table: pd.DataFrame) -> list[str]:
+    """What the columns mean, as paragraphs of Markdown; only of those that the tables have."""
     baseline = config["tables"]["baseline"]
     methods = table[~table["control"].astype(bool)]
     wanted = (

@@ -128,6 +128,11 @@ class Run:
         return self.folder / "panel.npz"
 
     @property
+    def labels(self) -> Path:
+        """The predicted labels of the images that the report chooses from."""
+        return self.folder / "labels.zip"
+
+    @property
     def cost(self) -> Path:
         """Time and memory."""
         return self.folder / "cost.json"
@@ -332,11 +337,22 @@ def tunings(config: Config) -> list[Tuning]:
 
 
 def tables(config: Config) -> list[Path]:
-    """The files that the tabulate stage writes once all runs are there."""
+    """The files that the tabulate and report stages write once all runs are there."""
     names = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "per_class.csv", "comparisons.csv")
     names += ("trimap.csv", "calibration.csv", "cost.csv")
     panels = [panel(config, name, model) for name in config["datasets"] for model in config["models"]]
-    return [*(Path(config["results"]) / name for name in names), *panels, stamp(config)]
+    return [
+        *(Path(config["results"]) / name for name in names),
+        *panels,
+        report(config),
+        stamp(config),
+        page_stamp(config),
+    ]
+
+
+def report(config: Config) -> Path:
+    """The page that has everything."""
+    return Path(config["results"]) / "report.html"
 
 
 def panel(config: Config, dataset: str, model: str) -> Path:
@@ -358,10 +374,17 @@ def stamp(config: Config, found: list[Run] | None = None) -> Path:
     return Path(config["results"]) / f"tabulated-{digest(content)}.json"
 
 
+def page_stamp(config: Config) -> Path:
+    """The same for the report, which `snakemake tables` does not write."""
+    path = stamp(config)
+    return path.with_name(path.name.replace("tabulated", "reported"))
+
+
 def forget_tables(config: Config) -> None:
-    """Says that the tables do not show all results any more; stages that write results call it."""
-    for path in Path(config["results"]).glob("tabulated-*.json"):
-        path.unlink(missing_ok=True)
+    """Says that tables and report do not show all results any more; stages that write results call it."""
+    for kind in ("tabulated", "reported"):
+        for path in Path(config["results"]).glob(f"{kind}-*.json"):
+            path.unlink(missing_ok=True)
 
 
 def check_selection(config: Config, **names: Any) -> None:

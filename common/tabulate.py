@@ -110,7 +110,7 @@ class Row:
 def tabulate(config: Config) -> Path:
     """Writes all tables and panels and returns the path of the leaderboard in Markdown."""
     folder = Path(config["results"])
-    results = [_read(run) for run in runs.runs(config)]
+    results = read(config)
     rows = _rows(config, results)
     controls = _controls(config)
     bootstrap = Bootstrap(folder / "cache" / "bootstrap.json")
@@ -120,7 +120,7 @@ def tabulate(config: Config) -> Path:
     table = published.beside(config, table)
     per_class = published.beside_classes(config, _per_class([*rows, *controls]))
     trimap = _trimap([*rows, *controls])
-    notes = _notes(config, results) + _uncompared(compared)
+    warnings = notes(config, results, compared)
     for name, content in (
         ("leaderboard", table),
         ("comparisons", compared),
@@ -130,8 +130,10 @@ def tabulate(config: Config) -> Path:
         ("cost", costs.table((_names(row), row.costs) for row in rows)),
     ):
         _write_text(folder / f"{name}.csv", content.to_csv(index=False))
-    _write_text(folder / "leaderboard.md", rendering.page(config, table, compared, per_class, trimap, notes))
-    _write_text(folder / "leaderboard.tex", rendering.latex(config, table, compared))
+    _write_text(
+        folder / "leaderboard.md", rendering.page(config, table, compared, per_class, trimap, warnings)
+    )
+    _write_text(folder / "leaderboard.tex", rendering.latex(config, table, compared, per_class, trimap))
     for name, model in itertools.product(config["datasets"], config["models"]):
         chosen = [row for row in rows if (row.dataset, row.model) == (name, model)]
         _draw_panel(config, runs.panel(config, name, model), chosen)
@@ -144,6 +146,11 @@ def tabulate(config: Config) -> Path:
 
 
 # Reading
+
+
+def read(config: Config) -> list[Result]:
+    """What the files of every run say."""
+    return [_read(run) for run in runs.runs(config)]
 
 
 def _read(run: runs.Run) -> Result:
@@ -358,8 +365,8 @@ def _per_class(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-def _notes(config: Config, results: list[Result]) -> list[str]:
-    """What a reader must know before comparing rows."""
+def notes(config: Config, results: list[Result], compared: pd.DataFrame) -> list[str]:
+    """What a reader must know before comparing rows, given the comparisons with the baseline."""
     scored = [r.metrics for r in results if r.metrics]
     measured = [r.cost for r in results if r.cost]
     notes = []
@@ -390,7 +397,7 @@ def _notes(config: Config, results: list[Result]) -> list[str]:
         )
     elif devices:
         notes.append(f"Times measured on: {devices[0]}.")
-    return notes
+    return notes + _uncompared(compared)
 
 
 def _uncompared(compared: pd.DataFrame) -> list[str]:

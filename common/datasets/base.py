@@ -100,6 +100,11 @@ def panel_indices(length: int) -> list[int]:
 
 def coloured(labels: NDArray[np.uint8], colours: tuple[Colour, ...]) -> NDArray[np.uint8]:
     """Label map `[H, W]` to a picture `[H, W, 3]`; void is white."""
-    palette = np.full((256, 3), 255, np.uint8)
-    palette[: len(colours)] = colours
-    return palette[labels]
+    return palette(colours)[labels]
+
+
+def palette(colours: tuple[Colour, ...]) -> NDArray[np.uint8]:
+    """The colour of every value of a label map, `[256, 3]`; void is white."""
+    table = np.full((256, 3), 255, np.uint8)
+    table[: len(colours)] = colours
+    return table

@@ -33,11 +33,10 @@ except UserError as error:
     print(f"structseg: {error}", file=sys.stderr)
     sys.exit(2)
 
-if (
-    any(argument == "tables" or argument.startswith("data_") for argument in sys.argv)
-    and workflow.resource_settings.cores is None
-):
-    # `snakemake tables` and `snakemake data_…` need one core, and so not to be told of it
+ONLY_TABLES = bool({"tables", "report"} & {*sys.argv})
+DOWNLOADING = any(argument.startswith("data_") for argument in sys.argv)
+if (ONLY_TABLES or DOWNLOADING) and workflow.resource_settings.cores is None:
+    # they need no more than one core, and so not to be told of it
     workflow.resource_settings.cores = workflow.global_resources["_cores"] = 1
 
 # Jobs inherit it, on a cluster too: a retry of theirs knows that it is one.
@@ -121,11 +120,11 @@ onstart:
 
 
 onsuccess:
-    if not runs.stamp(
-        CONFIG
-    ).exists():  # results changed that were there when the plan was made
-        shell(f"stage tabulate {RESULTS}/tables.log")
+    if (
+        not ONLY_TABLES and not runs.page_stamp(CONFIG).exists()
+    ):  # results changed that were there when the plan was made
+        shell(f"stage report {RESULTS}/report.log")
 
 
 onerror:
-    shell(f"stage tabulate {RESULTS}/tables.log")
+    shell(f"stage report {RESULTS}/report.log")

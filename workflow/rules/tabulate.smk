@@ -1,4 +1,4 @@
-# Puts the results together once all runs are there.
+# Puts the results together once all runs are there: the tables, the charts and the report.
 rule tabulate:
     input:
         metrics=[ancient(run.metrics) for run in RUNS.values()],
@@ -16,10 +16,18 @@ rule tabulate:
     localrule: True
     threads: 1
     shell:
-        "stage tabulate {log:q}"
+        "stage report {log:q}"
 
 
-# The same from whatever runs there are, at any time: it has no inputs and no outputs.
+# The same from whatever runs there are, at any time: these have no inputs and no outputs.
+rule report:
+    log:
+        RESULTS / "report.log",
+    localrule: True
+    shell:
+        "stage report {log:q} && cat {log:q}"
+
+
 rule tables:
     log:
         RESULTS / "tables.log",
