@@ -17,6 +17,7 @@ include: "workflow/rules/measure.smk"
 include: "workflow/rules/controls.smk"
 include: "workflow/rules/tabulate.smk"
 include: "workflow/rules/tune.smk"
+include: "workflow/rules/estimate.smk"
 include: "workflow/rules/kernels.smk"
 
 

@@ -55,11 +55,11 @@ def measure(config: Config, run: runs.Run) -> None:
         start = time.monotonic()
         manifest = read_json(run.manifest.path)
         predictor = Predictor.of(config, run, device)
-        inference = _inference(config, run, predictor, manifest)
+        inference = inference_cost(config, run, predictor, manifest)
         inference |= _whole_batches(predictor, inference.pop("example"))
         parameters = sum(p.numel() for m in (predictor.network, predictor.trained) for p in m.parameters())
         del predictor
-        training = _training(config, run, manifest, device)
+        training = training_cost(config, run, manifest, device)
         runs.forget_tables(config)
         write_json(
             run.cost,
@@ -83,9 +83,10 @@ def measure(config: Config, run: runs.Run) -> None:
 
 
 @torch.inference_mode()
-def _inference(
-    config: Config, run: runs.Run, predictor: Predictor, manifest: dict[str, Any]
+def inference_cost(
+    config: Config, run: runs.Run, predictor: Predictor, manifest: dict[str, Any], repeats: int = INFERENCES
 ) -> dict[str, Any]:
+    """Times of single images, medians and 95th percentiles in milliseconds, and one of them as `example`."""
     settings = configuration.settings(config, "evaluation", run.dataset, run.model)
     split = Split(configuration.dataset(config, run.dataset), manifest, settings["split"])
     device = predictor.device
@@ -122,7 +123,7 @@ def _inference(
     for image in itertools.cycle(images):
         for part, seconds in once(image).items():
             parts[part].append(1000 * seconds)
-        if _enough(len(parts["network"]), INFERENCES, start):
+        if _enough(len(parts["network"]), repeats, start):
             break
     heights = {f"{image.shape[3]}x{image.shape[2]}" for image in images}
     return {
@@ -184,8 +185,12 @@ def _operations(predictor: Predictor, image: Tensor) -> dict[str, Any]:
     return {"multiply_adds": counter.get_total_flops() // 2, "uncounted_operations": sorted(custom.names)}
 
 
-def _training(
-    config: Config, run: runs.Run, manifest: dict[str, Any], device: torch.device
+def training_cost(
+    config: Config,
+    run: runs.Run,
+    manifest: dict[str, Any],
+    device: torch.device,
+    repeats: int = TRAINING_STEPS,
 ) -> dict[str, Any]:
     """Steps of a new model on real batches, which are loaded before; its weights stay as they are.
 
@@ -215,7 +220,7 @@ def _training(
         step()
     values: list[float] = []
     start = time.monotonic()
-    while not _enough(len(values), TRAINING_STEPS, start):
+    while not _enough(len(values), repeats, start):
         values.append(1000 * devices.seconds(step, device))
     peak = torch.cuda.max_memory_allocated(device) - held if device.type == "cuda" else None
     return {
