@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath
@@ -232,7 +232,16 @@ def manifest(config: Config, name: str) -> Manifest:
 
 
 def training(config: Config, dataset: str, model: str, method: str, seed: int) -> Training:
-    """The training of one method entry that trains its own model."""
+    """The training of one method entry that trains its own model.
+
+    Raises:
+        UserError: It reads predictions.
+    """
+    return _trainings(config, dataset, model, method, [seed])[0]
+
+
+def _trainings(config: Config, dataset: str, model: str, method: str, seeds: Sequence[int]) -> list[Training]:
+    """The same for several seeds, which share all but the last step."""
     entry = configuration.method(config, method, dataset)
     if entry.predictions:
         raise UserError(f"{method} is read from a folder: there is nothing to train or to measure")
@@ -244,11 +253,13 @@ def training(config: Config, dataset: str, model: str, method: str, seed: int) -
         "model": [model, options],
         "training": configuration.settings(config, "training", dataset, model),
         "method": _identity(entry),
-        "seed": seed,
     }
-    code = digest(content)
-    folder = Path(config["results"]) / "models" / dataset / model / method / f"seed{seed}-{code}"
-    return Training(dataset, model, method, seed, code, folder, data)
+    folder = Path(config["results"]) / "models" / dataset / model / method
+    codes = {seed: digest(content | {"seed": seed}) for seed in seeds}
+    return [
+        Training(dataset, model, method, seed, code, folder / f"seed{seed}-{code}", data)
+        for seed, code in codes.items()
+    ]
 
 
 def run(config: Config, dataset: str, model: str, method: str, seed: int) -> Run:
@@ -257,19 +268,25 @@ def run(config: Config, dataset: str, model: str, method: str, seed: int) -> Run
     Raises:
         UserError: It reads predictions, and there are none.
     """
+    return _runs(config, dataset, model, method, [seed])[0]
+
+
+def _runs(config: Config, dataset: str, model: str, method: str, seeds: Sequence[int]) -> list[Run]:
     entry = configuration.method(config, method, dataset)
     if entry.predictions:
-        return _read_run(config, dataset, model, entry, seed)
+        return [_read_run(config, dataset, model, entry, seed) for seed in seeds]
     trained = configuration.trained_method(config, method, dataset).name
-    source = training(config, dataset, model, trained, seed)
     content = {
-        "training": source.digest,
         "method": _identity(entry),
         "evaluation": configuration.settings(config, "evaluation", dataset, model),
     }
-    code = digest(content)
-    folder = Path(config["results"]) / "runs" / dataset / model / method / f"seed{seed}-{code}"
-    return Run(dataset, model, method, seed, code, folder, source, source.manifest)
+    folder = Path(config["results"]) / "runs" / dataset / model / method
+    found = []
+    for source in _trainings(config, dataset, model, trained, seeds):
+        code = digest(content | {"training": source.digest})
+        place = folder / f"seed{source.seed}-{code}"
+        found.append(Run(dataset, model, method, source.seed, code, place, source, source.manifest))
+    return found
 
 
 def _read_run(config: Config, dataset: str, model: str, entry: configuration.MethodEntry, seed: int) -> Run:
@@ -294,9 +311,9 @@ def runs(config: Config) -> list[Run]:
     """
     names = (config["datasets"], config["models"], config["methods"])
     return [
-        run(config, dataset, model, method, seed)
+        run
         for dataset, model, method in itertools.product(*names)
-        for seed in _seeds(config, dataset, method)
+        for run in _runs(config, dataset, model, method, _seeds(config, dataset, method))
     ]
 
 
@@ -336,8 +353,8 @@ def tunings(config: Config) -> list[Tuning]:
     return [tuning(config, *pair) for pair in itertools.product(config["datasets"], config["models"])]
 
 
-def tables(config: Config) -> list[Path]:
-    """The files that the tabulate and report stages write once all runs are there."""
+def tables(config: Config, found: list[Run]) -> list[Path]:
+    """The files that the tabulate and report stages write once all runs, which are `found`, are there."""
     names = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "per_class.csv", "comparisons.csv")
     names += ("trimap.csv", "calibration.csv", "cost.csv")
     panels = [panel(config, name, model) for name in config["datasets"] for model in config["models"]]
@@ -345,8 +362,8 @@ def tables(config: Config) -> list[Path]:
         *(Path(config["results"]) / name for name in names),
         *panels,
         report(config),
-        stamp(config),
-        page_stamp(config),
+        stamp(config, found),
+        page_stamp(config, found),
     ]
 
 
@@ -374,9 +391,9 @@ def stamp(config: Config, found: list[Run] | None = None) -> Path:
     return Path(config["results"]) / f"tabulated-{digest(content)}.json"
 
 
-def page_stamp(config: Config) -> Path:
+def page_stamp(config: Config, found: list[Run] | None = None) -> Path:
     """The same for the report, which `snakemake tables` does not write."""
-    path = stamp(config)
+    path = stamp(config, found)
     return path.with_name(path.name.replace("tabulated", "reported"))
 
 

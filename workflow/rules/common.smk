@@ -77,7 +77,7 @@ FOLDER = "{dataset}/{model}/{method}/seed{seed}-{digest}"
 MODEL = f"{RESULTS}/models/{FOLDER}"
 RUN = f"{RESULTS}/runs/{FOLDER}"
 TUNING = f"{RESULTS}/tuning/{{dataset}}/{{model}}/{{method}}-{{digest}}"
-TABLES = runs.tables(CONFIG)
+TABLES = runs.tables(CONFIG, [*RUNS.values()])
 
 
 wildcard_constraints:

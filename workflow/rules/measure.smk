@@ -3,6 +3,8 @@ rule measure:
     input:
         manifest=lambda wildcards: ancient(run_of(wildcards).manifest.path),
         model=model_of,
+        # after the scores: a cluster can do both in one job that needs one GPU
+        metrics=ancient(f"{RUN}/metrics.json"),
     output:
         cost=f"{RUN}/cost.json",
     log:
