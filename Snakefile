@@ -25,6 +25,7 @@ rule all:
     default_target: True
     input:
         TABLES,
+        PAGE,
         [run.metrics for run in RUNS.values()],
         COSTS,
     localrule: True

@@ -101,9 +101,10 @@ class Benchmark:
 
 
 def report(config: Config) -> Path:
-    """Makes the tables, the charts and the page, and returns the path of the page."""
+    """Makes the charts and the page, the tables first if they are not up to date; returns the page's path."""
     folder = Path(config["results"])
-    tabulate.tabulate(config)
+    if not all(path.exists() for path in runs.tables(config, runs.runs(config))):
+        tabulate.tabulate(config)
     results = tabulate.read(config)
     tables = {name: _csv(folder / f"{name}.csv") for name in TABLES}
     style = Style(list(dict.fromkeys([*config["methods"], *tables["leaderboard"]["method"]])))
@@ -531,6 +532,8 @@ def _sources(config: Config) -> list[Source]:
             configuration.trained_method(config, name, dataset),
         )
         for entry in entries:
+            if entry.predictions:  # of another system
+                continue
             modules.setdefault(runs.METHODS / f"{entry.module}.py", []).append(entry.name)
     for name in config["datasets"]:
         module = configuration.dataset_module(config, name)

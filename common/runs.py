@@ -354,16 +354,14 @@ def tunings(config: Config) -> list[Tuning]:
 
 
 def tables(config: Config, found: list[Run]) -> list[Path]:
-    """The files that the tabulate and report stages write once all runs, which are `found`, are there."""
+    """The files that the tabulate stage writes once all runs, which are `found`, are there."""
     names = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "per_class.csv", "comparisons.csv")
     names += ("trimap.csv", "calibration.csv", "cost.csv")
     panels = [panel(config, name, model) for name in config["datasets"] for model in config["models"]]
     return [
         *(Path(config["results"]) / name for name in names),
         *panels,
-        report(config),
         stamp(config, found),
-        page_stamp(config, found),
     ]
 
 

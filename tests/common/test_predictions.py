@@ -150,8 +150,8 @@ def test_the_leaderboard_marks_them(config: Config) -> None:
     assert table.loc["perfect", "origin"] == "predictions read from a folder"
     assert table.loc["ce", "origin"] == "trained here"
     text = (Path(config["results"]) / "leaderboard.md").read_text()
-    assert "| perfect * " in text and "| ce " in text
-    assert "*: predictions read from a folder and scored in the same way; not trained" in text
+    assert "| perfect † " in text and "| ce " in text
+    assert "†: predictions read from a folder and scored in the same way; not trained" in text
     config["methods"] = ["perfect", "theirs"]
     config["tables"]["baseline"] = "theirs"
     assert csv(config).loc["perfect", "difference_mean"] > 0

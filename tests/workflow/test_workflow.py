@@ -138,7 +138,7 @@ def test_what_was_deleted_is_made_again(finished: Path) -> None:
     cost = next((finished / "results/runs").rglob("bce/*/cost.json"))
     kept = cost.read_bytes()
     cost.unlink()
-    assert planned(finished) == {"measure": 1, "tabulate": 1}
+    assert planned(finished) == {"measure": 1, "tabulate": 1, "publish": 1}
     cost.write_bytes(kept)
     assert planned(finished) == {}
 
@@ -155,17 +155,18 @@ def test_another_seed_adds_its_runs_and_no_others(finished: Path) -> None:
         "evaluate": 3,
         "measure": 3,
         "tabulate": 1,
+        "publish": 1,
     }
 
 
 def test_fewer_methods_only_change_the_tables(finished: Path) -> None:
-    assert planned(finished, "--config", 'methods=["ce","bce"]') == {"tabulate": 1}
+    assert planned(finished, "--config", 'methods=["ce","bce"]') == {"tabulate": 1, "publish": 1}
 
 
 def test_every_combination_is_a_run(finished: Path) -> None:
     models = f'models=["{MODEL}","deeplabv3-test_resnet"]'
     found = planned(finished, "--config", models, 'methods=["ce","rmi","crf-1"]', "seeds=[0,1,2]")
-    assert found == {"train": 11, "evaluate": 16, "measure": 16, "controls": 1, "tabulate": 1}
+    assert found == {"train": 11, "evaluate": 16, "measure": 16, "controls": 1, "tabulate": 1, "publish": 1}
 
 
 def test_later_configuration_files_win(finished: Path) -> None:
@@ -186,7 +187,13 @@ def test_the_readme_s_example_becomes_a_row_without_another_edit(edited: Path) -
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     (edited / f"methods/{name}.py").write_text(code)
     methods = f'methods=["ce","bce","crf-1","{name}"]'
-    assert planned(edited, "--config", methods) == {"train": 1, "evaluate": 1, "measure": 1, "tabulate": 1}
+    assert planned(edited, "--config", methods) == {
+        "train": 1,
+        "evaluate": 1,
+        "measure": 1,
+        "tabulate": 1,
+        "publish": 1,
+    }
     snakemake(edited, "--config", methods)
     table = pd.read_csv(edited / "results/leaderboard.csv").set_index("method")
     assert table.loc[name, "seeds"] == 1 and len(table) == 4 + 2, "with the controls"

@@ -78,6 +78,7 @@ MODEL = f"{RESULTS}/models/{FOLDER}"
 RUN = f"{RESULTS}/runs/{FOLDER}"
 TUNING = f"{RESULTS}/tuning/{{dataset}}/{{model}}/{{method}}-{{digest}}"
 TABLES = runs.tables(CONFIG, [*RUNS.values()])
+PAGE = [runs.report(CONFIG), runs.page_stamp(CONFIG, [*RUNS.values()])]
 
 
 wildcard_constraints:

@@ -1,4 +1,4 @@
-# Puts the results together once all runs are there: the tables, the charts and the report.
+# Puts the results together once all runs are there.
 rule tabulate:
     input:
         metrics=[ancient(run.metrics) for run in RUNS.values()],
@@ -13,6 +13,20 @@ rule tabulate:
         TABLES,
     log:
         RESULTS / "tabulate.log",
+    localrule: True
+    threads: 1
+    shell:
+        "stage tabulate {log:q}"
+
+
+# The page is made after the tables are safe.
+rule publish:
+    input:
+        ancient(TABLES),
+    output:
+        PAGE,
+    log:
+        RESULTS / "publish.log",
     localrule: True
     threads: 1
     shell:
