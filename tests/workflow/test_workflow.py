@@ -14,30 +14,8 @@ import yaml
 from PIL import Image
 
 from common import config as configuration
-from tests.conftest import TINY, clone, run
-
-MODEL = "deeplabv3plus-test_resnet"
-CONFIG = TINY | {
-    "methods": ["ce", "bce", "crf-1"],
-    "training": {"per_dataset": {"digits": TINY["training"] | {"warmup": 0}}},  # over those of config.yaml
-}
-
-
-def snakemake(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return run("snakemake", "--cores", "2", "--configfile", "tiny.yaml", *arguments, cwd=folder, check=check)
-
-
-def planned(folder: Path, *arguments: str) -> dict[str, int]:
-    """How many jobs of each rule a dry run plans."""
-    text = snakemake(folder, "-n", *arguments).stdout
-    counts = re.findall(r"^(\w+) +(\d+)$", text, flags=re.MULTILINE)
-    return {rule: int(count) for rule, count in counts if rule not in ("all", "total")}
-
-
-def planned_runs(folder: Path, *arguments: str) -> set[tuple[str, str]]:
-    """(rule, method) of the jobs that a dry run plans."""
-    text = snakemake(folder, "-n", *arguments).stdout
-    return set(re.findall(r"rule (\w+):.*?wildcards: .*?method=([^,\s]+)", text, flags=re.DOTALL))
+from tests.conftest import clone, run
+from tests.workflow.commands import CONFIG, MODEL, planned, planned_runs, snakemake
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +121,6 @@ def test_what_was_deleted_is_made_again(finished: Path) -> None:
     assert planned(finished) == {}
 
 
-def test_joined_splits_are_scored_and_shown(finished: Path) -> None:
-    snakemake(finished, "--config", "evaluation={split: val+test}", 'methods=["ce"]')
-    assert "scored on val+test" in (finished / "results/leaderboard.md").read_text()
-    snakemake(finished)
-
-
 def test_another_seed_adds_its_runs_and_no_others(finished: Path) -> None:
     assert planned(finished, "--config", "seeds=[0,1]") == {
         "train": 2,
@@ -161,23 +133,6 @@ def test_another_seed_adds_its_runs_and_no_others(finished: Path) -> None:
 
 def test_fewer_methods_only_change_the_tables(finished: Path) -> None:
     assert planned(finished, "--config", 'methods=["ce","bce"]') == {"tabulate": 1, "publish": 1}
-
-
-def test_every_combination_is_a_run(finished: Path) -> None:
-    models = f'models=["{MODEL}","deeplabv3-test_resnet"]'
-    found = planned(finished, "--config", models, 'methods=["ce","rmi","crf-1"]', "seeds=[0,1,2]")
-    assert found == {"train": 11, "evaluate": 16, "measure": 16, "controls": 1, "tabulate": 1, "publish": 1}
-
-
-def test_later_configuration_files_win(finished: Path) -> None:
-    (finished / "second.yaml").write_text(
-        "methods: [bce]\ntraining: {per_dataset: {digits: {batch_size: 3}}}\n"
-    )
-    found = run(
-        "snakemake", "-n", "--configfile", "tiny.yaml", "second.yaml", cwd=finished
-    ).stdout  # fmt: skip
-    trained = re.findall(r"^rule train:.*?method=(\w+)", found, flags=re.MULTILINE | re.DOTALL)
-    assert set(trained) == {"bce"}
 
 
 def test_the_readme_s_example_becomes_a_row_without_another_edit(edited: Path) -> None:
@@ -198,88 +153,6 @@ def test_the_readme_s_example_becomes_a_row_without_another_edit(edited: Path) -
     table = pd.read_csv(edited / "results/leaderboard.csv").set_index("method")
     assert table.loc[name, "seeds"] == 1 and len(table) == 4 + 2, "with the controls"
     run("pytest", "-q", "-p", "no:cacheprovider", "tests/test_methods.py", "-k", name, cwd=edited)
-
-
-def test_failing_runs_are_rows_and_the_others_finish(edited: Path) -> None:
-    """With --keep-going; a method that refuses, and one whose loss is not finite."""
-    for name, body in (
-        ("broken", "raise RuntimeError('broken on purpose')"),
-        ("diverging", "return logits.sum() * float('nan')"),
-    ):
-        head = "from methods.base import Method\n\n\nclass Failing(Method):\n"
-        code = f"{head}    def loss(self, logits, labels):\n        {body}\n"
-        (edited / f"methods/{name}.py").write_text(code)
-    methods = 'methods=["broken","diverging","ce","crf-1"]'
-    result = snakemake(edited, "--keep-going", "--config", methods, "seeds=[0,3]", check=False)
-    assert result.returncode != 0
-    assert "the loss is nan at iteration 1" in result.stderr, "the reason is shown, not only a log file"
-    table = pd.read_csv(edited / "results/leaderboard.csv").set_index("method")
-    assert table.loc["broken", "error"] == "seed 0, 3: train failed: RuntimeError: broken on purpose"
-    assert "the loss is nan at iteration 1" in table.loc["diverging", "error"]
-    assert table.loc[["ce", "crf-1"], "seeds"].tolist() == [2, 2]
-    assert table.loc[["ce", "crf-1"], "error"].isna().all()
-    (edited / "results/leaderboard.csv").unlink()
-    again = run(
-        "snakemake", "tables", "--configfile", "tiny.yaml", "--config", methods, "seeds=[0,3]", cwd=edited
-    )
-    assert "broken on purpose" in again.stdout
-    assert (edited / "results/leaderboard.csv").exists()
-    assert planned(edited, "--config", methods, "seeds=[0,3]")["train"] == 4, "failures are tried again"
-
-
-def test_bad_input_ends_with_status_2_and_one_sentence(finished: Path) -> None:
-    result = snakemake(finished, "-n", "--config", 'methods=["cee"]', check=False)
-    assert result.returncode == 2
-    assert result.stderr.strip().splitlines()[-1].startswith("structseg: methods: unknown method 'cee'")
-    assert "Traceback" not in result.stderr
-    stage = ("--dataset", "digits", "--model", MODEL, "--seed", "0")
-    for arguments in (("--method", "rmi"), ("--method", "ce", "--digest", "0" * 10)):
-        result = run("common.evaluate", "--configfile", "config.yaml", "tiny.yaml", *stage, *arguments,
-                     cwd=finished, check=False)  # fmt: skip
-        assert result.returncode == 2
-        assert result.stderr.startswith("structseg: ") and len(result.stderr.splitlines()) == 1
-
-
-def test_a_method_that_cannot_be_loaded_is_one_sentence(edited: Path) -> None:
-    (edited / "methods/bad.py").write_text("import nowhere\n")
-    result = snakemake(edited, "-n", "--config", 'methods=["bad"]', check=False)
-    assert result.returncode == 2
-    expected = "structseg: methods/bad.py cannot be loaded: ModuleNotFoundError: No module named 'nowhere'"
-    assert expected in result.stderr and "Traceback" not in result.stderr
-    snakemake(edited, "-n")  # it only matters to those who select it
-
-
-def test_the_rules_ask_for_what_a_cluster_needs(finished: Path) -> None:
-    text = snakemake(finished, "-n", "--config", "seeds=[5]", 'execution={"gpus_per_run": 2}').stdout
-    for rule, gpus in (("train", 2), ("evaluate", 1), ("measure", 1)):
-        resources = re.search(rf"rule {rule}:.*?resources: ([^\n]*)", text, flags=re.DOTALL).group(1)
-        asked = set(resources.replace(",", "").split())
-        assert {f"gpu={gpus}", f"mem_mb={4000 * gpus}"} <= asked, resources
-        assert "runtime=" in resources
-
-
-def test_rulegraph_and_lint(finished: Path) -> None:
-    graph = snakemake(finished, "--rulegraph").stdout
-    for rule in ("prepare", "train", "evaluate", "measure", "controls", "tabulate"):
-        assert f'label = "{rule}"' in graph
-    lint = snakemake(finished, "--lint", check=False)
-    wishes = set(re.findall(r"^ +\* (.*)", lint.stdout + lint.stderr, flags=re.MULTILINE))
-    assert wishes == {"Specify a conda environment or container for each rule.:"}
-
-
-def test_options_are_tuned_on_a_model_that_is_no_run(finished: Path) -> None:
-    grid = {"iterations": [1], "bilateral": [[3, 10], [20], [3]]}
-    tuning = {"tuning": {"method": "crf-1", "images": 1, "grid": grid}}
-    (finished / "tuned.yaml").write_text(yaml.safe_dump(CONFIG | {"methods": ["bce"]} | tuning))
-    arguments = ("snakemake", "--cores", "2", "--configfile", "tuned.yaml")
-    result = run(*arguments, "--", "tune_crf", cwd=finished)
-    # Mappings are merged: the grid of config.yaml has four pairs for the other kernel.
-    assert "best of 8 candidates" in result.stdout + result.stderr
-    (finished / "tuned.yaml").write_text(
-        yaml.safe_dump(CONFIG | {"methods": ["bce"], "tuning": {**tuning["tuning"], "split": "test"}})
-    )
-    result = run(*arguments, "--", "tune_crf", cwd=finished, check=False)
-    assert result.returncode == 2 and "test is what the tables score" in result.stderr
 
 
 def test_predictions_of_another_system_are_a_row_without_a_cost(finished: Path, tmp_path: Path) -> None:

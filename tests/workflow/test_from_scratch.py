@@ -1,0 +1,135 @@
+"""What the workflow does with results of none: plans, refusals, failing runs, searches."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import clone, run
+from tests.workflow.commands import CONFIG, MODEL, planned, snakemake
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which nothing has run before these tests."""
+    folder = clone(tmp_path_factory.mktemp("clone"))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    return folder
+
+
+@pytest.fixture
+def edited(project: Path) -> Path:
+    """The same clone for tests that add methods, which are taken away again."""
+    kept = {*(project / "methods").glob("*.py")}
+    yield project
+    for path in {*(project / "methods").glob("*.py")} - kept:
+        path.unlink()
+
+
+def test_every_combination_is_a_run(project: Path) -> None:
+    models = f'models=["{MODEL}","deeplabv3-test_resnet"]'
+    found = planned(project, "--config", models, 'methods=["ce","rmi","crf-1"]', "seeds=[0,1,2]")
+    once = {"prepare": 1, "tabulate": 1, "publish": 1}
+    assert found == once | {"train": 12, "evaluate": 18, "measure": 18, "controls": 2}
+
+
+def test_later_configuration_files_win(project: Path) -> None:
+    (project / "second.yaml").write_text(
+        "methods: [bce]\ntraining: {per_dataset: {digits: {batch_size: 3}}}\n"
+    )
+    found = run(
+        "snakemake", "-n", "--configfile", "tiny.yaml", "second.yaml", cwd=project
+    ).stdout  # fmt: skip
+    trained = re.findall(r"^rule train:.*?method=(\w+)", found, flags=re.MULTILINE | re.DOTALL)
+    assert set(trained) == {"bce"}
+
+
+def test_failing_runs_are_rows_and_the_others_finish(edited: Path) -> None:
+    """With --keep-going; a method that refuses, and one whose loss is not finite."""
+    for name, body in (
+        ("broken", "raise RuntimeError('broken on purpose')"),
+        ("diverging", "return logits.sum() * float('nan')"),
+    ):
+        head = "from methods.base import Method\n\n\nclass Failing(Method):\n"
+        code = f"{head}    def loss(self, logits, labels):\n        {body}\n"
+        (edited / f"methods/{name}.py").write_text(code)
+    methods = 'methods=["broken","diverging","ce","crf-1"]'
+    result = snakemake(edited, "--keep-going", "--config", methods, "seeds=[0,3]", check=False)
+    assert result.returncode != 0
+    assert "the loss is nan at iteration 1" in result.stderr, "the reason is shown, not only a log file"
+    table = pd.read_csv(edited / "results/leaderboard.csv").set_index("method")
+    assert table.loc["broken", "error"] == "seed 0, 3: train failed: RuntimeError: broken on purpose"
+    assert "the loss is nan at iteration 1" in table.loc["diverging", "error"]
+    assert table.loc[["ce", "crf-1"], "seeds"].tolist() == [2, 2]
+    assert table.loc[["ce", "crf-1"], "error"].isna().all()
+    (edited / "results/leaderboard.csv").unlink()
+    again = run(
+        "snakemake", "tables", "--configfile", "tiny.yaml", "--config", methods, "seeds=[0,3]", cwd=edited
+    )
+    assert "broken on purpose" in again.stdout
+    assert (edited / "results/leaderboard.csv").exists()
+    assert planned(edited, "--config", methods, "seeds=[0,3]")["train"] == 4, "failures are tried again"
+
+
+def test_bad_input_ends_with_status_2_and_one_sentence(project: Path) -> None:
+    result = snakemake(project, "-n", "--config", 'methods=["cee"]', check=False)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].startswith("structseg: methods: unknown method 'cee'")
+    assert "Traceback" not in result.stderr
+    stage = ("--dataset", "digits", "--model", MODEL, "--seed", "0")
+    for arguments in (("--method", "rmi"), ("--method", "ce", "--digest", "0" * 10)):
+        result = run("common.evaluate", "--configfile", "config.yaml", "tiny.yaml", *stage, *arguments,
+                     cwd=project, check=False)  # fmt: skip
+        assert result.returncode == 2
+        assert result.stderr.startswith("structseg: ") and len(result.stderr.splitlines()) == 1
+
+
+def test_a_method_that_cannot_be_loaded_is_one_sentence(edited: Path) -> None:
+    (edited / "methods/bad.py").write_text("import nowhere\n")
+    result = snakemake(edited, "-n", "--config", 'methods=["bad"]', check=False)
+    assert result.returncode == 2
+    expected = "structseg: methods/bad.py cannot be loaded: ModuleNotFoundError: No module named 'nowhere'"
+    assert expected in result.stderr and "Traceback" not in result.stderr
+    snakemake(edited, "-n")  # it only matters to those who select it
+
+
+def test_the_rules_ask_for_what_a_cluster_needs(project: Path) -> None:
+    text = snakemake(project, "-n", "--config", "seeds=[5]", 'execution={"gpus_per_run": 2}').stdout
+    for rule, gpus in (("train", 2), ("evaluate", 1), ("measure", 1)):
+        resources = re.search(rf"rule {rule}:.*?resources: ([^\n]*)", text, flags=re.DOTALL).group(1)
+        asked = set(resources.replace(",", "").split())
+        assert {f"gpu={gpus}", f"mem_mb={4000 * gpus}"} <= asked, resources
+        assert "runtime=" in resources
+
+
+def test_rulegraph_and_lint(project: Path) -> None:
+    graph = snakemake(project, "--rulegraph").stdout
+    for rule in ("prepare", "train", "evaluate", "measure", "controls", "tabulate"):
+        assert f'label = "{rule}"' in graph
+    lint = snakemake(project, "--lint", check=False)
+    wishes = set(re.findall(r"^ +\* (.*)", lint.stdout + lint.stderr, flags=re.MULTILINE))
+    assert wishes == {"Specify a conda environment or container for each rule.:"}
+
+
+def test_options_are_tuned_on_a_model_that_is_no_run(project: Path) -> None:
+    grid = {"iterations": [1], "bilateral": [[3, 10], [20], [3]]}
+    tuning = {"tuning": {"method": "crf-1", "images": 1, "grid": grid}}
+    (project / "tuned.yaml").write_text(yaml.safe_dump(CONFIG | {"methods": ["bce"]} | tuning))
+    arguments = ("snakemake", "--cores", "2", "--configfile", "tuned.yaml")
+    result = run(*arguments, "--", "tune_crf", cwd=project)
+    # Mappings are merged: the grid of config.yaml has four pairs for the other kernel.
+    assert "best of 8 candidates" in result.stdout + result.stderr
+    (project / "tuned.yaml").write_text(
+        yaml.safe_dump(CONFIG | {"methods": ["bce"], "tuning": {**tuning["tuning"], "split": "test"}})
+    )
+    result = run(*arguments, "--", "tune_crf", cwd=project, check=False)
+    assert result.returncode == 2 and "test is what the tables score" in result.stderr
+
+
+def test_joined_splits_are_scored_and_shown(project: Path) -> None:
+    snakemake(project, "--config", "evaluation={split: val+test}", 'methods=["ce"]')
+    assert "scored on val+test" in (project / "results/leaderboard.md").read_text()
