@@ -59,6 +59,7 @@ def unpack(archive: Path, folder: Path, places: Mapping[str, str]) -> None:
         found = _extract(archive, temporary, [PurePosixPath(part) for part in places])
         if not found and len(places) == 1:
             flat = temporary / next(iter(places))
+            flat.parent.mkdir(parents=True, exist_ok=True)
             found = _extract(archive, flat, [PurePosixPath()])
         lacking = [part for part in places if not (temporary / part).exists()]
         if not found or lacking:

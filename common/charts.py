@@ -140,6 +140,7 @@ def pareto(points: Sequence[Point], style: Style, cost: str, score: str) -> Figu
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     _few_minor_labels(axes)
+    _within_percent(axes)
     axes.set_xlabel(cost)
     axes.set_ylabel(score)
     _legend(figure, axes)
@@ -167,10 +168,17 @@ def curves(found: Mapping[str, Curve], style: Style, x: str, y: str) -> Figure:
     axes.set_xscale("log", base=2)
     ticks = sorted({float(value) for curve in found.values() for value in curve.x})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    _within_percent(axes)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     _legend(figure, axes)
     return figure
+
+
+def _within_percent(axes: Axes) -> None:
+    """Cuts an axis where no score can be: an interval over two seeds may reach far beyond."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -2), min(high, 102))
 
 
 def reliability(found: Mapping[str, Curve], style: Style) -> Figure:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -201,7 +202,7 @@ def _counts(path: Path, metric: str) -> tuple[str, NDArray, NDArray]:
             names = hashlib.blake2b(arrays["names"].tobytes(), digest_size=12).hexdigest()
     except KeyError:
         raise UserError("no counts per image") from None
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it and evaluate again") from None
     return names, hits, union
 

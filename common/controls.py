@@ -7,6 +7,7 @@ little better, as its logits need not be shares.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +20,6 @@ from torch.nn import functional
 from common import boundaries, metrics, runs, stages
 from common import config as configuration
 from common.config import Config
-from common.datasets.base import panel_indices
 from common.datasets.loading import Split
 from common.evaluate import image_counts, image_names, stacked
 from common.files import read_json, replacing, write_json
@@ -49,12 +49,11 @@ def evaluate(config: Config, dataset: str, model: str) -> None:
             "majority": majority(manifest, source.parts(trained)),
             "ceiling": Ceiling(model, config["model_options"][model], len(source.class_names)),
         }
-        counts, panels = _score(labellings, split, len(source.class_names))
+        counts = _score(labellings, split, len(source.class_names))
         runs.forget_tables(config)
         names = list(source.class_names)
         for control in found:
             mine = counts[control.name]
-            _write(control.panel, panels[control.name])
             _write(control.per_image, {"names": image_names(split), **mine})
             write_json(
                 control.metrics,
@@ -91,8 +90,8 @@ class Ceiling:
             options: The model's options.
             num_classes: K.
         """
-        with torch.device("meta"):  # only its shapes are needed
-            self.network = Network(model, num_classes, options | {"weights": "none"}).eval()
+        self.network = Network(model, num_classes, options | {"weights": "none"}).eval()
+        self.shapes = copy.deepcopy(self.network).to("meta")  # only its shapes are needed
         self.corners = options["align_corners"]
         self.num_classes = num_classes
         self.grids: dict[tuple[int, int], tuple[Tensor, torch.Size]] = {}
@@ -105,33 +104,38 @@ class Ceiling:
         below, right = padded.shape[2] - height, padded.shape[3] - width
         labels = functional.pad(labels, (0, right, 0, below), value=VOID).long()
         one_hot = functional.one_hot(labels.clamp(max=self.num_classes), self.num_classes + 1)
-        shares = functional.adaptive_avg_pool2d(one_hot.permute(2, 0, 1)[None].float(), grid[2:])
+        one_hot = one_hot.permute(2, 0, 1)[None].float()
+        if self.corners:  # a cell lies at a multiple of the stride, in the middle of its pixels
+            rows, columns = (side // cells for side, cells in zip(padded.shape[2:], grid[2:]))
+            shifted = functional.pad(one_hot, (columns // 2, 0, rows // 2, 0))
+            shares = functional.avg_pool2d(shifted, (rows, columns))[..., : grid[2], : grid[3]]
+        else:
+            shares = functional.adaptive_avg_pool2d(one_hot, grid[2:])
         shares = shares[:, :-1] / shares[:, :-1].sum(dim=1, keepdim=True).clamp(min=1e-6)
         return metrics.labels_of(upsample(shares, padded, (height, width), self.corners))[0]
 
     def _grid(self, height: int, width: int) -> tuple[Tensor, torch.Size]:
         """The network's input, without content, and the shape `[1, K, h, w]` of its output."""
         if (height, width) not in self.grids:
-            padded = self.network.pad(torch.empty(1, 3, height, width, device="meta"))
-            self.grids[height, width] = padded, self.network(padded).unary.shape
+            padded = self.network.pad(torch.zeros(1, 3, height, width))
+            try:
+                output = self.shapes(padded.to("meta"))
+            except (RuntimeError, NotImplementedError):  # some networks look at numbers
+                output = self.network(padded)
+            self.grids[height, width] = padded, output.unary.shape
         return self.grids[height, width]
 
 
 def _score(
     labellings: dict[str, Labelling], split: Split, num_classes: int
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]:
-    """Of every control the counts of all images, stacked by name, and the panel's label maps."""
+) -> dict[str, dict[str, np.ndarray]]:
+    """Of every control the counts of all images, stacked by name."""
     counts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in labellings}
-    panels: dict[str, dict[str, np.ndarray]] = {name: {} for name in labellings}
-    shown = panel_indices(split.first_part)
     for index in range(len(split)):
         labels = split[index].labels
         for name, labelling in labellings.items():
-            predicted = labelling(labels)
-            counts[name].append(image_counts(predicted, labels, num_classes))
-            if index in shown:
-                panels[name][f"labels_{shown.index(index)}"] = predicted.numpy()
-    return {name: stacked(images) for name, images in counts.items()}, panels
+            counts[name].append(image_counts(labelling(labels), labels, num_classes))
+    return {name: stacked(images) for name, images in counts.items()}
 
 
 def _write(path: Any, arrays: dict[str, np.ndarray]) -> None:

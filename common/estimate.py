@@ -175,8 +175,7 @@ def _certain(labels: torch.Tensor, classes: int) -> torch.Tensor:
 def _bytes(config: Config, run: runs.Run, settings: dict[str, Any]) -> tuple[int, int]:
     """Of a trained model, and of its optimiser's state."""
     classes = len(configuration.dataset(config, run.dataset).class_names)
-    with torch.device("meta"):
-        parts = build(config, run.training, classes, pretrained=False)
+    parts = build(config, run.training, classes, pretrained=False)
     model = sum(x.numel() * x.element_size() for part in parts for x in part.state_dict().values())
     weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
     return model, weights * (2 if settings["optimizer"] == "adamw" else 1)

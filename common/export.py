@@ -207,6 +207,8 @@ def _arguments() -> argparse.Namespace:
     parsed.format = parsed.format or SUFFIXES.get(parsed.output.suffix)
     if parsed.format is None:
         parser.error(f"{parsed.output}: end it with .pt or .onnx, or give --format")
+    if parsed.size and min(parsed.size) < 1:
+        parser.error("--size: height and width must be at least 1")
     return parsed
 
 

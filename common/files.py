@@ -9,9 +9,14 @@ import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from common.errors import DiskFull, UserError
 
@@ -85,6 +90,19 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing: run the earlier stage that writes it") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it and run again") from None
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an `.npz` file that the evaluate stage wrote.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it and evaluate again") from None
 
 
 def digest(content: Any, length: int = 10) -> str:

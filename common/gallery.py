@@ -6,9 +6,6 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +16,7 @@ from common import labelmaps, metrics, runs
 from common.boundaries import contour
 from common.datasets.base import Dataset, palette, panel_indices
 from common.errors import UserError
+from common.files import read_arrays
 from methods.base import VOID
 
 Labels = NDArray[np.uint8]
@@ -129,21 +127,8 @@ class Predictions:
         return labelmaps.read(self._run.labels, name) if found is None else found
 
 
-def arrays_of(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a file that the evaluate stage wrote.
-
-    Raises:
-        UserError: It is damaged.
-    """
-    try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, EOFError, ValueError, BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete it and evaluate again") from None
-
-
 def _image_scores(run: runs.Run) -> tuple[list[str], dict[str, float]]:
-    arrays = arrays_of(run.per_image)
+    arrays = read_arrays(run.per_image)
     names, counts = [str(name) for name in arrays["names"]], arrays["confusion"]
     labelled = counts.sum(axis=(1, 2)) > 0
     scores = 100 * np.nanmean(metrics.iou(counts[labelled]), axis=1)
@@ -156,7 +141,7 @@ def _stored(run: runs.Run, names: list[str]) -> dict[str, Labels | None]:
     if run.panel.exists():
         first = names[0].partition("/")[0]
         shown = panel_indices(sum(name.partition("/")[0] == first for name in names))
-        arrays = arrays_of(run.panel)
+        arrays = read_arrays(run.panel)
         maps |= {names[index]: arrays[f"labels_{place}"] for place, index in enumerate(shown)}
     return maps
 
@@ -239,7 +224,7 @@ def fill(
         limit: Bytes at most of all pictures together.
 
     Returns:
-        The examples per benchmark, and how many did not fit.
+        The examples per benchmark, and how many did not fit or could not be read.
     """
     taken: dict[str, list[Example]] = {key: [] for key in wanted}
     left = limit
@@ -247,7 +232,11 @@ def fill(
     for turn in range(max((len(names) for *_, names in wanted.values()), default=0)):
         for key, (found, dataset, names) in wanted.items():
             if turn < len(names):
-                drawn = example(found, dataset, *names[turn])
+                try:
+                    drawn = example(found, dataset, *names[turn])
+                except UserError:  # a damaged file costs the pictures that need it
+                    left_out += 1
+                    continue
                 if drawn.bytes <= left:
                     taken[key].append(drawn)
                     left -= drawn.bytes

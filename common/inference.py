@@ -184,7 +184,8 @@ def origin(config: Config, run: runs.Run, predictor: Predictor | Predictions) ->
     """The part of a result file that says where the predictions come from; `common.finished` reads it."""
     if isinstance(predictor, Predictions):
         settings = configuration.settings(config, "evaluation", run.dataset, run.model)
-        read = {"folder": predictor.folder, "sha256": predictor.content_sha256(settings["split"])}
+        parts = configuration.dataset(config, run.dataset).parts(settings["split"])
+        read = {"folder": predictor.folder, "sha256": predictor.content_sha256(parts)}
         return {"trained_as": None, "trained": None, "predictions": read}
     entry = configuration.method(config, run.method, run.dataset)
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def read(path: Path, name: str) -> NDArray[np.uint8]:
     with _opened(path) as archive:
         try:
             return np.array(Image.open(io.BytesIO(archive.read(f"{name}.png"))))
-        except (KeyError, OSError) as error:
+        except (KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} lacks {name} ({error}): delete it and evaluate again") from None
 
 

@@ -197,8 +197,9 @@ def training_cost(
     If several GPUs train a model, one GPU's share of the batches.
     """
     settings = configuration.settings(config, "training", run.dataset, run.model)
-    share = settings["batch_size"] // config["execution"]["gpus_per_run"]  # a GPU has no room for more
-    settings["batch_size"] = max(2, share)  # BatchNorm needs two
+    gpus = config["execution"]["gpus_per_run"]
+    if gpus > 1:  # one has no room for the whole batch, and BatchNorm needs two images
+        settings["batch_size"] = max(2, settings["batch_size"] // gpus)
     options = config["model_options"][run.model]
     dataset = configuration.dataset(config, run.dataset)
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

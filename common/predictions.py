@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -55,14 +56,14 @@ class Predictions:
         """The folder of one split."""
         return Path(self.folder.format(split=split)).expanduser()
 
-    def content_sha256(self, splits: str) -> str:
-        """SHA-256 of the names and the bytes of all PNGs of a split, or of several joined by `+`.
+    def content_sha256(self, splits: Sequence[str]) -> str:
+        """SHA-256 of the names and the bytes of all PNGs of some splits.
 
         Raises:
             UserError: There are none.
         """
         total = hashlib.sha256()
-        for split in splits.split("+"):
+        for split in splits:
             total.update(_content(self.place(split)).encode())
         return total.hexdigest()
 

@@ -41,8 +41,8 @@ band. ECE: calibration error with 15 bins; NLL: nats per pixel."""
 
 _COSTS = """\
 Times: medians, measured alone on the device; latency of a single image at its original size, p95 the 95th
-percentile. Multiply-adds are those of the network, for one image. Pareto: no other method is as accurate at
-as little latency, or at as little time per training step."""
+percentile. Multiply-adds are those of network and structure, for one image. Pareto: no other method is as
+accurate at as little latency, or at as little time per training step."""
 
 _CERTIFICATE = """\
 gap/cell: how far the score of the CRF's labelling is from that of the best one at most, per cell of the
@@ -200,7 +200,7 @@ def _main(config: Config, table: pd.DataFrame, compared: pd.DataFrame) -> pd.Dat
                 f"Δ {baseline}": _delta(config, line, found),
                 **(published.cells(line) if beside else {}),
                 "reading": "control" if line["control"] else said.replace("baseline", DASH) or DASH,
-                "could show": number(line["detectable"], 2),
+                "could show": ">100" if line["detectable"] > 100 else number(line["detectable"], 2),
                 "boundary IoU %": mean(line, "boundary_iou"),
                 "latency ms": number(line["latency_ms"], 1),
                 "train step ms": number(line["training_step_ms"], 1),
@@ -316,7 +316,7 @@ def legend(config: Config, table: pd.DataFrame) -> list[str]:
         (_ONE_SEED, (methods["seeds"] == 1).any()),
         (_CONTROLS, table["control"].any()),
         (_BOUNDARIES, not table["boundary_iou_mean"].isna().all()),
-        (_COSTS, not methods["device"].isin(["", None]).all()),
+        (_COSTS, not methods["device"].fillna("").eq("").all()),
         (_READ, (table["origin"] == READ).any()),
         (_CERTIFICATE, not table[[*CERTIFICATE]].isna().all(axis=None)),
     )

@@ -30,7 +30,7 @@ from common.charts import Curve, Point, Style
 from common.config import Config
 from common.datasets.base import Dataset
 from common.errors import UserError
-from common.files import read_json, replacing, write_json
+from common.files import read_arrays, read_json, replacing, write_json
 from common.gallery import Example, Predictions
 from common.report_tables import Table
 from common.tabulate import Result
@@ -128,7 +128,8 @@ def report(config: Config) -> Path:
 
 def _csv(path: Path) -> pd.DataFrame:
     texts = ("dataset", "model", "method", "class", "reading", "note", "error", "device")
-    return pd.read_csv(path, dtype=dict.fromkeys(texts, "object"))
+    # A class may be called None or NA.
+    return pd.read_csv(path, dtype=dict.fromkeys(texts, "object"), keep_default_na=False, na_values=[""])
 
 
 def _render(
@@ -254,7 +255,7 @@ def _pooled_confusion(results: Sequence[Result]) -> dict[str, NDArray[np.int64]]
     for result in results:
         with contextlib.suppress(UserError):  # the gallery's note says so
             if result.metrics and result.run.per_image.exists():
-                counts = gallery.arrays_of(result.run.per_image)["confusion"].sum(axis=0)
+                counts = read_arrays(result.run.per_image)["confusion"].sum(axis=0)
                 pooled[result.run.method] = pooled.get(result.run.method, 0) + counts
     return pooled
 

@@ -176,7 +176,13 @@ def _leaderboard_columns(baseline: str) -> list[_Shown]:
     gap = "how far the CRF's labelling is from the best one at most, per cell of the output grid"
     agreement = "the share of cells at which all chains of the CRF have the same best label"
     return [
-        _plain("rank", "rank", "by mIoU; methods with the same mIoU share one", "Accuracy", 0),
+        _plain(
+            "rank",
+            "rank",
+            "by mIoU; those not shown to be worse than its best share one",
+            "Accuracy",
+            0,
+        ),
         _spread("miou", "mIoU %", "mean over classes of intersection over union", "Accuracy"),
         _Shown("difference_mean", Column(f"Δ {baseline}", difference, "Accuracy"), _difference),
         _Shown(
@@ -209,7 +215,14 @@ def _leaderboard_columns(baseline: str) -> list[_Shown]:
         _spread("ece", "ECE %", "calibration error: how far confidence is from accuracy", "Calibration"),
         _spread("nll", "NLL", "negative log-likelihood of the truth, nats per pixel", "Calibration", 3),
         _plain("parameters", "params M", "millions of parameters", "Size", 2, 1e-6),
-        _plain("multiply_adds", "mult-adds G", "billions for one image, network alone", "Size", 2, 1e-9),
+        _plain(
+            "multiply_adds",
+            "mult-adds G",
+            "billions for one image, without refinement",
+            "Size",
+            2,
+            1e-9,
+        ),
         _plain("gap_per_cell", "gap/cell", gap, "Certificate", 3),
         _plain("agreement", "agreement %", agreement, "Certificate", 1, 100),
     ]
@@ -244,7 +257,7 @@ def leaderboard(lines: pd.DataFrame, compared: pd.DataFrame, baseline: str, capt
 
 def comparisons(lines: pd.DataFrame, caption: str) -> Table:
     """Every comparison with the baseline, with each of its tests."""
-    metrics = {"miou": "mIoU", "boundary_iou": "boundary IoU", "boundary_f": "boundary F"}
+    metrics = {"miou": "mIoU", "boundary_iou": "boundary IoU"}
     tests = {
         "images": ("over images", "bootstrap over test images, seeds as strata"),
         "seeds": ("over seeds", "paired t over seeds"),
@@ -257,7 +270,7 @@ def comparisons(lines: pd.DataFrame, caption: str) -> Table:
             Column("score", "what is compared", words=True),
             Column("difference", "in points; positive is better than the baseline"),
             *(Column(title, about) for title, about in tests.values()),
-            Column("p (Holm)", "of the two-level interval, corrected for the number of rows"),
+            Column("p (Holm)", "of the two-level interval, corrected for the number of methods"),
             Column("could show", "the smallest difference these seeds and images show in 4 of 5 cases"),
             Column("reading", words=True),
         ],

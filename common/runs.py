@@ -173,11 +173,6 @@ class Control:
         """Where a failure of the stage is told, for all controls of the dataset and model."""
         return self.folder.parent / "error.json"
 
-    @property
-    def panel(self) -> Path:
-        """The labels of the images that the picture panels show."""
-        return self.folder / "panel.npz"
-
 
 @dataclass(frozen=True)
 class Tuning:
@@ -296,7 +291,7 @@ def _read_run(config: Config, dataset: str, model: str, entry: configuration.Met
     read = Predictions.of(entry.predictions, dataset, model, seed)
     content = {
         "dataset": data.digest,
-        "predictions": read.content_sha256(settings["split"]),
+        "predictions": read.content_sha256(configuration.dataset(config, dataset).parts(settings["split"])),
         "evaluation": settings,
     }
     code = digest(content)

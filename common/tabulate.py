@@ -6,6 +6,7 @@ are rows with their reason.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -23,7 +24,7 @@ from common.boundaries import TRIMAP_WIDTHS
 from common.comparisons import Bootstrap, Side
 from common.config import Config
 from common.errors import UserError
-from common.files import read_json, replacing, write_json
+from common.files import read_arrays, read_json, replacing, write_json
 from common.rendering import CERTIFICATE, READ
 from common.statistics import interval, mean_and_deviation
 
@@ -389,6 +390,13 @@ def notes(config: Config, results: list[Result], compared: pd.DataFrame) -> list
     for model in config["models"]:
         if len({m["trained"]["weights_sha256"] for m in trained if m["model"] == model}) > 1:
             notes.append(f"WARNING: rows of {model} started from different files of weights.")
+    for name, model in itertools.product(config["datasets"], config["models"]):
+        mine = [m for m in measured if (m["dataset"], m["model"]) == (name, model)]
+        if len({m["training_batch"] for m in mine if m.get("training_batch")}) > 1:
+            notes.append(
+                f"WARNING: training steps of {model} on {name} were measured with batches of different sizes "
+                "(execution.gpus_per_run): delete their cost.json and run again to compare them."
+            )
     devices = sorted({m["provenance"]["device"] for m in measured})
     if len(devices) > 1:
         notes.append(
@@ -428,7 +436,8 @@ def _draw_panel(config: Config, path: Path, rows: list[Row]) -> None:
     for row in rows:
         found = next((r for r in row.results if r.metrics and r.run.panel.exists()), None)
         if found:
-            with np.load(found.run.panel) as arrays:
+            with contextlib.suppress(UserError):  # a damaged file costs its column
+                arrays = read_arrays(found.run.panel)
                 columns[f"{row.method} (seed {found.run.seed})"] = [arrays[k] for k in sorted(arrays)]
     if not columns or not source.exists():
         return

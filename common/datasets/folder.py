@@ -32,6 +32,7 @@ class Folder(FileDataset):
     """Images and label maps in folders below `root`."""
 
     contents = "the folder with the images and labels"
+    locations = ()  # another root may be other data
 
     def __init__(
         self,

@@ -88,7 +88,8 @@ class VOC(FileDataset):
         return _first(base, ("benchmark_RELEASE/dataset", "dataset", ""), "cls")
 
     def has(self, archive: Archive) -> bool:
-        return super().has(archive) or (archive is VOC2012 and (self.devkit / "JPEGImages").is_dir())
+        part = self.devkit / "JPEGImages" if archive is VOC2012 else self.sbd_folder / "cls"
+        return super().has(archive) or part.is_dir()
 
     def pairs(self, split: str) -> Pairs:
         images = self.devkit / "JPEGImages"

@@ -290,6 +290,9 @@ def test_a_folder_by_configuration_alone(tmp_path: Path) -> None:
     options = {"module": "folder", "root": str(write_folder(tmp_path)), "class_names": ["a", "b", "c"]}
     config = configuration.complete(TINY | {"datasets": ["mine"], "dataset_options": {"mine": options}})
     assert configuration.dataset(config, "mine").names("val") == ["val0", "val1"]
+    before = runs.manifest(config, "mine").path
+    config["dataset_options"]["mine"]["root"] = str(write_folder(tmp_path / "other"))
+    assert runs.manifest(config, "mine").path != before, "another root may be other data"
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,14 @@ except UserError as error:
     print(f"structseg: {error}", file=sys.stderr)
     sys.exit(2)
 
-ONLY_TABLES = bool({"tables", "report"} & {*sys.argv})
-DOWNLOADING = any(argument.startswith("data_") for argument in sys.argv)
-if (ONLY_TABLES or DOWNLOADING) and workflow.resource_settings.cores is None:
+ASKED = {*sys.argv}
+DOWNLOADING = any(argument.startswith("data_") for argument in ASKED)
+ASIDE = DOWNLOADING or bool(
+    {"tables", "report", "estimate", "kernels", "tune_crf"} & ASKED
+)
+if (
+    DOWNLOADING or {"tables", "report"} & ASKED
+) and workflow.resource_settings.cores is None:
     # they need no more than one core, and so not to be told of it
     workflow.resource_settings.cores = workflow.global_resources["_cores"] = 1
 
@@ -122,7 +127,7 @@ onstart:
 
 onsuccess:
     if (
-        not ONLY_TABLES and not runs.page_stamp(CONFIG).exists()
+        not ASIDE and not runs.page_stamp(CONFIG).exists()
     ):  # results changed that were there when the plan was made
         shell(f"stage report {RESULTS}/report.log")
 

@@ -11,7 +11,7 @@ rule controls:
         [
             f"{CONTROL}/{name}/{file}"
             for name in runs.CONTROLS
-            for file in ("metrics.json", "per_image.npz", "panel.npz")
+            for file in ("metrics.json", "per_image.npz")
         ],
     log:
         f"{CONTROL}/controls.log",
