@@ -391,8 +391,8 @@ def notes(config: Config, results: list[Result], compared: pd.DataFrame) -> list
         if len({m["trained"]["weights_sha256"] for m in trained if m["model"] == model}) > 1:
             notes.append(f"WARNING: rows of {model} started from different files of weights.")
     for name, model in itertools.product(config["datasets"], config["models"]):
-        mine = [m for m in measured if (m["dataset"], m["model"]) == (name, model)]
-        if len({m["training_batch"] for m in mine if m.get("training_batch")}) > 1:
+        mine = [r.cost for r in results if r.cost and (r.run.dataset, r.run.model) == (name, model)]
+        if len({cost["training_batch"] for cost in mine if cost.get("training_batch")}) > 1:
             notes.append(
                 f"WARNING: training steps of {model} on {name} were measured with batches of different sizes "
                 "(execution.gpus_per_run): delete their cost.json and run again to compare them."
