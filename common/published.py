@@ -35,8 +35,15 @@ def find(config: Config, dataset: str, model: str, method: str) -> pd.DataFrame:
     Returns:
         Columns `metric` (`miou` or `iou/<class>`), `value` in percent and `source`, in the order of the file.
     """
+    found = _candidates(config, dataset, model)
     if method not in config["methods"]:  # a control
-        return _read(TABLE).iloc[:0][["metric", "value", "source"]]
+        found = found.iloc[:0]
+    same = [_is(config, dataset, method, label) for label in found["method"]]
+    return found.loc[same, ["metric", "value", "source"]].reset_index(drop=True)
+
+
+def _candidates(config: Config, dataset: str, model: str) -> pd.DataFrame:
+    """What is published of a dataset and model as they are scored here, of any method."""
     settings = configuration.settings(config, "evaluation", dataset, model)
     architecture, _, backbone = model.partition("-")
     known = _read(TABLE)
@@ -50,8 +57,16 @@ def find(config: Config, dataset: str, model: str, method: str) -> pd.DataFrame:
     ]
     if settings["scales"] != [1] or settings["flip"]:
         found = found.iloc[:0]
-    same = [_is(config, dataset, method, label) for label in found["method"]]
-    return found.loc[same, ["metric", "value", "source"]].reset_index(drop=True)
+    return found
+
+
+def _found(config: Config, table: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """What `find` says about the lines of a table, of those about which there is something."""
+    found = {}
+    for pair, lines in table.groupby(["dataset", "model"], sort=False):
+        if len(_candidates(config, *pair)):
+            found |= {(*pair, method): find(config, *pair, method) for method in lines["method"].unique()}
+    return found
 
 
 def beside(config: Config, table: pd.DataFrame) -> pd.DataFrame:
@@ -59,13 +74,15 @@ def beside(config: Config, table: pd.DataFrame) -> pd.DataFrame:
 
     Where several sources have a number the first one in the file counts.
     """
-    found = [_first(config, line, "miou") for line in table.to_dict("records")]
+    known = _found(config, table)
+    found = [_first(known, line, "miou") for line in table.to_dict("records")]
     return _with_columns(table, found, "miou_mean")
 
 
 def beside_classes(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     """The table of classes with the same columns as `beside`."""
-    found = [_first(config, line, f"iou/{line['class']}") for line in table.to_dict("records")]
+    known = _found(config, table)
+    found = [_first(known, line, f"iou/{line['class']}") for line in table.to_dict("records")]
     return _with_columns(table, found, "iou_mean")
 
 
@@ -98,10 +115,10 @@ def class_columns(table: pd.DataFrame, pivot: pd.DataFrame) -> pd.DataFrame:
 def sources(config: Config, table: pd.DataFrame) -> list[str]:
     """One line of text per source of numbers about lines of the leaderboard; not only the first of each."""
     numbers: dict[str, list[str]] = {}
-    for line in table.to_dict("records"):
-        for _, metric, value, source in find(config, *_key(line)).itertuples():
+    for (*_, method), found in _found(config, table).items():
+        for _, metric, value, source in found.itertuples():
             if metric == "miou":
-                numbers.setdefault(source, []).append(f"{line['method']} {value:.2f}")
+                numbers.setdefault(source, []).append(f"{method} {value:.2f}")
     return [f"- {source}: {', '.join(values)}" for source, values in numbers.items()]
 
 
@@ -114,8 +131,12 @@ def _key(line: dict[str, Any]) -> tuple[str, str, str]:
     return line["dataset"], line["model"], line["method"]
 
 
-def _first(config: Config, line: dict[str, Any], metric: str) -> tuple[float, str]:
-    found = find(config, *_key(line))
+def _first(
+    known: dict[tuple[str, str, str], pd.DataFrame], line: dict[str, Any], metric: str
+) -> tuple[float, str]:
+    found = known.get(_key(line))
+    if found is None:
+        return math.nan, ""
     found = found[found["metric"] == metric]
     return (found["value"].iloc[0], found["source"].iloc[0]) if len(found) else (math.nan, "")
 
