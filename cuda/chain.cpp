@@ -9,6 +9,7 @@
 #define LANE 0
 #define LANES 1
 #define BARRIER
+#define PREFETCH(address) __builtin_prefetch(address)
 #include "chain.h"
 
 namespace {
@@ -43,25 +44,45 @@ int chunk(const Problem& p, int threads) {
     return p.lines[0] + p.lines[1] >= 8 * threads ? larger(chains_of_line(p, 0), chains_of_line(p, 1)) : 1;
 }
 
-// One block of lines from strided [N, rows, lines, places] to [places, room, lane]; missing lines are 0.
+// Lines of a block in strided [N, rows, lines, places].
 template <class T>
-void pack_block(T* packed, Index room, const T* plain, Index block, Index rows, Index count, Index lines,
-                Index places, const Index* stride) {
-    constexpr Index W = BYTES / sizeof(T);
-    const Index valid = count - block * W < W ? count - block * W : W;
-    const T* from[W];
-    for (Index lane = 0; lane < valid; ++lane) {
-        const Index line = block * W + lane;
-        from[lane] = plain + line / lines * stride[0] + line % lines * stride[2];
+struct Lines {
+    static constexpr Index W = BYTES / sizeof(T);
+    Index valid;
+    T* first[W];
+
+    Lines(T* plain, Index block, Index count, Index lines, const Index* stride)
+        : valid(std::min(W, count - block * W)) {
+        for (Index lane = 0; lane < valid; ++lane) {
+            const Index line = block * W + lane;
+            first[lane] = plain + line / lines * stride[0] + line % lines * stride[2];
+        }
     }
+};
+
+// One block of lines from strided [N, rows, lines, places] to [places, room, lane]; missing lines are 0.
+template <class T, class V = typename Vector<T>::type>
+void pack_block(V* packed, Index room, Lines<const T> from, Index rows, Index places, const Index* stride) {
+    constexpr Index W = from.W;
+    const bool near = stride[1] == 1;  // what is close in memory is read together
+    const Index squares = near && from.valid == W ? rows / W * W : 0;
+    for (Index place = 0; place < places; ++place)
+        for (Index r = 0; r < squares; r += W) {
+            V tile[W];
+            for (Index lane = 0; lane < W; ++lane)
+                std::memcpy(tile + lane, from.first[lane] + place * stride[3] + r, sizeof(V));
+            transpose(tile);
+            std::memcpy(packed + place * room + r, tile, sizeof(tile));
+        }
     const auto copy = [&](Index place, Index r) {
-        T* to = packed + (place * room + r) * W;
-        for (Index lane = 0; lane < valid; ++lane) to[lane] = from[lane][place * stride[3] + r * stride[1]];
-        for (Index lane = valid; lane < W; ++lane) to[lane] = 0;
+        V values = V{};
+        for (Index lane = 0; lane < from.valid; ++lane)
+            values[lane] = from.first[lane][place * stride[3] + r * stride[1]];
+        packed[place * room + r] = values;
     };
-    if (stride[1] < stride[3]) {  // what is close in memory is read together
+    if (near) {
         for (Index place = 0; place < places; ++place)
-            for (Index r = 0; r < rows; ++r) copy(place, r);
+            for (Index r = squares; r < rows; ++r) copy(place, r);
     } else {
         for (Index r = 0; r < rows; ++r)
             for (Index place = 0; place < places; ++place) copy(place, r);
@@ -69,52 +90,75 @@ void pack_block(T* packed, Index room, const T* plain, Index block, Index rows, 
 }
 
 // From strided [N, rows, lines, places] to [blocks of lines, places, rows, lane].
-template <class T>
-void pack(T* packed, const T* plain, Index n, Index rows, Index lines, Index places, const Index* stride,
+template <class T, class V = typename Vector<T>::type>
+void pack(V* packed, const T* plain, Index n, Index rows, Index lines, Index places, const Index* stride,
           int threads) {
     constexpr Index W = BYTES / sizeof(T);
     const Index count = n * lines, blocks = (count + W - 1) / W;
 #pragma omp parallel for num_threads(threads)
-    for (Index block = 0; block < blocks; ++block)
-        pack_block(packed + block * places * rows * W, rows, plain, block, rows, count, lines, places, stride);
-}
-
-// The weights of scores as they are packed, to [blocks of lines, places, rows + 1, lane].
-template <class T, class V = typename Vector<T>::type>
-void pack_weights(V* weight, const T* plain, const T* gamma, Index n, Index rows, Index lines, Index places,
-                  const Index* stride, int threads) {
-    constexpr Index W = BYTES / sizeof(T);
-    const Index count = n * lines, blocks = (count + W - 1) / W;
-    const T scale = *gamma > 0 ? 1 / *gamma : T(1);
-#pragma omp parallel for num_threads(threads)
     for (Index block = 0; block < blocks; ++block) {
-        V* here = weight + block * places * (rows + 1);
-        pack_block(reinterpret_cast<T*>(here), rows + 1, plain, block, rows, count, lines, places, stride);
-        V scratch[1];
-        for (Index place = 0; place < places; ++place, here += rows + 1) weigh(int(rows), scale, here, here, scratch);
+        const Lines<const T> from(plain, block, count, lines, stride);
+        pack_block(packed + block * places * rows, rows, from, rows, places, stride);
     }
 }
 
+// The weights of scores as they are packed, to [blocks of lines, places, rows + 1, lane]. Raises `spread` to how
+// far, in units of gamma, the scores of one edge or cell lie apart.
+template <class T, class V = typename Vector<T>::type>
+void pack_weights(V* weight, T* spread, const T* plain, const T* gamma, Index n, Index rows, Index lines,
+                  Index places, const Index* stride, int threads) {
+    constexpr Index W = BYTES / sizeof(T);
+    const Index count = n * lines, blocks = (count + W - 1) / W;
+    const T scale = 1 / *gamma;
+    T widest = *spread;
+#pragma omp parallel for num_threads(threads) reduction(max : widest)
+    for (Index block = 0; block < blocks; ++block) {
+        V* here = weight + block * places * (rows + 1);
+        const Lines<const T> from(plain, block, count, lines, stride);
+        pack_block(here, rows + 1, from, rows, places, stride);
+        V scratch[1], apart = V{};
+        for (Index place = 0; place < places; ++place, here += rows + 1) {
+            const V lowest = scale * minimum(here, int(rows));
+            weigh(int(rows), scale, here, here, scratch);
+            apart = larger_of(apart, here[rows] - lowest);
+        }
+        for (int lane = 0; lane < W; ++lane) widest = std::max(widest, apart[lane]);
+    }
+    *spread = widest;
+}
+
 // The way back, replacing what is there or adding to it.
-template <class T>
-void unpack(T* plain, const T* packed, bool add, Index n, Index rows, Index lines, Index places,
+template <class T, class V = typename Vector<T>::type>
+void unpack(T* plain, const V* packed, bool add, Index n, Index rows, Index lines, Index places,
             const Index* stride, int threads) {
     constexpr Index W = BYTES / sizeof(T);
     const Index count = n * lines, blocks = (count + W - 1) / W;
+    if (stride[1] == 1) {
+#pragma omp parallel for collapse(2) num_threads(threads)
+        for (Index block = 0; block < blocks; ++block)
+            for (Index place = 0; place < places; ++place) {
+                const Lines<T> to(plain, block, count, lines, stride);
+                for (Index r = 0; r < rows; r += W) {
+                    V tile[W] = {};
+                    std::copy_n(packed + (block * places + place) * rows + r, std::min(W, rows - r), tile);
+                    transpose(tile);
+                    for (Index lane = 0; lane < to.valid; ++lane) {
+                        T* target = to.first[lane] + place * stride[3] + r;
+                        store(target, add ? load<V>(target, rows - r) + tile[lane] : tile[lane], rows - r);
+                    }
+                }
+            }
+        return;
+    }
 #pragma omp parallel for collapse(2) num_threads(threads)
     for (Index block = 0; block < blocks; ++block)
         for (Index r = 0; r < rows; ++r) {
-            T* to[W];
-            const Index valid = count - block * W < W ? count - block * W : W;
-            for (Index lane = 0; lane < valid; ++lane) {
-                const Index line = block * W + lane;
-                to[lane] = plain + line / lines * stride[0] + r * stride[1] + line % lines * stride[2];
-            }
-            const T* from = packed + (block * places * rows + r) * W;
-            for (Index place = 0; place < places; ++place, from += rows * W)
-                for (Index lane = 0; lane < valid; ++lane) {
-                    T& target = to[lane][place * stride[3]];
-                    target = add ? target + from[lane] : from[lane];
+            const Lines<T> to(plain, block, count, lines, stride);
+            const V* from = packed + block * places * rows + r;
+            for (Index place = 0; place < places; ++place, from += rows)
+                for (Index lane = 0; lane < to.valid; ++lane) {
+                    T& target = to.first[lane][place * stride[3] + r * stride[1]];
+                    target = add ? target + (*from)[lane] : (*from)[lane];
                 }
         }
 }
@@ -267,17 +311,18 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
 #define EXPORT(T, NAME)                                                                                          \
     typedef Vector<T>::type V_##NAME;                                                                            \
     extern "C" int lanes_##NAME() { return BYTES / sizeof(T); }                                                  \
-    extern "C" void pack_##NAME(T* packed, const T* plain, Index n, Index rows, Index lines, Index places,       \
-                                const Index* stride, int threads) {                                              \
+    extern "C" void pack_##NAME(V_##NAME* packed, const T* plain, Index n, Index rows, Index lines,              \
+                                Index places, const Index* stride, int threads) {                                \
         pack<T>(packed, plain, n, rows, lines, places, stride, threads);                                         \
     }                                                                                                            \
-    extern "C" void unpack_##NAME(T* plain, const T* packed, int add, Index n, Index rows, Index lines,          \
+    extern "C" void unpack_##NAME(T* plain, const V_##NAME* packed, int add, Index n, Index rows, Index lines,   \
                                   Index places, const Index* stride, int threads) {                              \
         unpack<T>(plain, packed, add, n, rows, lines, places, stride, threads);                                  \
     }                                                                                                            \
-    extern "C" void pack_weights_##NAME(V_##NAME* weight, const T* plain, const T* gamma, Index n, Index rows,   \
-                                        Index lines, Index places, const Index* stride, int threads) {           \
-        pack_weights<T>(weight, plain, gamma, n, rows, lines, places, stride, threads);                          \
+    extern "C" void pack_weights_##NAME(V_##NAME* weight, T* spread, const T* plain, const T* gamma, Index n,    \
+                                        Index rows, Index lines, Index places, const Index* stride,              \
+                                        int threads) {                                                           \
+        pack_weights<T>(weight, spread, plain, gamma, n, rows, lines, places, stride, threads);                  \
     }                                                                                                            \
     extern "C" void marginals_##NAME(const Problem* p, const V_##NAME* theta, const V_##NAME* message,           \
                                      V_##NAME* out, T* total, int threads) {                                     \

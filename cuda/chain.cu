@@ -4,6 +4,7 @@
 #define LANE int(threadIdx.x)
 #define LANES 32
 #define BARRIER __syncwarp()
+#define PREFETCH(address)
 
 DEVICE inline float exponential(float x) { return expf(x); }
 DEVICE inline double exponential(double x) { return exp(x); }

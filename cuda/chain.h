@@ -6,6 +6,7 @@
 //   BARRIER       what makes the threads of a chain see each other's scratch memory
 //   exponential(x), logarithm(x)  for V; exponential of a very negative number is 0, never NaN
 //   any_less(a, b)  for V: whether a < b for one of its numbers
+//   PREFETCH(address)  a hint that what is there will soon be read, or nothing
 //
 // V is what one thread computes on: a number on the GPU (a warp per chain, a lane per label), a short
 // vector of numbers of neighbouring chains on the CPU (one thread, LANES = 1). T is a number. All scores
@@ -139,6 +140,12 @@ DEVICE inline Index edge_of(const Chain& c, int direction, int i) {
     return c.edge + Index(direction ? c.count - 2 - i : i) * c.gap;
 }
 
+// What the next step along a chain reads is far from what this one did: without a hint it would be waited for.
+template <class V>
+DEVICE inline void prefetch(const V* values, int n) {
+    for (int i = 0; i < n; ++i) PREFETCH(values + i);
+}
+
 template <class V>
 DEVICE inline V larger_of(V a, V b) {
     return a > b ? a : b;
@@ -268,6 +275,7 @@ DEVICE inline void walk(const Problem& p, const Chain& c, int direction, T gamma
     FOR_LANES(t, K) reach[t] = theta[from * K + t];
     for (int i = 0; i + 1 < c.count; ++i) {
         const Index to = cell_of(c, direction, i + 1), at = edge_of(c, direction, i);
+        prefetch(theta + to * K, K);
         V top = V{};
         if (soft) {
             const V level = level_of(scores, at, c.gap, K * K);
@@ -385,6 +393,12 @@ DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gam
         const V highest = arriving[K + 2];  // of `reach`
         const bool by_weights = soft && !by_gamma && !any_less(V{} + T(EXACT / 2), highest);
         Weights<V> weights = {nullptr, nullptr};
+        if (i > 0) {
+            const Index next = cell_of(c, direction, i - 1);
+            prefetch(theta + next * K, K);
+            prefetch(message + next * width, width);
+            prefetch(given + next * K, K);
+        }
         BARRIER;
         if (by_weights) {
             const V base = level_of(scores, at, c.gap, K * K) + highest;
@@ -474,6 +488,12 @@ DEVICE inline void edge_derivative(const Problem& p, Index earlier, Index later,
         const V* carried_behind = carried_ahead + layer * K;
         const V* to_later = ahead + later * width;
         const V* to_earlier = behind + earlier * width;
+        const Index next = later + 1;  // of the following edge
+        prefetch(unary + next * K, K);
+        prefetch(ahead + next * width, width);
+        prefetch(behind + next * width, width);
+        prefetch(carried_ahead + next * K, K);
+        prefetch(carried_behind + next * K, K);
         BARRIER;
         FOR_LANES(t, K) {
             forward[t] = unary[earlier * K + t] + ahead[earlier * width + t];

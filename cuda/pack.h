@@ -1,7 +1,8 @@
-// Short vectors for the CPU, in the vector extension that GCC and Clang share, with exp and log.
+// Short vectors for the CPU, in the vector extension that GCC and Clang share: memory, transposition, exp and log.
 #pragma once
 
 #include <cstring>
+#include <utility>
 
 #ifdef __AVX512F__
 constexpr int BYTES = 64;
@@ -53,6 +54,56 @@ inline bool any_less(V a, V b) {
     std::memcpy(parts, &less, sizeof(V));
     for (unsigned long long part : parts) any |= part;
     return any;
+}
+
+// `count` numbers, or as many as a vector has; the rest is 0.
+template <class V, class T>
+inline V load(const T* from, long long count) {
+    constexpr int W = sizeof(V) / sizeof(T);
+    V values = V{};
+    if (count >= W)
+        std::memcpy(&values, from, sizeof(V));
+    else if (count > 0)
+        std::memcpy(&values, from, count * sizeof(T));
+    return values;
+}
+
+template <class V, class T>
+inline void store(T* to, V values, long long count) {
+    constexpr int W = sizeof(V) / sizeof(T);
+    if (count >= W)
+        std::memcpy(to, &values, sizeof(V));
+    else
+        std::memcpy(to, &values, count * sizeof(T));
+}
+
+// a and b in turn: of their first halves, or of their second ones.
+template <bool SECOND, class V, std::size_t... I>
+inline V interleaved(V a, V b, std::index_sequence<I...>) {
+    constexpr int W = sizeof...(I), from = SECOND ? W / 2 : 0;
+#ifdef __clang__
+    return __builtin_shufflevector(a, b, (from + I / 2 + I % 2 * W)...);
+#else
+    typedef typename Vector<typename ByBits<V>::number>::bits B;
+    return __builtin_shuffle(a, b, B{(from + I / 2 + I % 2 * W)...});
+#endif
+}
+
+// A square of numbers, a vector per row, turned into a vector per column.
+template <class V>
+inline void transpose(V* rows) {
+    constexpr int W = sizeof(V) / sizeof(typename ByBits<V>::number);
+    const auto lanes = std::make_index_sequence<W>();
+#pragma GCC unroll 8
+    for (int round = 1; round < W; round *= 2) {
+        V next[W];
+#pragma GCC unroll 16
+        for (int i = 0; i < W / 2; ++i) {
+            next[2 * i] = interleaved<false>(rows[i], rows[i + W / 2], lanes);
+            next[2 * i + 1] = interleaved<true>(rows[i], rows[i + W / 2], lanes);
+        }
+        std::memcpy(rows, next, sizeof(next));
+    }
 }
 
 constexpr double inverse_factorial(int n) { return n <= 1 ? 1.0 : inverse_factorial(n - 1) / n; }

@@ -24,30 +24,13 @@ struct Maps {
     int size() const { return int(2 * radius * radius); }
 };
 
-// `count` numbers, the rest 0.
-V load(const double* from, Index count) {
-    V values = V{};
-    if (count >= LANES)
-        std::memcpy(&values, from, sizeof(V));
-    else if (count > 0)
-        std::memcpy(&values, from, count * sizeof(double));
-    return values;
-}
-
-void store(double* to, V values, Index count) {
-    if (count >= LANES)
-        std::memcpy(to, &values, sizeof(V));
-    else
-        std::memcpy(to, &values, count * sizeof(double));
-}
-
 // Windows of one row from a column on, a vector per number of the window; beyond the last column they are 0.
-void load(const Maps& m, const double* maps, Index row, Index column, V* windows) {
+void load_windows(const Maps& m, const double* maps, Index row, Index column, V* windows) {
     for (Index map = 0; map < 2; ++map)
         for (Index down = 0; down < m.radius; ++down) {
             const double* from = maps + (map * m.height + row + down) * m.width + column;
             for (Index right = 0; right < m.radius; ++right)
-                *windows++ = load(from + right, m.columns() - column);
+                *windows++ = load<V>(from + right, m.columns() - column);
         }
 }
 
@@ -70,7 +53,7 @@ extern "C" void products(const double* maps, Index batch, Index height, Index wi
         for (Index row = 0; row < m.rows(); ++row)
             for (Index column = 0; column < m.columns(); column += UNROLL * LANES) {
                 for (int u = 0; u < UNROLL; ++u)
-                    load(m, maps + b * 2 * height * width, row, column + u * LANES, window.data() + u * size);
+                    load_windows(m, maps + b * 2 * height * width, row, column + u * LANES, window.data() + u * size);
                 for (int i = 0; i < size; ++i) {
                     V factor[UNROLL];
                     for (int u = 0; u < UNROLL; ++u) total[i] += factor[u] = window[u * size + i];
@@ -102,14 +85,14 @@ extern "C" void products_backward(const double* maps, Index batch, Index height,
         std::fill_n(result, height * width, 0.0);
         for (Index row = 0; row < m.rows(); ++row)
             for (Index column = 0; column < m.columns(); column += LANES) {
-                load(m, maps + b * 2 * height * width, row, column, window.data());
+                load_windows(m, maps + b * 2 * height * width, row, column, window.data());
                 const Index count = m.columns() - column;
                 for (int i = 0; i < size / 2; ++i) {
                     const double* factors = matrix + (b * size / 2 + i) * size;
                     V value = V{} + offset[b * size / 2 + i];
                     for (int j = 0; j < size; ++j) value += factors[j] * window[j];
                     double* to = result + (row + i / radius) * width + column + i % radius;
-                    store(to, load(to, count) + value, count);
+                    store(to, load<V>(to, count) + value, count);
                 }
             }
     }

@@ -23,7 +23,7 @@ MAX_SHARED = 99 * 1024
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
 SCALARS = {torch.float32: "float", torch.float64: "double"}
 SPREAD = {torch.float32: 40.0, torch.float64: 220.0}
-"""Weights surely do for scores that lie no further apart, in units of γ. `Range` in cuda/chain.h."""
+"""Weights surely do if the scores of no edge lie further apart, in units of γ. `Range` in cuda/chain.h."""
 
 EXTRAS = 3
 """What a message has beside a number for each label; as in cuda/chain.h."""
@@ -169,9 +169,18 @@ class Grid:
 
     def pack_images(self, values: Tensor) -> Tensor:
         """A number of each image `[N]` at each of its cells, `[cells, 1, W]`."""
-        lines = self._by_line(values).split(self.blocks)
+        lines = self.by_line(values).split(self.blocks)
         parts = [part.repeat_interleave(length, 0) for part, length in zip(lines, self.lengths)]
         return torch.cat(parts).unsqueeze(1)
+
+    def by_line(self, values: Tensor) -> Tensor:
+        """A number of each image `[…, N]` for each of its lines, `[…, blocks, W]`."""
+        parts = []
+        for blocks, lines in zip(self.blocks, self.valid):
+            part = values.repeat_interleave(lines // self.images, -1)
+            room = blocks * self.lanes - lines
+            parts.append(torch.nn.functional.pad(part, (0, room)).unflatten(-1, (blocks, self.lanes)))
+        return torch.cat(parts, -2)
 
     def unpack_each(self, packed: Tensor) -> Tensor:
         """From `[gaps, cells, R, W]` to `[2 gaps, N, R, h, w]`: what the rows have, then the columns."""
@@ -196,35 +205,44 @@ class Grid:
             weigh: Whether a soft maximum is wanted, which needs weights.
             exact: Whether the scores themselves are needed even where their weights would do.
         """
-        exact = exact or not weigh or self.on_gpu or not self._weights_do(gamma, scores, factored)
-        size, labels = self.cells if factored else sum(self._edges()), self.labels**2
-        packed, weights = [], []
-        for whole in [[x] for x in scores] if factored else [scores]:
-            packed.append(self.new(size, labels) if exact else None)
-            weights.append(self.new(size, labels + 1) if weigh else None)
-            for part, plain in self._parts(packed[-1], whole, factored) if exact else ():
-                self._pack(part, plain)
-            if weigh:
-                self._weigh(gamma, packed[-1], weights[-1], whole, factored)
+        whole = [[x] for x in scores] if factored else [scores]
+        weights: list[Tensor | None] = [None] * len(whole)
+        spreads = []  # CPUs alone can look at values without waiting
+        if weigh and not self.on_gpu and gamma > 0:
+            weights, spreads = zip(*(self._weighed(gamma, group, factored) for group in whole))
+        if exact or not spreads or sum(spreads) > SPREAD[self.dtype]:
+            packed = [self._packed(group, factored) for group in whole]
+        else:
+            packed = [None] * len(whole)
+        if weigh and self.on_gpu:
+            weights = [self._weights_of(gamma, part) for part in packed]
         if factored:
             return Scores(*packed, *weights)
         return Scores(packed[0], left_weight=weights[0])
 
-    def _weigh(
-        self, gamma: Tensor, packed: Tensor | None, weights: Tensor, whole: Sequence[Tensor], factored: bool
-    ) -> None:
-        if not self.on_gpu:
-            for part, plain in self._parts(weights, whole, factored):
-                strides = (ctypes.c_longlong * 4)(*plain.stride())
-                self._call("pack_weights", part, plain, gamma, *plain.shape, strides)
-        elif len(packed):  # a grid of one cell has no edges
-            self._launch("weigh", len(packed), self.labels, gamma, packed, weights)
+    def _packed(self, group: Sequence[Tensor], factored: bool) -> Tensor:
+        packed = self.new(self._size(factored), self.labels**2)
+        for part, plain in self._parts(packed, group, factored):
+            self._pack(part, plain)
+        return packed
 
-    @staticmethod
-    def _weights_do(gamma: Tensor, scores: Sequence[Tensor], factored: bool) -> bool:
-        """Whether no sum of weights can leave the range of numbers; looks at values, so for CPUs alone."""
-        spreads = [float(x.amax() - x.amin()) for x in scores if x.numel()]
-        return gamma > 0 and (sum if factored else max)(spreads or [0.0]) / gamma <= SPREAD[gamma.dtype]
+    def _weighed(self, gamma: Tensor, group: Sequence[Tensor], factored: bool) -> tuple[Tensor, float]:
+        """Weights of what is not packed yet, on the CPU; and how far scores lie apart, in units of γ."""
+        weights, spread = self.new(self._size(factored), self.labels**2 + 1), gamma.new_zeros(())
+        for part, plain in self._parts(weights, group, factored):
+            strides = (ctypes.c_longlong * 4)(*plain.stride())
+            self._call("pack_weights", part, spread, plain, gamma, *plain.shape, strides)
+        return weights, float(spread)
+
+    def _weights_of(self, gamma: Tensor, packed: Tensor) -> Tensor:
+        """Weights of packed scores, on the GPU."""
+        weights = self.new(len(packed), self.labels**2 + 1)
+        if len(packed):  # a grid of one cell has no edges
+            self._launch("weigh", len(packed), self.labels, gamma, packed, weights)
+        return weights
+
+    def _size(self, factored: bool) -> int:
+        return self.cells if factored else sum(self._edges())
 
     def unpack_scores(self, packed: Scores, like: Sequence[Tensor]) -> list[Tensor]:
         """The way back, to tensors of the shapes and strides of `like`."""
@@ -355,7 +373,7 @@ class Grid:
         self,
         gamma: Tensor,
         by_gamma: bool,
-        weight: Tensor,
+        weights: Tensor,
         theta: Tensor,
         scores: Scores,
         message: Tensor,
@@ -367,7 +385,7 @@ class Grid:
         Args:
             gamma: γ.
             by_gamma: Whether the derivative by γ is wanted, which costs time.
-            weight: The derivative by the sum of maxima of each image, `[N]`.
+            weights: The derivative by the sum of maxima of each image, from `by_line`.
             theta: As given to `messages`.
             scores: As given to `messages`.
             message: As filled by it.
@@ -376,18 +394,17 @@ class Grid:
                 `carried[0] + carried[1] − given`.
 
         Returns:
-            The derivative by γ, of everything in the scores' own units; meaningless unless wanted.
+            Of each image the derivative by γ, in the scores' own units; meaningless unless wanted.
         """
-        weights = self._by_line(weight)
         known = (gamma, int(by_gamma), weights, theta, scores.pointers(), message, given)
         arrays = (self._problem, *known, carried)
         if self.on_gpu:
             entropies = self.new(2 * self.chains)
             self._launch("messages_backward", 2 * self.chains, *arrays, entropies)
-            return self._totals(entropies, 2).sum()
+            return self._totals(entropies, 2)
         entropy = torch.empty(self.images, dtype=self.dtype, device=self.device)
         self._call("messages_backward", *arrays, entropy)
-        return entropy.sum()
+        return entropy
 
     def scores_backward(
         self, gamma: Tensor, theta: Tensor, scores: Scores, message: Tensor, carried: Tensor
@@ -412,15 +429,6 @@ class Grid:
             for lines, length in zip(self.valid, self.lengths)
         ]
         return sum(part.view(self.images, -1).sum(1) for part in values.split(sizes))
-
-    def _by_line(self, values: Tensor) -> Tensor:
-        """A number of each image for each of its lines, `[lines, W]`."""
-        parts = []
-        for blocks, lines in zip(self.blocks, self.valid):
-            part = values.new_zeros(blocks * self.lanes)
-            part[:lines] = values.repeat_interleave(lines // self.images)
-            parts.append(part.view(blocks, self.lanes))
-        return torch.cat(parts)
 
     def _launch(self, kernel: str, blocks: int, *arguments: object) -> None:
         shared = shared_memory(self.labels, self.dtype)

@@ -67,11 +67,11 @@ def dual_decomposition(
                 following.copy_(steps.following(unit_step))
         elif following is not None:
             grid.agree(marginals, total, unit_step, base=theta, out=following)
-        duals.append(dual.sum())
+        duals.append(dual)
     if steps is not None and not keep:
         thetas[0] = steps.theta
     history = torch.stack(course) if course else unary.new_empty(0, 2, grid.images)
-    return (unit * total).contiguous(), unit * torch.stack(duals), thetas, messages, history
+    return (unit * total).contiguous(), unit * torch.stack(duals).sum(1), thetas, messages, history
 
 
 class Steps:
@@ -162,13 +162,13 @@ def dual_decomposition_backward(
     given = grid.pack(logits_gradient).expand_as(thetas[0]).contiguous()
     entropy = torch.zeros_like(gamma)
 
-    def back(n: int, given: Tensor, weight: Tensor, following: Tensor) -> Tensor:
+    def back(n: int, given: Tensor, weights: Tensor, following: Tensor) -> Tensor:
         """Adds the derivative by the unary scores of iteration n, through its marginals and maxima."""
         nonlocal entropy
         where = (thetas[n], packed, messages[n], given, carried[n])
-        walked = grid.messages_backward(gamma, by_gamma, weight, *where)
+        walked = grid.messages_backward(gamma, by_gamma, weights, *where)
         if by_gamma:
-            entropy = entropy + walked
+            entropy = entropy + walked.sum()
         return grid.collect(carried[n], given, following)
 
     way_back = _back_accelerated if len(course) else _back_published
@@ -184,11 +184,12 @@ def _back_published(
     """The derivative by the first unary scores of the chains, summed over the chains `[N, K, h, w]`."""
     unit = 1 / max(grid.lengths)
     following = torch.zeros_like(given)  # the derivative by the unary scores of the next iteration
+    weights = grid.by_line(dual.unsqueeze(1).expand(-1, grid.images))
     total: Tensor | None = None
     for n in reversed(range(iterations)):
         if total is not None:
             given = grid.agree(following, total, unit)
-        total = back(n, given, dual[n].expand(grid.images), following)
+        total = back(n, given, weights[n], following)
     return total
 
 
@@ -209,7 +210,7 @@ def _back_accelerated(
         moved = chosen * Steps.MOMENTUM * by_next if n else torch.zeros_like(by_next)
         by_dual = by_dual + dual[n]
         by_next = moved + chosen * by_best
-        total = back(n, chosen * by_marginals, accepted * by_dual, by_next)
+        total = back(n, chosen * by_marginals, grid.by_line(accepted * by_dual), by_next)
         by_best = (1 - chosen) * by_best - moved
         by_marginals = (1 - chosen) * by_marginals
         by_dual = (1 - accepted) * by_dual
