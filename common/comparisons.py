@@ -30,7 +30,7 @@ METRICS = ("miou", "boundary_iou")
 """The scores that are compared: means over classes of an intersection over a union, summed over images."""
 
 _VERSION = 1
-_SIDES_KEPT = 2500  # 40 KB each
+_SIDES_KEPT = 2500  # 80 KB each
 _UNKNOWN = ImageLevel(*[float("nan")] * 4)
 
 COLUMNS = (
@@ -104,7 +104,7 @@ class Bootstrap:
         self.known: dict[str, list[Any]] = {}
         self.changed = False
         self._contents: dict[Path, str | None] = {}
-        self._resampled: OrderedDict[Any, Resampled] = OrderedDict()
+        self._resampled: OrderedDict[tuple[str, ...], dict[str, Resampled]] = OrderedDict()
         if path is not None:
             with contextlib.suppress(UserError):
                 found = read_json(path)
@@ -148,13 +148,15 @@ class Bootstrap:
 
     def _side(self, metric: str, files: list[Path], contents: list[str]) -> Resampled:
         """Resamples of a side, computed once as long as there are not too many sides."""
-        key = (metric, *contents)
+        key = tuple(contents)
         if key not in self._resampled:
-            self._resampled[key] = _resampled(metric, files)
+            self._resampled[key] = _resampled(files)
             if len(self._resampled) > _SIDES_KEPT:
                 self._resampled.popitem(last=False)
         self._resampled.move_to_end(key)
-        return self._resampled[key]
+        if metric not in self._resampled[key]:
+            raise UserError("no counts per image")
+        return self._resampled[key][metric]
 
     def _content(self, path: Path | None) -> str | None:
         """A digest of what is in the file, None without it."""
@@ -175,36 +177,41 @@ class Bootstrap:
             self.changed = False
 
 
-def _resampled(metric: str, files: Sequence[Path]) -> Resampled:
-    """Reads the counts of all seeds of a side and scores their resamples.
+def _resampled(files: Sequence[Path]) -> dict[str, Resampled]:
+    """Reads the counts of all seeds of a side, and scores their resamples by each metric that all files have.
 
     Raises:
-        UserError: A file cannot be read or lacks the counts, or the files are of different images.
+        UserError: A file cannot be read, or the files are of different images.
     """
-    counts = [_counts(path, metric) for path in files]
-    if len({names for names, _, _ in counts}) > 1:
+    names, counts = zip(*map(_counts, files))
+    if len(set(names)) > 1:
         raise UserError("different images")
-    hits, union = (np.stack(parts) for parts in zip(*((hits, union) for _, hits, union in counts)))
-    means = statistics.resampled_mean_iou(hits, union).mean(axis=0, dtype=float)
-    return Resampled(counts[0][0], union.shape[1], means.astype(np.float32))
+    metrics = [metric for metric in METRICS if all(metric in found for found in counts)]
+    if not metrics:
+        return {}
+    hits, union = np.moveaxis(np.stack([[found[metric] for found in counts] for metric in metrics]), 2, 0)
+    means = statistics.resampled_mean_iou(hits, union).mean(axis=1, dtype=float).astype(np.float32)
+    return {metric: Resampled(names[0], union.shape[2], found) for metric, found in zip(metrics, means)}
 
 
-def _counts(path: Path, metric: str) -> tuple[str, NDArray, NDArray]:
-    """A digest of the images' names, and intersection and union of each image and class, `[N, K]`."""
+def _counts(path: Path) -> tuple[str, dict[str, NDArray]]:
+    """A digest of the images' names; and for each metric intersection and union, `[2, N, K]`.
+
+    A file that an older version wrote may lack a metric.
+    """
+    found = {}
     try:
         with np.load(path) as arrays:
-            if metric == "miou":
+            names = hashlib.blake2b(arrays["names"].tobytes(), digest_size=12).hexdigest()
+            if "confusion" in arrays:
                 confusion = arrays["confusion"]
                 hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-                union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits
-            else:
-                hits, union = np.moveaxis(arrays["boundary"], 1, 0)
-            names = hashlib.blake2b(arrays["names"].tobytes(), digest_size=12).hexdigest()
-    except KeyError:
-        raise UserError("no counts per image") from None
-    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
+                found["miou"] = np.stack([hits, confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits])
+            if "boundary" in arrays:
+                found["boundary_iou"] = np.moveaxis(arrays["boundary"], 1, 0)
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it and evaluate again") from None
-    return names, hits, union
+    return names, found
 
 
 def compare(metric: str, pairs: Sequence[tuple[Side, Side]], bootstrap: Bootstrap) -> pd.DataFrame:
