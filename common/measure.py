@@ -32,8 +32,8 @@ from common.train import build, make_optimizer, training_step
 
 INFERENCE_IMAGES = 20
 INFERENCES = 60
-TRAINING_STEPS = 10
-WARM_UP = 3
+TRAINING_STEPS = 30
+WARM_UP = 5
 SECONDS = 20.0
 """Each measurement ends after this time, once it has three values."""
 

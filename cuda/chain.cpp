@@ -129,38 +129,45 @@ void pack_weights(V* weight, T* spread, const T* plain, const T* gamma, Index n,
 
 // The way back, replacing what is there or adding to it.
 template <class T, class V = typename Vector<T>::type>
-void unpack(T* plain, const V* packed, bool add, Index n, Index rows, Index lines, Index places,
-            const Index* stride, int threads) {
-    constexpr Index W = BYTES / sizeof(T);
-    const Index count = n * lines, blocks = (count + W - 1) / W;
-    if (stride[1] == 1) {
-#pragma omp parallel for collapse(2) num_threads(threads)
-        for (Index block = 0; block < blocks; ++block)
-            for (Index place = 0; place < places; ++place) {
-                const Lines<T> to(plain, block, count, lines, stride);
-                for (Index r = 0; r < rows; r += W) {
-                    V tile[W] = {};
-                    std::copy_n(packed + (block * places + place) * rows + r, std::min(W, rows - r), tile);
-                    transpose(tile);
-                    for (Index lane = 0; lane < to.valid; ++lane) {
-                        T* target = to.first[lane] + place * stride[3] + r;
-                        store(target, add ? load<V>(target, rows - r) + tile[lane] : tile[lane], rows - r);
-                    }
-                }
-            }
+void unpack_block(Lines<T> to, const V* packed, bool add, Index rows, Index places, const Index* stride) {
+    constexpr Index W = to.W;
+    const auto put = [&](Index place, Index r) {
+        const V values = packed[place * rows + r];
+        for (Index lane = 0; lane < to.valid; ++lane) {
+            T& target = to.first[lane][place * stride[3] + r * stride[1]];
+            target = add ? target + values[lane] : values[lane];
+        }
+    };
+    if (stride[1] != 1) {
+        for (Index r = 0; r < rows; ++r)
+            for (Index place = 0; place < places; ++place) put(place, r);
         return;
     }
-#pragma omp parallel for collapse(2) num_threads(threads)
-    for (Index block = 0; block < blocks; ++block)
-        for (Index r = 0; r < rows; ++r) {
-            const Lines<T> to(plain, block, count, lines, stride);
-            const V* from = packed + block * places * rows + r;
-            for (Index place = 0; place < places; ++place, from += rows)
-                for (Index lane = 0; lane < to.valid; ++lane) {
-                    T& target = to.first[lane][place * stride[3] + r * stride[1]];
-                    target = add ? target + (*from)[lane] : (*from)[lane];
-                }
+    for (Index place = 0; place < places; ++place) {
+        Index r = 0;
+        for (; r + W <= rows; r += W) {
+            V tile[W];
+            std::memcpy(tile, packed + place * rows + r, sizeof(tile));
+            transpose(tile);
+            for (Index lane = 0; lane < to.valid; ++lane) {
+                T* target = to.first[lane] + place * stride[3] + r;
+                store(target, add ? load<V>(target, W) + tile[lane] : tile[lane], W);
+            }
         }
+        for (; r < rows; ++r) put(place, r);
+    }
+}
+
+template <class T, class V = typename Vector<T>::type>
+void unpack(T* plain, const V* packed, Index n, Index rows, Index lines, Index places, const Index* stride,
+            int threads) {
+    constexpr Index W = BYTES / sizeof(T);
+    const Index count = n * lines, blocks = (count + W - 1) / W;
+#pragma omp parallel for num_threads(threads)
+    for (Index block = 0; block < blocks; ++block) {
+        const Lines<T> to(plain, block, count, lines, stride);
+        unpack_block(to, packed + block * places * rows, false, rows, places, stride);
+    }
 }
 
 // Calls step(cell of a gap's chains, label, sum over the cell's chains) for all. The sums are a plain array
@@ -273,35 +280,55 @@ void messages_backward(const Problem& p, const T* gamma, bool by_gamma, const V*
     totals(p, factored, entropies.memory, 2, entropy);
 }
 
-// A thread takes all edges of a line, so that no two threads add to the same scores.
+// Where the derivative by scores goes: strided [N, labels * labels, h, w].
+template <class T>
+struct Target {
+    T* plain;
+    Index stride[4];
+};
+
+// A thread takes all edges of a block of lines; columns add to what the rows have written. `out`: if scores are
+// factored, of the left and the right ends; else of the horizontal edges of each gap, then of the vertical ones.
 template <class T, class V = typename Vector<T>::type>
 void scores_backward(const Problem& p, const T* gamma, int iterations, const V* theta, const Scores<V>& scores,
-                     const V* message, const V* carried, V* left_out, V* right_out, int threads) {
+                     const V* message, const V* carried, const Target<T>* out, int threads) {
     const Index layer = p.gaps * cells(p), size = Index(p.labels) * p.labels;
+    const bool factored = scores.factored();
 #pragma omp parallel num_threads(threads)
     {
         Scratch<V> scratch(scratch_size(p.labels));
+        Scratch<V> derivatives((factored ? 2 : 1) * larger(p.length[0], p.length[1]) * size);
+        for (int axis = 0; axis < 2; ++axis) {
+            const int length = p.length[axis], lines = p.length[1 - axis];
+            V* left = derivatives.memory;
+            V* right = left + length * size;
+            const auto write = [&](const Target<T>& target, Index block, const V* values, bool add, Index places) {
+                const Index* s = target.stride;
+                const Index stride[] = {s[0], s[1], s[2 + axis], s[3 - axis]};
+                const Lines<T> to(target.plain, block, p.valid[axis], lines, stride);
+                unpack_block(to, values, add, size, places, stride);
+            };
 #pragma omp for schedule(dynamic)
-        for (Index task = 0; task < p.lines[0] + p.lines[1]; ++task) {
-            const int axis = task >= p.lines[0];
-            const int length = p.length[axis];
-            const Index line = axis ? task - p.lines[0] : task;
-            const Index place = (axis ? Index(p.lines[0]) * p.length[0] : 0) + line * length;
-            if (scores.factored()) {
-                std::fill_n(left_out + place * size, length * size, V{});
-                std::fill_n(right_out + place * size, length * size, V{});
-            }
-            for (int g = 0; g < p.gaps; ++g)
-                for (int i = 0; i + p.gap[g] < length; ++i) {
-                    const int gap = p.gap[g];
-                    const Index cell = g * cells(p) + place + i;
-                    const Index edge =
-                        scores.factored() ? place + i : first_edge(p, axis, g) + line * (length - gap) + i;
-                    if (!scores.factored()) std::fill_n(left_out + edge * size, size, V{});
-                    edge_derivative(p, cell, cell + gap, edge, gap, *gamma, iterations, layer, theta, scores,
-                                    message, carried, left_out + edge * size,
-                                    scores.factored() ? right_out + (edge + gap) * size : nullptr, scratch.memory);
+            for (Index block = 0; block < p.lines[axis]; ++block) {
+                const Index place = (axis ? Index(p.lines[0]) * p.length[0] : 0) + block * length;
+                if (factored) std::fill_n(left, 2 * length * size, V{});
+                for (int g = 0; g < p.gaps; ++g) {
+                    const int gap = p.gap[g], edges = larger(0, length - gap);
+                    if (!factored) std::fill_n(left, edges * size, V{});
+                    for (int i = 0; i < edges; ++i) {
+                        const Index cell = g * cells(p) + place + i;
+                        const Index edge = factored ? place + i : first_edge(p, axis, g) + block * edges + i;
+                        edge_derivative(p, cell, cell + gap, edge, gap, *gamma, iterations, layer, theta, scores,
+                                        message, carried, left + i * size,
+                                        factored ? right + (i + gap) * size : nullptr, scratch.memory);
+                    }
+                    if (!factored && edges) write(out[axis * p.gaps + g], block, left, false, edges);
                 }
+                if (factored) {
+                    write(out[0], block, left, axis, length);
+                    write(out[1], block, right, axis, length);
+                }
+            }
         }
     }
 }
@@ -315,9 +342,9 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
                                 Index places, const Index* stride, int threads) {                                \
         pack<T>(packed, plain, n, rows, lines, places, stride, threads);                                         \
     }                                                                                                            \
-    extern "C" void unpack_##NAME(T* plain, const V_##NAME* packed, int add, Index n, Index rows, Index lines,   \
+    extern "C" void unpack_##NAME(T* plain, const V_##NAME* packed, Index n, Index rows, Index lines,            \
                                   Index places, const Index* stride, int threads) {                              \
-        unpack<T>(plain, packed, add, n, rows, lines, places, stride, threads);                                  \
+        unpack<T>(plain, packed, n, rows, lines, places, stride, threads);                                       \
     }                                                                                                            \
     extern "C" void pack_weights_##NAME(V_##NAME* weight, T* spread, const T* plain, const T* gamma, Index n,    \
                                         Index rows, Index lines, Index places, const Index* stride,              \
@@ -349,10 +376,9 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
     }                                                                                                            \
     extern "C" void scores_backward_##NAME(const Problem* p, const T* gamma, int iterations,                     \
                                            const V_##NAME* theta, const Scores<V_##NAME>* scores,                \
-                                           const V_##NAME* message, const V_##NAME* carried, V_##NAME* left_out, \
-                                           V_##NAME* right_out, int threads) {                                   \
-        scores_backward<T>(*p, gamma, iterations, theta, *scores, message, carried, left_out, right_out,         \
-                           threads);                                                                             \
+                                           const V_##NAME* message, const V_##NAME* carried,                     \
+                                           const Target<T>* out, int threads) {                                  \
+        scores_backward<T>(*p, gamma, iterations, theta, *scores, message, carried, out, threads);               \
     }
 
 EXPORT(float, float32)

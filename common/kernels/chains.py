@@ -49,6 +49,12 @@ class _Scores(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in ("left", "right", "left_weight", "right_weight")]
 
 
+class _Target(ctypes.Structure):
+    """`Target` in cuda/chain.cpp."""
+
+    _fields_ = [("plain", ctypes.c_void_p), ("stride", ctypes.c_longlong * 4)]
+
+
 @torch.compiler.assume_constant_result
 def available(device: torch.device, dtype: torch.dtype, labels: int, gaps: int) -> bool:
     """Whether there are kernels for a problem; compiles them at first use, warns once if it cannot."""
@@ -158,15 +164,6 @@ class Grid:
         self._pack(columns, plain.transpose(2, 3))
         return packed
 
-    def unpack(self, packed: Tensor) -> Tensor:
-        """From `[cells, R, W]` to `[N, R, h, w]`: the sum of what the rows and the columns have."""
-        size = (self.images, packed.shape[1], self.height, self.width)
-        plain = torch.empty(size, dtype=self.dtype, device=self.device)
-        rows, columns = packed.split(self.sizes)
-        self._unpack(plain, rows)
-        self._unpack(plain.transpose(2, 3), columns, add=True)
-        return plain
-
     def pack_images(self, values: Tensor) -> Tensor:
         """A number of each image `[N]` at each of its cells, `[cells, 1, W]`."""
         lines = self.by_line(values).split(self.blocks)
@@ -244,19 +241,6 @@ class Grid:
     def _size(self, factored: bool) -> int:
         return self.cells if factored else sum(self._edges())
 
-    def unpack_scores(self, packed: Scores, like: Sequence[Tensor]) -> list[Tensor]:
-        """The way back, to tensors of the shapes and strides of `like`."""
-        result = [scores_like(x) for x in like]
-        if packed.right is not None:
-            for x, y in zip(result, (packed.left, packed.right)):
-                rows, columns = y.split(self.sizes)
-                self._unpack(x.flatten(1, 2), rows)
-                self._unpack(x.flatten(1, 2).transpose(2, 3), columns, add=True)
-        else:
-            for part, plain in self._parts(packed.left, result, factored=False):
-                self._unpack(plain, part)
-        return result
-
     def _edges(self) -> list[int]:
         return [
             blocks * max(0, length - gap)
@@ -281,13 +265,11 @@ class Grid:
             return
         self._call("pack", packed, plain, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
 
-    def _unpack(self, plain: Tensor, packed: Tensor, add: bool = False) -> None:
+    def _unpack(self, plain: Tensor, packed: Tensor) -> None:
         if self.on_gpu:
-            values = self._plainly(packed, plain)
-            plain.add_(values) if add else plain.copy_(values)
+            plain.copy_(self._plainly(packed, plain))
             return
-        strides = (ctypes.c_longlong * 4)(*plain.stride())
-        self._call("unpack", plain, packed, int(add), *plain.shape, strides)
+        self._call("unpack", plain, packed, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
 
     @staticmethod
     def _plainly(packed: Tensor, plain: Tensor) -> Tensor:
@@ -407,19 +389,44 @@ class Grid:
         return entropy
 
     def scores_backward(
-        self, gamma: Tensor, theta: Tensor, scores: Scores, message: Tensor, carried: Tensor
-    ) -> Scores:
-        """The derivative by the pairwise scores, summed over iterations; arrays `[iterations, …]`."""
-        size = self.labels**2
-        if scores.factored:
-            result = Scores(self.new(self.cells, size), self.new(self.cells, size))
-        else:
-            result = Scores(self.new(sum(self._edges()), size))
-        arrays = (theta, scores.pointers(), message, carried, result.left, result.right)
-        if self.on_gpu:
-            self._launch("scores_backward", self.cells, self._problem, gamma, len(theta), *arrays)
-        else:
-            self._call("scores_backward", self._problem, gamma, len(theta), *arrays)
+        self,
+        gamma: Tensor,
+        theta: Tensor,
+        scores: Scores,
+        message: Tensor,
+        carried: Tensor,
+        like: Sequence[Tensor],
+    ) -> list[Tensor]:
+        """The derivative by the pairwise scores, summed over iterations; arrays `[iterations, …]`.
+
+        Args:
+            gamma: γ.
+            theta: As given to `messages`.
+            scores: As given to `messages`.
+            message: As filled by it.
+            carried: As filled by `messages_backward`.
+            like: What was packed, for the shapes and strides of the result.
+        """
+        result = [scores_like(x) for x in like]
+        arrays = (self._problem, gamma, len(theta), theta, scores.pointers(), message, carried)
+        plain = [x.flatten(1, 2) for x in result]
+        if not self.on_gpu:
+            strides = ((ctypes.c_longlong * 4)(*x.stride()) for x in plain)
+            targets = [_Target(x.data_ptr(), stride) for x, stride in zip(plain, strides)]
+            self._call("scores_backward", *arrays, (_Target * len(targets))(*targets))
+            return result
+        size = (self._size(scores.factored), self.labels**2)
+        packed = [self.new(*size), self.new(*size) if scores.factored else None]
+        self._launch("scores_backward", self.cells, *arrays, *packed)
+        if not scores.factored:
+            for part, x in self._parts(packed[0], result, factored=False):
+                self._unpack(x, part)
+            return result
+        for x, both in zip(plain, packed):
+            rows, columns = both.split(self.sizes)
+            self._unpack(x, rows)
+            x = x.transpose(2, 3)
+            x.add_(self._plainly(columns, x))
         return result
 
     def _totals(self, values: Tensor, count: int) -> Tensor:

@@ -173,9 +173,9 @@ def dual_decomposition_backward(
 
     way_back = _back_accelerated if len(course) else _back_published
     total = way_back(grid, len(thetas), given, dual_gradient, course, back)
-    result = grid.scores_backward(gamma, thetas, packed, messages, carried)
+    by_scores = grid.scores_backward(gamma, thetas, packed, messages, carried, scores)
     unary = total.contiguous() / (2 * len(gaps))
-    return [unary, entropy, *grid.unpack_scores(result, scores)]
+    return [unary, entropy, *by_scores]
 
 
 def _back_published(
