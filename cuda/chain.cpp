@@ -103,7 +103,7 @@ void pack(V* packed, const T* plain, Index n, Index rows, Index lines, Index pla
 }
 
 // The weights of scores as they are packed, to [blocks of lines, places, rows + 1, lane]. Raises `spread` to how
-// far, in units of gamma, the scores of one edge or cell lie apart.
+// far, in units of gamma, the scores of one edge or cell lie apart; NaNs may hide.
 template <class T, class V = typename Vector<T>::type>
 void pack_weights(V* weight, T* spread, const T* plain, const T* gamma, Index n, Index rows, Index lines,
                   Index places, const Index* stride, int threads) {
@@ -120,7 +120,7 @@ void pack_weights(V* weight, T* spread, const T* plain, const T* gamma, Index n,
         for (Index place = 0; place < places; ++place, here += rows + 1) {
             const V lowest = scale * minimum(here, int(rows));
             weigh(int(rows), scale, here, here, scratch);
-            apart = larger_of(apart, here[rows] - lowest);
+            apart = larger_of(here[rows] - lowest, apart);
         }
         for (int lane = 0; lane < W; ++lane) widest = std::max(widest, apart[lane]);
     }

@@ -287,7 +287,9 @@ DEVICE inline void walk(const Problem& p, const Chain& c, int direction, T gamma
             FOR_LANES(t, K)
                 raw[t] = top + level + logarithm(weighted_sum(weights, t * receiver, sender, share, K));
             BARRIER;
-            const V limit = top + level + Range<T>::log_smallest, lowest = minimum(raw, K);
+            // Without scores, weights must do; only where there are NaNs they might not.
+            const V limit = scores.left ? top + level + Range<T>::log_smallest : V{} - T(EXACT);
+            const V lowest = minimum(raw, K);
             top = lowest < limit ? V{} + T(EXACT) : top;
             if (any_less(lowest, limit)) {
                 load_scores(scores, at, c.gap, K, scale, edge);

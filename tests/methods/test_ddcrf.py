@@ -167,6 +167,20 @@ def test_large_scores_stay_finite() -> None:
     assert result.logits.isfinite().all() and unary.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("cells", [(slice(None), slice(None)), (-1, slice(None)), (slice(None), -1), "last"])
+def test_what_is_no_number_stays_in_its_image(cells: object) -> None:
+    unary, left, right = torch.randn(2, 3, 5, 6), torch.randn(2, 3, 3, 5, 6), torch.randn(2, 3, 3, 5, 6)
+    left[0] *= 300
+    for where in [(-1, slice(None)), (slice(None), -1)] if cells == "last" else [cells]:
+        left[(0, 0, 0, *where)] = torch.nan
+    unary.requires_grad_()
+    result = dual_decomposition_factored(unary, left, right)
+    result.logits[1].sum().backward()
+    alone = dual_decomposition_factored(unary[1:].detach(), left[1:], right[1:])
+    assert result.logits[0].isnan().any() and unary.grad[1].isfinite().all()
+    torch.testing.assert_close(result.logits[1:], alone.logits, rtol=1e-5, atol=1e-5)
+
+
 def test_half_precision_is_computed_in_float32() -> None:
     unary, horizontal, vertical = random_problem(1, 3, 4, 4, 1)
     low = [unary.bfloat16(), [t.bfloat16() for t in horizontal], [t.bfloat16() for t in vertical]]
