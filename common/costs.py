@@ -21,11 +21,11 @@ MEASURED = (
     "latency_p95_ms",
     "throughput",
     "throughput_batch",
-    "training_step_ms",
-    "training_images_per_second",
-    "training_peak_memory",
 )
 """Entries of `cost.json` that depend on the device."""
+
+TRAINING = ("training_step_ms", "training_images_per_second", "training_peak_memory")
+"""Those that say what the training of the model costs."""
 
 COUNTED = ("parameters", "multiply_adds")
 """Those that do not."""
@@ -49,12 +49,18 @@ def value(cost: Cost, key: str) -> float | None:
     return found
 
 
-def medians(costs: Iterable[Cost], device: str) -> dict[str, float]:
-    """The median over seeds of every entry, on one device if it depends on that; NaN without any."""
-    costs = list(costs)
+def medians(costs: Sequence[Cost], training: Sequence[Cost], device: str) -> dict[str, float]:
+    """The median over seeds of every entry, on one device if it depends on that; NaN without any.
+
+    Args:
+        costs: Of the runs of one row.
+        training: Of all runs whose models are trained the same way: they measured the same training.
+        device: Which one.
+    """
     there = [cost for cost in costs if device_of(cost) == device]
+    trained = [cost for cost in training if there and device_of(cost) == device]
     found = {}
-    for keys, chosen in ((MEASURED, there), (COUNTED, costs)):
+    for keys, chosen in ((MEASURED, there), (TRAINING, trained), (COUNTED, costs)):
         for key in keys:
             values = [x for x in (value(cost, key) for cost in chosen) if x is not None]
             found[key] = float(np.median(values)) if values else math.nan
@@ -93,14 +99,14 @@ def pareto(accuracy: Sequence[float], cost: Sequence[float]) -> list[bool | None
     return flags
 
 
-def table(rows: Iterable[tuple[dict[str, Any], Sequence[Cost]]]) -> pd.DataFrame:
+def table(rows: Iterable[tuple[dict[str, Any], Sequence[Cost], Sequence[Cost]]]) -> pd.DataFrame:
     """One line per row and device, with what was measured there.
 
     Args:
-        rows: For every row of the leaderboard, what it is, and its costs.
+        rows: For every row of the leaderboard what it is, its costs, and those of its training (`medians`).
     """
     lines = []
-    for names, costs in rows:
+    for names, costs, training in rows:
         for device in sorted({device_of(cost) for cost in costs}):
             seeds = sum(device_of(cost) == device for cost in costs)
             sizes = sorted({size for cost in costs for size in cost.get("image_sizes", ())})
@@ -109,12 +115,12 @@ def table(rows: Iterable[tuple[dict[str, Any], Sequence[Cost]]]) -> pd.DataFrame
                     **names,
                     "device": device,
                     "seeds": seeds,
-                    **medians(costs, device),
+                    **medians(costs, training, device),
                     "image_sizes": " ".join(sizes),
                     "uncounted_operations": " ".join(
                         sorted({name for cost in costs for name in cost.get("uncounted_operations", ())})
                     ),
                 }
             )
-    columns = ["dataset", "model", "method", "device", "seeds", *MEASURED, *COUNTED]
+    columns = ["dataset", "model", "method", "device", "seeds", *MEASURED, *TRAINING, *COUNTED]
     return pd.DataFrame(lines, columns=[*columns, "image_sizes", "uncounted_operations"])

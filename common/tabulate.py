@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,12 @@ class Row:
         return [result.cost for result in self.results if result.cost]
 
     @property
+    def trained_as(self) -> tuple[str, str, str] | None:
+        """Which training its models come from, if any: rows that only refine share one."""
+        trainings = [getattr(result.run, "training", None) for result in self.results]
+        return next(((t.dataset, t.model, t.method) for t in trainings if t), None)
+
+    @property
     def side(self) -> Side:
         """The row as comparisons see it."""
         scored = [r for r in self.results if r.metrics and isinstance(r.run, runs.Run)]
@@ -128,7 +134,7 @@ def tabulate(config: Config) -> Path:
         ("per_class", per_class),
         ("trimap", trimap),
         ("calibration", _calibration(rows)),
-        ("cost", costs.table((_names(row), row.costs) for row in rows)),
+        ("cost", costs.table(zip(map(_names, rows), (row.costs for row in rows), _training(rows)))),
     ):
         _write_text(folder / f"{name}.csv", content.to_csv(index=False))
     _write_text(
@@ -216,6 +222,14 @@ def _names(row: Row) -> dict[str, str]:
     return {"dataset": row.dataset, "model": row.model, "method": row.method}
 
 
+def _training(rows: Sequence[Row]) -> list[list[dict[str, Any]]]:
+    """For every row the costs of all rows whose models are trained the same way."""
+    costs_of: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        costs_of.setdefault(row.trained_as, []).extend(row.costs)
+    return [costs_of[row.trained_as] for row in rows]
+
+
 def _tables(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     """The rows of each dataset and model."""
     tables: dict[tuple[str, str], list[Row]] = {}
@@ -278,7 +292,7 @@ def _group(
     device = costs.main_device({row.method: row.costs for row in rows}, baseline)
     places = comparisons.ranks("miou", [row.side for row in rows], bootstrap)
     lines = []
-    for row, place in zip(rows, places):
+    for row, place, trained in zip(rows, places, _training(rows)):
         found = differences.get((row.dataset, row.model, row.method), {})
         measured = any(costs.device_of(cost) == device for cost in row.costs)
         lines.append(
@@ -293,7 +307,7 @@ def _group(
                 "p_holm": found.get("p_holm", math.nan),
                 "reading": "baseline" if row.method == baseline else found.get("reading", ""),
                 "detectable": found.get("detectable", math.nan),
-                **costs.medians(row.costs, device),
+                **costs.medians(row.costs, trained, device),
                 **{key: row.diagnostic(key) for key in CERTIFICATE},
                 "device": device if measured else "",
                 "scored_on": rendering.scored_on(config, row.dataset, row.model),

@@ -13,7 +13,7 @@ import pytest
 from common import config as configuration
 from common import runs, tabulate
 from common.config import Config
-from common.files import write_json
+from common.files import read_json, write_json
 from common.statistics import interval, mean_and_deviation, paired_differences
 from tests.conftest import TINY
 
@@ -364,6 +364,14 @@ def test_no_column_mixes_devices(config: Config, found: dict) -> None:
         ("ce", "a CPU"): 2, ("rmi", "a CPU"): 1, ("rmi", "a GPU"): 1, ("crf-1", "a GPU"): 2,
     }  # fmt: skip
     assert costs.loc[("crf-1", "a GPU"), "latency_ms"] == 11.5, "old files: the sum of the parts"
+
+
+def test_rows_of_one_training_share_what_was_measured_of_it(config: Config, found: dict) -> None:
+    steps = {"ce": 100.0, "rmi": 150.0, "crf-1": 120.0}  # crf-1 refines the models of ce
+    for (method, _), run in found.items():
+        write_run(run, 0.5)
+        write_json(run.cost, read_json(run.cost) | {"training_step_ms": steps[method]})
+    assert csv(config)["training_step_ms"].to_dict() == {"ce": 110.0, "rmi": 150.0, "crf-1": 110.0}
 
 
 def test_what_no_other_method_beats_is_on_the_front(config: Config, found: dict) -> None:
