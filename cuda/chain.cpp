@@ -44,6 +44,22 @@ int chunk(const Problem& p, int threads) {
     return p.lines[0] + p.lines[1] >= 8 * threads ? larger(chains_of_line(p, 0), chains_of_line(p, 1)) : 1;
 }
 
+// A strided array [N, rows, h, w] of the caller.
+template <class T>
+struct Plain {
+    T* first;
+    Index stride[4];
+
+    // The images from the n-th on.
+    Plain from(Index n) const { return {first + n * stride[0], {stride[0], stride[1], stride[2], stride[3]}}; }
+};
+
+// The strides [N, rows, lines, places] of the lines along an axis.
+struct Strides {
+    Index value[4];
+    Strides(const Index* plain, int axis) : value{plain[0], plain[1], plain[2 + axis], plain[3 - axis]} {}
+};
+
 // Lines of a block in strided [N, rows, lines, places].
 template <class T>
 struct Lines {
@@ -170,6 +186,54 @@ void unpack(T* plain, const V* packed, Index n, Index rows, Index lines, Index p
     }
 }
 
+// Packs the rows and the columns of [N, R, h, w] to [cells, R, lane].
+template <class T, class V = typename Vector<T>::type>
+void pack_cells(const Problem& p, V* packed, const Plain<const T>& plain, Index rows, int threads) {
+    for (int axis = 0; axis < 2; ++axis) {
+        const Strides stride(plain.stride, axis);
+        pack(packed, plain.first, p.images, rows, p.length[1 - axis], p.length[axis], stride.value, threads);
+        packed += Index(p.lines[axis]) * p.length[axis] * rows;
+    }
+}
+
+// How many packed edges there are, or, if scores are factored, cells.
+Index places_of_scores(const Problem& p, bool factored) { return factored ? cells(p) : first_edge(p, 1, p.gaps); }
+
+// Packs pairwise scores and, if `weigh`, their weights into the room that `scores` gives, which is set to null where
+// nothing was needed: scores themselves are, if they must be `exact` or weights might not do. `plain`: as `out` of
+// scores_backward.
+template <class T, class V = typename Vector<T>::type>
+void pack_scores(const Problem& p, const T* gamma, const Plain<const T>* plain, bool factored, bool weigh, bool exact,
+                 Scores<V>& scores, int threads) {
+    const Index size = Index(p.labels) * p.labels;
+    const auto visit = [&](int side, auto visit_part) {
+        Index place = 0;
+        for (int axis = 0; axis < 2; ++axis)
+            for (int g = 0; g < (factored ? 1 : p.gaps); ++g) {
+                const Plain<const T>& from = plain[factored ? side : axis * p.gaps + g];
+                const Index places = factored ? p.length[axis] : larger(0, p.length[axis] - p.gap[g]);
+                if (places) visit_part(place, from.first, p.length[1 - axis], places, Strides(from.stride, axis).value);
+                place += p.lines[axis] * places;
+            }
+    };
+    V* const packed[] = {const_cast<V*>(scores.left), const_cast<V*>(scores.right)};
+    V* const weights[] = {const_cast<V*>(scores.left_weight), const_cast<V*>(scores.right_weight)};
+    weigh = weigh && *gamma > 0;
+    T spread[] = {0, 0};
+    for (int side = 0; weigh && side < 1 + factored; ++side)
+        visit(side, [&](Index place, const T* from, Index lines, Index places, const Index* stride) {
+            pack_weights(weights[side] + place * (size + 1), spread + side, from, gamma, p.images, size, lines, places,
+                         stride, threads);
+        });
+    exact = exact || !weigh || !(spread[0] + spread[1] <= Range<T>::spread);
+    for (int side = 0; exact && side < 1 + factored; ++side)
+        visit(side, [&](Index place, const T* from, Index lines, Index places, const Index* stride) {
+            pack(packed[side] + place * size, from, p.images, size, lines, places, stride, threads);
+        });
+    scores = {exact ? packed[0] : nullptr, exact && factored ? packed[1] : nullptr, weigh ? weights[0] : nullptr,
+              weigh && factored ? weights[1] : nullptr};
+}
+
 // Calls step(cell of a gap's chains, label, sum over the cell's chains) for all. The sums are a plain array
 // [N, K, h, w], which is `given`, or else written with what the steps have added up.
 template <class T, class V, class Step>
@@ -280,18 +344,11 @@ void messages_backward(const Problem& p, const T* gamma, bool by_gamma, const V*
     totals(p, factored, entropies.memory, 2, entropy);
 }
 
-// Where the derivative by scores goes: strided [N, labels * labels, h, w].
-template <class T>
-struct Target {
-    T* plain;
-    Index stride[4];
-};
-
 // A thread takes all edges of a block of lines; columns add to what the rows have written. `out`: if scores are
 // factored, of the left and the right ends; else of the horizontal edges of each gap, then of the vertical ones.
 template <class T, class V = typename Vector<T>::type>
 void scores_backward(const Problem& p, const T* gamma, int iterations, const V* theta, const Scores<V>& scores,
-                     const V* message, const V* carried, const Target<T>* out, int threads) {
+                     const V* message, const V* carried, const Plain<T>* out, int threads) {
     const Index layer = p.gaps * cells(p), size = Index(p.labels) * p.labels;
     const bool factored = scores.factored();
 #pragma omp parallel num_threads(threads)
@@ -302,11 +359,10 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
             const int length = p.length[axis], lines = p.length[1 - axis];
             V* left = derivatives.memory;
             V* right = left + length * size;
-            const auto write = [&](const Target<T>& target, Index block, const V* values, bool add, Index places) {
-                const Index* s = target.stride;
-                const Index stride[] = {s[0], s[1], s[2 + axis], s[3 - axis]};
-                const Lines<T> to(target.plain, block, p.valid[axis], lines, stride);
-                unpack_block(to, values, add, size, places, stride);
+            const auto write = [&](const Plain<T>& target, Index block, const V* values, bool add, Index places) {
+                const Strides stride(target.stride, axis);
+                const Lines<T> to(target.first, block, p.valid[axis], lines, stride.value);
+                unpack_block(to, values, add, size, places, stride.value);
             };
 #pragma omp for schedule(dynamic)
             for (Index block = 0; block < p.lines[axis]; ++block) {
@@ -333,6 +389,149 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
     }
 }
 
+// A batch in groups of images, of `group.images` each. The processors take whole groups, one after the other, from
+// the first iteration to the last, so that all but what is kept stays in a cache; if there are too few, they work
+// on each group together.
+template <class T>
+struct Batch {
+    const Problem& group;
+    Index images;
+    int threads;
+
+    Index groups() const { return (images + group.images - 1) / group.images; }
+
+    // The last group may be smaller.
+    Problem problem(Index index) const {
+        constexpr int W = BYTES / sizeof(T);
+        Problem p = group;
+        p.images = int(std::min(Index(group.images), images - index * group.images));
+        for (int axis = 0; axis < 2; ++axis) {
+            p.valid[axis] = p.images * p.length[1 - axis];
+            p.lines[axis] = (p.valid[axis] + W - 1) / W;
+        }
+        return p;
+    }
+
+    // Calls compute(problem, number of the group's first image, its place among the groups, scratch, threads).
+    template <class V, class Compute>
+    void each(Index scratch_size, Compute compute) const {
+        const auto part = [&](Index index, V* scratch, int workers) {
+            compute(problem(index), index * group.images, index, scratch, workers);
+        };
+        if (groups() < threads) {
+            Scratch<V> scratch(scratch_size);
+            for (Index index = 0; index < groups(); ++index) part(index, scratch.memory, threads);
+            return;
+        }
+#pragma omp parallel num_threads(threads)
+        {
+            Scratch<V> scratch(scratch_size);
+#pragma omp for schedule(dynamic)
+            for (Index index = 0; index < groups(); ++index) part(index, scratch.memory, 1);
+        }
+    }
+};
+
+// Room for pack_scores, and where it ends.
+template <class V>
+Scores<V> room_for_scores(const Problem& p, bool factored, V*& scratch) {
+    const Index size = Index(p.labels) * p.labels, places = places_of_scores(p, factored);
+    Scores<V> scores{nullptr, nullptr, nullptr, nullptr};
+    const auto take = [&](Index count) {
+        V* first = scratch;
+        scratch += places * count;
+        return first;
+    };
+    scores.left_weight = take(size + 1);
+    if (factored) scores.right_weight = take(size + 1);
+    scores.left = take(size);
+    if (factored) scores.right = take(size);
+    return scores;
+}
+
+Index room_for_scores(const Problem& p, bool factored) {
+    return (1 + factored) * places_of_scores(p, factored) * (2 * Index(p.labels) * p.labels + 1);
+}
+
+// All iterations of the published update: theta [groups, slots, gaps, cells, K] and message [groups, slots,
+// 2, gaps, cells, K + 3], with a slot for every iteration if they are kept, else one; logits [N, K, h, w], and
+// the dual [iterations, N] in units of gamma.
+template <class T, class V = typename Vector<T>::type>
+void decompose(const Batch<T>& batch, const T* gamma, const Plain<const T>& unary, const Plain<const T>* scores,
+               int count, bool factored, int iterations, bool keep, V* theta, V* message, T* logits, T* dual) {
+    const Problem& full = batch.group;
+    const Index K = full.labels, layer = full.gaps * cells(full), area = Index(full.length[0]) * full.length[1];
+    const Index slots = keep ? iterations : 1, width = K + EXTRAS;
+    const T unit = *gamma > 0 ? *gamma : T(1), step = T(1) / larger(full.length[0], full.length[1]);
+    batch.template each<V>(
+        room_for_scores(full, factored) + layer * K,
+        [&](const Problem& p, Index image, Index index, V* scratch, int threads) {
+            Scores<V> packed = room_for_scores(p, factored, scratch);
+            std::vector<Plain<const T>> here;
+            for (int i = 0; i < count; ++i) here.push_back(scores[i].from(image));
+            pack_scores(p, gamma, here.data(), factored, true, false, packed, threads);
+            V *now = theta + index * slots * layer * K, *sent = message + index * slots * 2 * layer * width;
+            const Index own = cells(p) * K, all = p.gaps * own;
+            pack_cells(p, now, unary.from(image), K, threads);
+            const V share = V{} + unit * (2 * p.gaps);
+            for (Index i = 0; i < own; ++i) now[i] /= share;
+            for (int g = 1; g < p.gaps; ++g) std::copy_n(now, own, now + g * own);
+            T* total = logits + image * K * area;
+            for (int n = 0; n < iterations; ++n) {
+                messages(p, gamma, now, packed, sent, dual + n * batch.images + image, threads);
+                marginals(p, now, sent, scratch, total, threads);
+                if (n + 1 == iterations) break;
+                V* next = keep ? now + all : now;
+                agree(p, total, step, now, scratch, next, threads);
+                now = next;
+                if (keep) sent += 2 * p.gaps * cells(p) * width;
+            }
+            for (Index i = 0; i < p.images * K * area; ++i) total[i] *= unit;
+        });
+}
+
+// The way back: from the derivative by the logits, and by the dual [iterations], those by the unary scores
+// [N, K, h, w], by the pairwise scores, and if wanted by gamma, of each image.
+template <class T, class V = typename Vector<T>::type>
+void decompose_backward(const Batch<T>& batch, const T* gamma, bool by_gamma, const Plain<const T>& logits,
+                        const T* dual, const Plain<const T>* scores, int count, bool factored, int iterations,
+                        const V* theta, const V* message, T* unary_out, const Plain<T>* scores_out, T* entropy) {
+    const Problem& full = batch.group;
+    const Index K = full.labels, layer = full.gaps * cells(full), area = Index(full.length[0]) * full.length[1];
+    const Index width = K + EXTRAS, lines = full.lines[0] + full.lines[1];
+    const T step = T(1) / larger(full.length[0], full.length[1]);
+    batch.template each<V>(
+        room_for_scores(full, factored) + (2 + 2 * iterations) * layer * K + lines,
+        [&](const Problem& p, Index image, Index index, V* scratch, int threads) {
+            Scores<V> packed = room_for_scores(p, factored, scratch);
+            std::vector<Plain<const T>> here;
+            std::vector<Plain<T>> out;
+            for (int i = 0; i < count; ++i) here.push_back(scores[i].from(image));
+            for (int i = 0; i < count; ++i) out.push_back(scores_out[i].from(image));
+            pack_scores(p, gamma, here.data(), factored, true, by_gamma, packed, threads);
+            const Index own = cells(p) * K, all = p.gaps * own, sent_by_all = 2 * p.gaps * cells(p) * width;
+            V *given = scratch, *following = given + all, *carried = following + all;
+            V* weights = carried + 2 * iterations * all;
+            pack_cells(p, given, logits.from(image), K, threads);
+            for (int g = 1; g < p.gaps; ++g) std::copy_n(given, own, given + g * own);
+            std::fill_n(following, all, V{});
+            const V* thetas = theta + index * iterations * layer * K;
+            const V* sent = message + index * iterations * 2 * layer * width;
+            T* total = unary_out + image * K * area;
+            std::vector<T> found(p.images);
+            for (int n = iterations - 1; n >= 0; --n) {
+                if (n + 1 < iterations) agree<T, V>(p, total, step, nullptr, following, given, threads);
+                std::fill_n(weights, p.lines[0] + p.lines[1], V{} + dual[n]);
+                messages_backward(p, gamma, by_gamma, weights, thetas + n * all, packed, sent + n * sent_by_all, given,
+                                  carried + 2 * n * all, found.data(), threads);
+                collect(p, carried + 2 * n * all, given, following, total, threads);
+                for (int i = 0; i < p.images; ++i) entropy[image + i] += found[i];
+            }
+            for (Index i = 0; i < p.images * K * area; ++i) total[i] /= 2 * p.gaps;
+            scores_backward(p, gamma, iterations, thetas, packed, sent, carried, out.data(), threads);
+        });
+}
+
 }  // namespace
 
 #define EXPORT(T, NAME)                                                                                          \
@@ -346,10 +545,9 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
                                   Index places, const Index* stride, int threads) {                              \
         unpack<T>(plain, packed, n, rows, lines, places, stride, threads);                                       \
     }                                                                                                            \
-    extern "C" void pack_weights_##NAME(V_##NAME* weight, T* spread, const T* plain, const T* gamma, Index n,    \
-                                        Index rows, Index lines, Index places, const Index* stride,              \
-                                        int threads) {                                                           \
-        pack_weights<T>(weight, spread, plain, gamma, n, rows, lines, places, stride, threads);                  \
+    extern "C" void pack_scores_##NAME(const Problem* p, const T* gamma, const Plain<const T>* plain, int factored, \
+                                       int weigh, int exact, Scores<V_##NAME>* scores, int threads) {            \
+        pack_scores<T>(*p, gamma, plain, factored, weigh, exact, *scores, threads);                              \
     }                                                                                                            \
     extern "C" void marginals_##NAME(const Problem* p, const V_##NAME* theta, const V_##NAME* message,           \
                                      V_##NAME* out, T* total, int threads) {                                     \
@@ -377,8 +575,23 @@ void scores_backward(const Problem& p, const T* gamma, int iterations, const V* 
     extern "C" void scores_backward_##NAME(const Problem* p, const T* gamma, int iterations,                     \
                                            const V_##NAME* theta, const Scores<V_##NAME>* scores,                \
                                            const V_##NAME* message, const V_##NAME* carried,                     \
-                                           const Target<T>* out, int threads) {                                  \
+                                           const Plain<T>* out, int threads) {                                  \
         scores_backward<T>(*p, gamma, iterations, theta, *scores, message, carried, out, threads);               \
+    }                                                                                                            \
+    extern "C" void decompose_##NAME(const Problem* group, Index images, const T* gamma,                         \
+                                     const Plain<const T>* unary, const Plain<const T>* scores, int count,       \
+                                     int factored, int iterations, int keep, V_##NAME* theta, V_##NAME* message, \
+                                     T* logits, T* dual, int threads) {                                          \
+        decompose<T>({*group, images, threads}, gamma, *unary, scores, count, factored, iterations, keep, theta, \
+                     message, logits, dual);                                                                     \
+    }                                                                                                            \
+    extern "C" void decompose_backward_##NAME(                                                                   \
+        const Problem* group, Index images, const T* gamma, int by_gamma, const Plain<const T>* logits,          \
+        const T* dual, const Plain<const T>* scores, int count, int factored, int iterations,                    \
+        const V_##NAME* theta, const V_##NAME* message, T* unary_out, const Plain<T>* scores_out, T* entropy,    \
+        int threads) {                                                                                           \
+        decompose_backward<T>({*group, images, threads}, gamma, by_gamma, *logits, dual, scores, count,          \
+                              factored, iterations, theta, message, unary_out, scores_out, entropy);             \
     }
 
 EXPORT(float, float32)

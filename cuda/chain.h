@@ -57,16 +57,17 @@ struct Scores {
     DEVICE bool factored() const { return right || right_weight; }
 };
 
-// Sums of weights below `smallest` have lost terms, or digits, that count. EXACT says so.
+// Sums of weights below `smallest` have lost terms, or digits, that count. EXACT says so. It cannot happen if the
+// scores of no edge lie further apart than `spread`.
 template <class T>
 struct Range;
 template <>
 struct Range<float> {
-    static constexpr float log_smallest = -46;
+    static constexpr float log_smallest = -46, spread = 40;
 };
 template <>
 struct Range<double> {
-    static constexpr double log_smallest = -230;
+    static constexpr double log_smallest = -230, spread = 220;
 };
 #define EXACT 1e30
 

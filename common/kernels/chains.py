@@ -22,8 +22,8 @@ MAX_SHARED = 99 * 1024
 
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
 SCALARS = {torch.float32: "float", torch.float64: "double"}
-SPREAD = {torch.float32: 40.0, torch.float64: 220.0}
-"""Weights surely do if the scores of no edge lie further apart, in units of γ. `Range` in cuda/chain.h."""
+CACHE = 2 * 1024 * 1024
+"""Bytes of weights up to which images are computed one by one, or a few at a time, on the CPU."""
 
 EXTRAS = 3
 """What a message has beside a number for each label; as in cuda/chain.h."""
@@ -49,10 +49,18 @@ class _Scores(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in ("left", "right", "left_weight", "right_weight")]
 
 
-class _Target(ctypes.Structure):
-    """`Target` in cuda/chain.cpp."""
+class _Plain(ctypes.Structure):
+    """`Plain` in cuda/chain.cpp."""
 
-    _fields_ = [("plain", ctypes.c_void_p), ("stride", ctypes.c_longlong * 4)]
+    _fields_ = [("first", ctypes.c_void_p), ("stride", ctypes.c_longlong * 4)]
+
+
+def _plain(*tensors: Tensor) -> ctypes.Array[_Plain]:
+    """Tensors `[N, R, h, w]`, or pairwise scores `[N, K, K, h, w]`, as the CPU's kernels take them."""
+    flat = [x.flatten(1, 2) if x.ndim == 5 else x for x in tensors]
+    found = (_Plain * len(flat))(*(_Plain(x.data_ptr(), (ctypes.c_longlong * 4)(*x.stride())) for x in flat))
+    found.alive = flat  # where labels could not be seen as one, these are copies
+    return found
 
 
 @torch.compiler.assume_constant_result
@@ -140,7 +148,7 @@ class Grid:
             blocks * min(gap, length) for blocks, length in zip(self.blocks, self.lengths) for gap in gaps
         )
         self.on_gpu = device.type == "cuda"
-        self._problem = _Problem(
+        self.problem = _Problem(
             self.images,
             self.labels,
             len(gaps),
@@ -202,41 +210,21 @@ class Grid:
             weigh: Whether a soft maximum is wanted, which needs weights.
             exact: Whether the scores themselves are needed even where their weights would do.
         """
-        whole = [[x] for x in scores] if factored else [scores]
-        weights: list[Tensor | None] = [None] * len(whole)
-        spreads = []  # CPUs alone can look at values without waiting
-        if weigh and not self.on_gpu and gamma > 0:
-            weights, spreads = zip(*(self._weighed(gamma, group, factored) for group in whole))
-        if exact or not spreads or sum(spreads) > SPREAD[self.dtype]:
-            packed = [self._packed(group, factored) for group in whole]
-        else:
-            packed = [None] * len(whole)
-        if weigh and self.on_gpu:
-            weights = [self._weights_of(gamma, part) for part in packed]
-        if factored:
-            return Scores(*packed, *weights)
-        return Scores(packed[0], left_weight=weights[0])
-
-    def _packed(self, group: Sequence[Tensor], factored: bool) -> Tensor:
-        packed = self.new(self._size(factored), self.labels**2)
-        for part, plain in self._parts(packed, group, factored):
-            self._pack(part, plain)
-        return packed
-
-    def _weighed(self, gamma: Tensor, group: Sequence[Tensor], factored: bool) -> tuple[Tensor, float]:
-        """Weights of what is not packed yet, on the CPU; and how far scores lie apart, in units of γ."""
-        weights, spread = self.new(self._size(factored), self.labels**2 + 1), gamma.new_zeros(())
-        for part, plain in self._parts(weights, group, factored):
-            strides = (ctypes.c_longlong * 4)(*plain.stride())
-            self._call("pack_weights", part, spread, plain, gamma, *plain.shape, strides)
-        return weights, float(spread)
-
-    def _weights_of(self, gamma: Tensor, packed: Tensor) -> Tensor:
-        """Weights of packed scores, on the GPU."""
-        weights = self.new(len(packed), self.labels**2 + 1)
-        if len(packed):  # a grid of one cell has no edges
-            self._launch("weigh", len(packed), self.labels, gamma, packed, weights)
-        return weights
+        size, labels, sides = self._size(factored), self.labels**2, 1 + factored
+        packed = [self.new(size, labels) for _ in range(sides)] + [None] * (2 - sides)
+        weights = [self.new(size, labels + 1) for _ in range(sides)] + [None] * (2 - sides)
+        room = Scores(*packed, *weights)
+        if not self.on_gpu:
+            pointers = room.pointers()
+            options = (int(factored), int(weigh), int(exact))
+            self.call("pack_scores", self.problem, gamma, _plain(*scores), *options, pointers)
+            return Scores(*(x if getattr(pointers, name) else None for name, x in vars(room).items()))
+        for side, whole in enumerate([[x] for x in scores] if factored else [scores]):
+            for part, plain in self._parts(packed[side], whole, factored):
+                self._plainly(part, plain).copy_(plain)
+            if weigh and size:  # a grid of one cell has no edges
+                self._launch("weigh", size, self.labels, gamma, packed[side], weights[side])
+        return room if weigh else Scores(*packed)
 
     def _size(self, factored: bool) -> int:
         return self.cells if factored else sum(self._edges())
@@ -263,13 +251,13 @@ class Grid:
         if self.on_gpu:
             self._plainly(packed, plain).copy_(plain)
             return
-        self._call("pack", packed, plain, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
+        self.call("pack", packed, plain, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
 
     def _unpack(self, plain: Tensor, packed: Tensor) -> None:
         if self.on_gpu:
             plain.copy_(self._plainly(packed, plain))
             return
-        self._call("unpack", plain, packed, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
+        self.call("unpack", plain, packed, *plain.shape, (ctypes.c_longlong * 4)(*plain.stride()))
 
     @staticmethod
     def _plainly(packed: Tensor, plain: Tensor) -> Tensor:
@@ -291,13 +279,13 @@ class Grid:
         Returns:
             The sum over the chains of their maxima in units of γ, of each image `[N]`.
         """
-        arrays = (self._problem, gamma, theta, scores.pointers(), message)
+        arrays = (self.problem, gamma, theta, scores.pointers(), message)
         if self.on_gpu:
             maxima = self.new(self.chains)
             self._launch("messages", 2 * self.chains, *arrays, maxima)
             return self._totals(maxima, 1)
         dual = torch.empty(self.images, dtype=self.dtype, device=self.device)
-        self._call("messages", *arrays, dual)
+        self.call("messages", *arrays, dual)
         return dual
 
     def marginals(self, theta: Tensor, message: Tensor) -> tuple[Tensor, Tensor]:
@@ -347,9 +335,9 @@ class Grid:
     def _at_every_cell(self, name: str, *arguments: object) -> None:
         if self.on_gpu:
             threads = self.images * self.labels * self.height * self.width
-            self._launch(name, -(-threads // 32), self._problem, *arguments)
+            self._launch(name, -(-threads // 32), self.problem, *arguments)
         else:
-            self._call(name, self._problem, *arguments)
+            self.call(name, self.problem, *arguments)
 
     def messages_backward(
         self,
@@ -379,13 +367,13 @@ class Grid:
             Of each image the derivative by γ, in the scores' own units; meaningless unless wanted.
         """
         known = (gamma, int(by_gamma), weights, theta, scores.pointers(), message, given)
-        arrays = (self._problem, *known, carried)
+        arrays = (self.problem, *known, carried)
         if self.on_gpu:
             entropies = self.new(2 * self.chains)
             self._launch("messages_backward", 2 * self.chains, *arrays, entropies)
             return self._totals(entropies, 2)
         entropy = torch.empty(self.images, dtype=self.dtype, device=self.device)
-        self._call("messages_backward", *arrays, entropy)
+        self.call("messages_backward", *arrays, entropy)
         return entropy
 
     def scores_backward(
@@ -408,12 +396,9 @@ class Grid:
             like: What was packed, for the shapes and strides of the result.
         """
         result = [scores_like(x) for x in like]
-        arrays = (self._problem, gamma, len(theta), theta, scores.pointers(), message, carried)
-        plain = [x.flatten(1, 2) for x in result]
+        arrays = (self.problem, gamma, len(theta), theta, scores.pointers(), message, carried)
         if not self.on_gpu:
-            strides = ((ctypes.c_longlong * 4)(*x.stride()) for x in plain)
-            targets = [_Target(x.data_ptr(), stride) for x, stride in zip(plain, strides)]
-            self._call("scores_backward", *arrays, (_Target * len(targets))(*targets))
+            self.call("scores_backward", *arrays, _plain(*result))
             return result
         size = (self._size(scores.factored), self.labels**2)
         packed = [self.new(*size), self.new(*size) if scores.factored else None]
@@ -422,8 +407,9 @@ class Grid:
             for part, x in self._parts(packed[0], result, factored=False):
                 self._unpack(x, part)
             return result
-        for x, both in zip(plain, packed):
+        for x, both in zip(result, packed):
             rows, columns = both.split(self.sizes)
+            x = x.flatten(1, 2)
             self._unpack(x, rows)
             x = x.transpose(2, 3)
             x.add_(self._plainly(columns, x))
@@ -441,9 +427,105 @@ class Grid:
         shared = shared_memory(self.labels, self.dtype)
         gpu.launch("chain", kernel, SCALARS[self.dtype], self.device, blocks, shared, arguments)
 
-    def _call(self, name: str, *arguments: object) -> None:
+    def call(self, name: str, *arguments: object) -> None:
+        """Calls a kernel on the CPU."""
         function = getattr(cpu.library("chain"), f"{name}_{NAMES[self.dtype]}")
         function(*map(_converted, arguments), torch.get_num_threads())
+
+
+class Batch:
+    """A batch on the CPU, in groups of images that are computed from first to last in a processor's cache.
+
+    Args:
+        shape: N, K, h, w.
+        gaps: Distances between neighbours on a chain.
+        dtype: float32 or float64.
+        factored: The form of the pairwise scores.
+    """
+
+    def __init__(self, shape: Sequence[int], gaps: Sequence[int], dtype: torch.dtype, factored: bool) -> None:
+        device = torch.device("cpu")
+        self.shape = tuple(shape)
+        self.factored = factored
+        self.grid = Grid((group_size(shape, gaps, dtype), *shape[1:]), gaps, dtype, device)
+        self.groups = -(-shape[0] // self.grid.images)
+
+    def decompose(
+        self, unary: Tensor, scores: Sequence[Tensor], gamma: Tensor, iterations: int, keep: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All iterations of the published update.
+
+        Args:
+            unary: `[N, K, h, w]`.
+            scores: As in `Grid.pack_scores`.
+            gamma: γ, a 0-dim tensor.
+            iterations: How many.
+            keep: Whether to return what every iteration had.
+
+        Returns:
+            Logits `[N, K, h, w]`; the dual in units of γ `[iterations, N]`; unary scores of the chains and
+            messages, `[groups, iterations or 1, …]` as a `Grid` of a group has them.
+        """
+        grid, slots = self.grid, iterations if keep else 1
+        theta = grid.new(self.groups, slots, len(grid.gaps), grid.cells, grid.labels)
+        message = grid.new(self.groups, slots, 2, len(grid.gaps), grid.cells, grid.labels + EXTRAS)
+        logits, dual = unary.new_empty(self.shape), unary.new_empty(iterations, self.shape[0])
+        options = (len(scores), int(self.factored), iterations, int(keep))
+        results = (theta, message, logits, dual)
+        self._call("decompose", gamma, _plain(unary), _plain(*scores), *options, *results)
+        return logits, dual, theta, message
+
+    def back(
+        self,
+        logits: Tensor,
+        dual: Tensor,
+        scores: Sequence[Tensor],
+        gamma: Tensor,
+        by_gamma: bool,
+        theta: Tensor,
+        message: Tensor,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The way back.
+
+        Args:
+            logits: The derivative by the logits, `[N, K, h, w]`.
+            dual: That by the dual summed over images, in the scores' own units, `[iterations]`.
+            scores: As given to `decompose`.
+            gamma: γ.
+            by_gamma: Whether the derivative by γ is wanted, which costs time.
+            theta: As `decompose` returned it.
+            message: Likewise.
+
+        Returns:
+            The derivatives by the unary scores, by γ of each image (meaningless unless wanted), and by the
+            pairwise scores, in the layout of `scores`.
+        """
+        unary, entropy = logits.new_empty(self.shape), logits.new_zeros(self.shape[0])
+        by_scores = [scores_like(x) for x in scores]
+        given = (int(by_gamma), _plain(logits), dual.contiguous(), _plain(*scores))
+        options = (len(scores), int(self.factored), theta.shape[1])
+        results = (unary, _plain(*by_scores), entropy)
+        self._call("decompose_backward", gamma, *given, *options, theta, message, *results)
+        return unary, entropy, by_scores
+
+    def _call(self, name: str, *arguments: object) -> None:
+        self.grid.call(name, self.grid.problem, self.shape[0], *arguments)
+
+
+def group_size(shape: Sequence[int], gaps: Sequence[int], dtype: torch.dtype) -> int:
+    """How many images of a batch `[N, K, h, w]` are computed together on the CPU.
+
+    As few as fill the vectors, if their weights fit into a processor's cache; else all.
+    """
+    n, k, h, w = shape
+    width = lanes(torch.device("cpu"), dtype)
+    for images in range(1, n):
+        cells = sum(-(-images * lines // width) * width * length for lines, length in ((h, w), (w, h)))
+        if 2 * cells * (k * k + 1) * dtype.itemsize > CACHE:
+            break
+        if cells <= 1.1 * 2 * images * h * w:
+            return images
+    return n
 
 
 def _converted(argument: object) -> object:

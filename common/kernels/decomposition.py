@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from common.kernels.chains import EXTRAS, Grid, lanes, scores_like
+from common.kernels.chains import EXTRAS, Batch, Grid, group_size, lanes, scores_like
 
 
 @torch.library.custom_op("structseg::dual_decomposition", mutates_args=())
@@ -40,14 +40,38 @@ def dual_decomposition(
         keep: Whether to return what the backward pass needs.
 
     Returns:
-        Logits `[N, K, h, w]`, the dual `[iterations]`, packed unary scores and messages of every
-        iteration, and if accelerated, which were accepted and the next steps, `[iterations, 2, N]`.
-        Unless `keep`, unary scores of the result alone, and messages of the last pass.
+        Logits `[N, K, h, w]`; the dual `[iterations]`; unary scores of the chains and messages of every
+        iteration, unless `keep` of the last one, `[groups of images, iterations or 1, …]`; and if
+        accelerated, which were accepted and the next steps, `[iterations, 2, N]`.
     """
+    unit = _unit(gamma)
     grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
+    if accelerate or grid.on_gpu:
+        logits, duals, thetas, messages, course = _decompose(
+            grid, unary, scores, gamma, factored, iterations, accelerate, keep
+        )
+        thetas, messages = thetas.unsqueeze(0), messages.unsqueeze(0)
+    else:
+        batch = Batch(unary.shape, gaps, unary.dtype, factored)
+        logits, duals, thetas, messages = batch.decompose(unary, scores, gamma, iterations, keep)
+        course = unary.new_empty(0, 2, grid.images)
+    return logits, unit * duals.sum(1), thetas, messages, course
+
+
+def _decompose(
+    grid: Grid,
+    unary: Tensor,
+    scores: Sequence[Tensor],
+    gamma: Tensor,
+    factored: bool,
+    iterations: int,
+    accelerate: bool,
+    keep: bool,
+) -> tuple[Tensor, ...]:
+    """The same kernel by kernel: on the GPU, and where steps depend on what was found."""
     packed = grid.pack_scores(gamma, scores, factored)
     unit = _unit(gamma)
-    k, layer, count = grid.labels, (len(gaps), grid.cells), 2 * len(gaps)
+    k, layer, count = grid.labels, (len(grid.gaps), grid.cells), 2 * len(grid.gaps)
     slots = iterations if keep else 1
     thetas, messages = grid.new(slots, *layer, k), grid.new(slots, 2, *layer, k + EXTRAS)
     thetas[0] = grid.pack(unary / (unit * count))
@@ -71,7 +95,7 @@ def dual_decomposition(
     if steps is not None and not keep:
         thetas[0] = steps.theta
     history = torch.stack(course) if course else unary.new_empty(0, 2, grid.images)
-    return (unit * total).contiguous(), unit * torch.stack(duals).sum(1), thetas, messages, history
+    return (unit * total).contiguous(), torch.stack(duals), thetas, messages, history
 
 
 class Steps:
@@ -130,14 +154,16 @@ def _(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     n, k, h, w = unary.shape
+    alone = accelerate or unary.device.type != "cpu"
+    images = n if alone else group_size(unary.shape, gaps, unary.dtype)
     width = lanes(unary.device, unary.dtype)
-    cells = -(-(n * h) // width) * w + -(-(n * w) // width) * h
-    slots = iterations if keep else 1
+    cells = -(-(images * h) // width) * w + -(-(images * w) // width) * h
+    kept = (-(-n // images), iterations if keep else 1)
     return (
         torch.empty_like(unary, memory_format=torch.contiguous_format),
         unary.new_empty(iterations),
-        unary.new_empty(slots, len(gaps), cells, k, width),
-        unary.new_empty(slots, 2, len(gaps), cells, k + EXTRAS, width),
+        unary.new_empty(*kept, len(gaps), cells, k, width),
+        unary.new_empty(*kept, 2, len(gaps), cells, k + EXTRAS, width),
         unary.new_empty(iterations if accelerate else 0, 2, n),
     )
 
@@ -157,6 +183,12 @@ def dual_decomposition_backward(
 ) -> list[Tensor]:
     """The derivatives by unary scores, γ (0-dim, 0 unless `by_gamma`) and each of the pairwise scores."""
     grid = Grid(logits_gradient.shape, gaps, thetas.dtype, thetas.device)
+    if not (len(course) or grid.on_gpu):
+        batch = Batch(logits_gradient.shape, gaps, thetas.dtype, factored)
+        given = (logits_gradient, dual_gradient, scores, gamma, by_gamma)
+        unary, entropy, by_scores = batch.back(*given, thetas, messages)
+        return [unary, entropy.sum() if by_gamma else torch.zeros_like(gamma), *by_scores]
+    thetas, messages = thetas[0], messages[0]
     packed = grid.pack_scores(gamma, scores, factored, exact=by_gamma)
     carried = torch.empty_like(messages[..., :-EXTRAS, :], memory_format=torch.contiguous_format)
     given = grid.pack(logits_gradient).expand_as(thetas[0]).contiguous()
@@ -250,9 +282,9 @@ def hard_marginals(
         The logits of the decomposition, and for the rows' chains of every gap, then the columns',
         max-marginals `[2G, N, K, h, w]`.
     """
-    options = (gaps, factored, iterations, accelerate, False)
-    logits, _, thetas, messages, _ = dual_decomposition(unary, scores, gamma, *options)
     grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
+    options = (factored, iterations, accelerate, False)
+    logits, _, thetas, messages, _ = _decompose(grid, unary, scores, gamma, *options)
     theta, message = thetas[0] * _unit(gamma), messages[0]
     hard = -torch.ones_like(gamma)
     grid.messages(hard, theta, grid.pack_scores(hard, scores, factored, weigh=False), message)
@@ -279,7 +311,7 @@ def _backward(ctx: FunctionCtx, logits: Tensor | None, dual: Tensor | None, *_: 
     gamma, thetas, messages, course, *scores = ctx.saved_tensors
     options = (ctx.gaps, ctx.factored, ctx.by_gamma)
     logits = thetas.new_zeros(ctx.shape) if logits is None else logits
-    dual = thetas.new_zeros(len(thetas)) if dual is None else dual
+    dual = thetas.new_zeros(thetas.shape[1]) if dual is None else dual
     unary, gamma, *scores = dual_decomposition_backward(
         logits.contiguous(), dual, scores, gamma, thetas, messages, course, *options
     )
