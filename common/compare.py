@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -113,7 +115,7 @@ def _identical(first: Found, second: Found) -> bool:
             with np.load(path) as one, np.load(second.side.files[seed]) as other:
                 if not all(np.array_equal(one[key], other[key]) for key in ("names", "confusion")):
                     return False
-        except (OSError, KeyError, ValueError):
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error):
             return False
     return True
 

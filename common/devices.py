@@ -22,6 +22,9 @@ from common.files import private
 POLL_SECONDS = 0.5
 """How long to wait before looking for a free GPU again."""
 
+LOCKS = Path("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
+"""Where jobs lock GPUs: one place per machine, whatever `TMPDIR` says, which Snakemake sets for its jobs."""
+
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "OAR_JOB_ID", "PJM_JOBID")
 """The variables with which SLURM, PBS, LSF, OAR and Fujitsu's scheduler name their jobs."""
 
@@ -181,7 +184,7 @@ def held(index: int) -> Iterator[None]:
 
 
 def _lock_folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"structseg-{os.getuid()}-{_job() or 'local'}"
+    folder = LOCKS / f"structseg-{os.getuid()}-{_job() or 'local'}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise UserError(f"{folder}, for the locks of GPUs, belongs to another user: have it removed")

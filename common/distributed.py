@@ -280,7 +280,7 @@ def started() -> bool:
 
 
 @contextlib.contextmanager
-def member(folder: Path, stage: str) -> Iterator[Group]:
+def member(folder: Path, stage: str, about: str, remedy: str) -> Iterator[Group]:
     """Joins the other processes that `launch` has started.
 
     If the block raises, the process ends at once, and what failed lies in the folder.
@@ -288,6 +288,8 @@ def member(folder: Path, stage: str) -> Iterator[Group]:
     Args:
         folder: As given to `launch`.
         stage: The name of the stage.
+        about: As in `stages.recording_failure`.
+        remedy: Likewise.
     """
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _die_with_parent()
@@ -296,7 +298,7 @@ def member(folder: Path, stage: str) -> Iterator[Group]:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     try:
         with (
-            stages.recording_failure(folder / f"failure-{rank}.json", stage),
+            stages.recording_failure(folder / f"failure-{rank}.json", stage, about, remedy),
             _blaming_others(),
             contextlib.ExitStack() as stack,
         ):

@@ -50,6 +50,12 @@ class DiskFull(UserError):
     kind = "disk"
 
 
+class Unreachable(UserError):
+    """A file cannot be reached now or here, which may be the fault of a disk, a network or a machine."""
+
+    kind = "storage"
+
+
 class LoaderDied(UserError):
     """A process that loads images has ended before its time."""
 

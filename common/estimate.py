@@ -26,7 +26,15 @@ from common.errors import OutOfMemory, UserError
 from common.evaluate import image_counts
 from common.files import read_json, replacing
 from common.inference import Predictor, views
-from common.measure import INFERENCES, SECONDS, TRAINING_STEPS, WARM_UP, inference_cost, training_cost
+from common.measure import (
+    INFERENCES,
+    SECONDS,
+    TRAINING_STEPS,
+    WARM_UP,
+    batch_per_gpu,
+    inference_cost,
+    training_cost,
+)  # fmt: skip
 from common.rendering import github, number
 from common.train import build
 
@@ -87,16 +95,17 @@ def _line(config: Config, members: list[runs.Run], own: bool, device: torch.devi
     line |= {"runs": len(members), "note": ""}
     line["to_train"] = sum(own and not r.training.file.exists() for r in members)
     line["to_score"] = sum(not (r.metrics.exists() and r.cost.exists()) for r in members)
+    settings = configuration.settings(config, "training", run.dataset, run.model)
+    gpus = config["execution"]["gpus_per_run"] if device.type == "cuda" else 1
     try:
-        cost = _measured(members, device)
+        batch = batch_per_gpu(config, settings) * settings["accumulate"]
+        cost = _measured(members, device, batch)
         line["source"] = "measured runs" if cost else "a few steps"
         cost = cost or _now(config, run, manifest, device)
     except (UserError, torch.OutOfMemoryError) as error:
         too_small = isinstance(error, torch.OutOfMemoryError)
         line["note"] = OutOfMemory.kind if too_small else str(error)
         return line | {"source": "failed"}
-    settings = configuration.settings(config, "training", run.dataset, run.model)
-    gpus = config["execution"]["gpus_per_run"] if device.type == "cuda" else 1
     training = settings["iterations"] * cost["training_step_ms"] / 1000
     other = _other_seconds(config, run, manifest, cost)
     model, optimiser = _bytes(config, run, settings)
@@ -114,12 +123,13 @@ def _line(config: Config, members: list[runs.Run], own: bool, device: torch.devi
     }
 
 
-def _measured(members: Iterable[runs.Run], device: torch.device) -> dict[str, Any] | None:
-    """What the `measure` stage has found of one of the runs on such a device."""
+def _measured(members: Iterable[runs.Run], device: torch.device, batch: int) -> dict[str, Any] | None:
+    """What the `measure` stage has found of one of the runs on such a device, with batches of that size."""
     for run in members:
         if run.cost.exists():
             cost = read_json(run.cost)
-            if cost["provenance"]["device"] == devices.describe(device) and "latency_ms" in cost:
+            there = cost["provenance"]["device"] == devices.describe(device)
+            if there and "latency_ms" in cost and cost.get("training_batch") == batch:
                 return cost
     return None
 

@@ -31,7 +31,7 @@ def evaluate(config: Config, run: runs.Run) -> None:
         UserError: The trained model or the data are missing.
     """
     with (
-        stages.recording_failure(run.folder / "error.json", "evaluate"),
+        stages.recording_failure(run.folder / "error.json", "evaluate", f"scoring {runs.described(run)}"),
         devices.leased("cpu" if run.predictions else config["execution"]["device"]) as device,
     ):
         start = time.monotonic()

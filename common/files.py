@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -142,6 +143,8 @@ os.register_at_fork(after_in_child=_close_private)
 def locked(path: Path) -> Iterator[None]:
     """Holds an exclusive kernel lock on `path` for the block; a dead process holds none.
 
+    A file system without such locks is pointed out, and nothing is held.
+
     Raises:
         UserError: Another living process holds it.
     """
@@ -155,6 +158,14 @@ def locked(path: Path) -> Iterator[None]:
                 f"{path.parent} is being written by process {file.read().strip() or '?'}: "
                 "wait for it or stop it, then run again"
             ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            print(
+                f"structseg: the file system of {path.parent} has no locks ({error.strerror}): see to it "
+                "that no two Snakemakes write there",
+                file=sys.stderr,
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -49,7 +49,7 @@ def measure(config: Config, run: runs.Run) -> None:
         UserError: The trained model or the data are missing.
     """
     with (
-        stages.recording_failure(run.folder / "error.json", "measure"),
+        stages.recording_failure(run.folder / "error.json", "measure", f"measuring {runs.described(run)}"),
         devices.leased(config["execution"]["device"]) as device,
     ):
         start = time.monotonic()
@@ -117,7 +117,8 @@ def inference_cost(
         times = {key: sum(found[key] for _, found in views) for key in views[0][1]} | {"refine": refine}
         return times | {"latency": sum(times.values())}
 
-    for image in images[:WARM_UP]:
+    sizes = {tuple(image.shape): image for image in images}  # a new size has work of its own to do first
+    for image in [*images[:WARM_UP], *sizes.values()]:
         once(image)
     start = time.monotonic()
     for image in itertools.cycle(images):
@@ -185,6 +186,12 @@ def _operations(predictor: Predictor, image: Tensor) -> dict[str, Any]:
     return {"multiply_adds": counter.get_total_flops() // 2, "uncounted_operations": sorted(custom.names)}
 
 
+def batch_per_gpu(config: Config, settings: dict[str, Any]) -> int:
+    """One GPU's share of a batch: it has no room for the whole, and BatchNorm needs two images."""
+    gpus = config["execution"]["gpus_per_run"]
+    return settings["batch_size"] if gpus == 1 else max(2, settings["batch_size"] // gpus)
+
+
 def training_cost(
     config: Config,
     run: runs.Run,
@@ -197,9 +204,7 @@ def training_cost(
     If several GPUs train a model, one GPU's share of the batches.
     """
     settings = configuration.settings(config, "training", run.dataset, run.model)
-    gpus = config["execution"]["gpus_per_run"]
-    if gpus > 1:  # one has no room for the whole batch, and BatchNorm needs two images
-        settings["batch_size"] = max(2, settings["batch_size"] // gpus)
+    settings["batch_size"] = batch_per_gpu(config, settings)
     options = config["model_options"][run.model]
     dataset = configuration.dataset(config, run.dataset)
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from common import decoders
 from common.architectures import OWN as ARCHITECTURES
-from common.errors import UserError
+from common.errors import Unreachable, UserError
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -209,7 +209,7 @@ def _encoder(model: str, name: str, options: dict[str, Any]) -> nn.Module:
     except (OSError, RuntimeError) as error:
         if not pretrained or isinstance(error, torch.OutOfMemoryError):
             raise
-        raise UserError(
+        raise Unreachable(
             f"model_options.{model}.weights: the ImageNet weights are not cached and cannot be "
             "downloaded: go online once, or set weights to none or to the path of a file"
         ) from error

@@ -213,6 +213,11 @@ class Tuning:
         return self.folder / "counts"
 
 
+def described(job: Training | Run) -> str:
+    """A run or a training, as messages name it."""
+    return f"{job.model} with {job.method} on {job.dataset}, seed {job.seed}"
+
+
 def manifest(config: Config, name: str) -> Manifest:
     """The manifest of a dataset."""
     locations = configuration.dataset(config, name).locations

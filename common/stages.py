@@ -76,7 +76,9 @@ def main(stage: Callable[[], None]) -> None:
 
 
 @contextlib.contextmanager
-def recording_failure(path: Path, stage: str, about: str = "this run") -> Iterator[None]:
+def recording_failure(
+    path: Path, stage: str, about: str = "this job", remedy: str = "use a GPU with more memory"
+) -> Iterator[None]:
     """Leaves an `error.json` at `path` if the block fails, and removes its own old one if not.
 
     If a retry by the same workflow would fail as before, because of its input or because the loss is not
@@ -86,6 +88,7 @@ def recording_failure(path: Path, stage: str, about: str = "this run") -> Iterat
         path: Where to write.
         stage: The name of the stage; stages that share a folder leave each other's files alone.
         about: What is computed, for a GPU that is too small for it.
+        remedy: What to do then.
     """
     workflow = os.environ.get(WORKFLOW)
     if workflow and path.exists():
@@ -95,7 +98,7 @@ def recording_failure(path: Path, stage: str, about: str = "this run") -> Iterat
     try:
         yield
     except Exception as error:
-        error = _explained(error, about, path.parent)
+        error = _explained(error, about, remedy, path.parent)
         kind = error.kind if isinstance(error, UserError) else "crash"
         text = " ".join(str(error).split())
         sentence = text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
@@ -108,15 +111,12 @@ def recording_failure(path: Path, stage: str, about: str = "this run") -> Iterat
         path.unlink()
 
 
-def _explained(error: Exception, about: str, folder: Path) -> Exception:
+def _explained(error: Exception, about: str, remedy: str, folder: Path) -> Exception:
     """What PyTorch or the system says of a machine's limits, as a sentence of ours."""
     if not isinstance(error, UserError) and no_room(error):
         return disk_full(folder)
     if isinstance(error, torch.OutOfMemoryError):
-        return OutOfMemory(
-            f"the GPU's memory is too small for {about}: use a smaller training.batch_size (with a larger "
-            "accumulate), training.crop or model, or a GPU with more memory"
-        )
+        return OutOfMemory(f"the GPU's memory is too small for {about}: {remedy}")
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return LoaderDied()
     return error

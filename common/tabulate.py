@@ -386,7 +386,7 @@ def notes(config: Config, results: list[Result], compared: pd.DataFrame) -> list
     measured = [r.cost for r in results if r.cost]
     notes = []
     trained = [m for m in scored if m["trained"]]
-    origins = [m["provenance"] for m in scored] + [m["trained"]["provenance"] for m in trained]
+    origins = [m["provenance"] for m in (*scored, *measured)] + [m["trained"]["provenance"] for m in trained]
     commits = {origin["commit"] for origin in origins}
     if len(commits) > 1:
         listed = ", ".join(sorted(str(commit)[:10] for commit in commits))

@@ -51,14 +51,14 @@ def train(config: Config, training: runs.Training) -> None:
     """
     state = training.folder / "state"
     if distributed.started():
-        with distributed.member(state, "train") as group:
+        with distributed.member(state, "train", *_about(config, training)) as group:
             _train(config, training, group)
         return
     if training.file.exists():
         return
     with (
         locked(training.folder / "state" / "lock"),
-        stages.recording_failure(training.folder / "error.json", "train", _about(config, training)),
+        stages.recording_failure(training.folder / "error.json", "train", *_about(config, training)),
     ):
         if _restore(training):
             return
@@ -73,12 +73,14 @@ def train(config: Config, training: runs.Training) -> None:
                 _train(config, training, Group(0, 1, found[0]))
 
 
-def _about(config: Config, training: runs.Training) -> str:
+def _about(config: Config, training: runs.Training) -> tuple[str, str]:
+    """What is trained, and what to do if that is too much for a GPU."""
     settings = configuration.settings(config, "training", training.dataset, training.model)
     crop = f" of {settings['crop'][0]}×{settings['crop'][1]}" if settings["crop"] else ""
     return (
-        f"{training.model} with {training.method} on {training.dataset}, seed {training.seed}, "
-        f"in batches of {settings['batch_size']} images{crop}"
+        f"training {runs.described(training)}, in batches of {settings['batch_size']} images{crop}",
+        "use a smaller training.batch_size (with a larger accumulate), training.crop or model, or a GPU with "
+        "more memory",
     )
 
 
@@ -89,6 +91,8 @@ def _restore(training: runs.Training) -> bool:
         torch.load(finished, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return False
+    except (OSError, MemoryError):  # not the file's fault
+        raise
     except Exception:  # a damaged file fails in many ways
         finished.unlink()
         return False
@@ -153,7 +157,7 @@ def _train(config: Config, training: runs.Training, group: Group) -> None:
         (group.rank, group.size),
     )
     losses: list[Tensor] = []
-    window_start, window_iterations = time.monotonic(), 0
+    window_start, window_iterations, window_waited = time.monotonic(), 0, 0.0
     started = time.monotonic() - seconds
     hidden = None if group.leads else True  # None hides it where there is no terminal
     progress = tqdm(
@@ -189,11 +193,12 @@ def _train(config: Config, training: runs.Training, group: Group) -> None:
                             "loss": loss,
                             "learning_rate": rate,
                             "images_per_second": images / (now - window_start),
+                            "waiting_for_data": (batches.waited - window_waited) / (now - window_start),
                             "seconds": now - started,
                             **method.diagnostics(),
                         }
                     )
-                window_start, window_iterations = now, 0
+                window_start, window_iterations, window_waited = now, 0, batches.waited
                 progress.set_postfix(loss=f"{loss:.3f}")
             if saving and group.leads:
                 checkpoints.save(
@@ -461,8 +466,13 @@ class Checkpoints:
                 state = torch.load(path, map_location="cpu", weights_only=True)
             except FileNotFoundError:
                 continue
+            except (OSError, MemoryError):  # not the file's fault
+                raise
             except Exception as error:  # a damaged file fails in many ways
-                print(f"structseg: {path} is damaged ({type(error).__name__}) and left aside")
+                print(f"structseg: {path} is damaged ({type(error).__name__}) and removed")
+                path.unlink(
+                    missing_ok=True
+                )  # or the next one would be kept beside it, not beside a whole one
                 continue
             if state.get("digest") == self.digest:
                 return state

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from common.datasets.base import Archive, Colour, Dataset
-from common.errors import UserError
+from common.errors import Unreachable, UserError
 from methods.base import VOID
 
 DATA = "STRUCTSEG_DATA"
@@ -194,10 +194,12 @@ def _read(path: Path, mode: str | None) -> NDArray[np.uint8]:
         with Image.open(path) as picture:
             return np.array(picture.convert(mode) if mode else picture)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is missing") from None
+        raise Unreachable(f"{path} is missing") from None
     except (
         UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError,
     ) as error:  # fmt: skip
+        if isinstance(error, OSError) and error.errno is not None:  # not the picture's fault
+            raise Unreachable(f"{path} cannot be read: {os.strerror(error.errno)}") from None
         raise UserError(f"{path} cannot be read as a picture: {error}") from None
 
 

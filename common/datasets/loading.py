@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -216,16 +217,23 @@ def training_batches(
 
 
 class Batches(Iterator[Sample]):
-    """What a loader gives; an image that cannot be read raises its UserError when its batch is due."""
+    """What a loader gives; an image that cannot be read raises its UserError when its batch is due.
+
+    Attributes:
+        waited: Seconds that batches were waited for.
+    """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._batches: Iterator[Any] = iter(loader)
+        self.waited = 0.0
 
     def __next__(self) -> Sample:
+        start = time.monotonic()
         try:
             batch = next(self._batches)
         except (ConnectionError, EOFError) as error:  # it was about to hand over a batch
             raise LoaderDied from error
+        self.waited += time.monotonic() - start
         if isinstance(batch, UserError):
             raise batch
         return batch

@@ -8,8 +8,10 @@ the CPU's vectors, and 1 on CUDA. `cuda/chain.h` has the meaning of every array.
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -66,12 +68,23 @@ def _plain(*tensors: Tensor) -> ctypes.Array[_Plain]:
 @torch.compiler.assume_constant_result
 def available(device: torch.device, dtype: torch.dtype, labels: int, gaps: int) -> bool:
     """Whether there are kernels for a problem; compiles them at first use, warns once if it cannot."""
-    if gaps > MAX_GAPS or dtype not in NAMES:
+    if dtype not in NAMES:
+        return False
+    if gaps > MAX_GAPS or (device.type == "cuda" and shared_memory(labels, dtype) > MAX_SHARED):
+        _warn_of_size(labels, gaps)
         return False
     if device.type == "cuda":
-        fits = shared_memory(labels, dtype) <= MAX_SHARED
-        return fits and gpu.loadable("chain", SCALARS[dtype], device)
+        return gpu.loadable("chain", SCALARS[dtype], device)
     return device.type == "cpu" and cpu.library("chain") is not None
+
+
+@cache
+def _warn_of_size(labels: int, gaps: int) -> None:
+    warnings.warn(
+        f"the plain PyTorch version is used, which is slower and needs more memory: {labels} classes and "
+        f"{gaps} gaps are too many for the kernels",
+        stacklevel=4,
+    )
 
 
 def shared_memory(labels: int, dtype: torch.dtype) -> int:

@@ -33,6 +33,7 @@ def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.setattr(devices, "POLL_SECONDS", 0.002)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(devices, "LOCKS", tmp_path)
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     return monkeypatch

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 
 from common import config as configuration
 from common import estimate, prepare, runs, train
 from common.config import Config
-from common.files import read_json, write_json
+from common.files import write_json
 
 MODEL = "deeplabv3plus-test_resnet"
 
@@ -53,13 +52,19 @@ def test_measured_runs_count_and_what_cannot_be_measured_is_said(
     device = "this processor"
     monkeypatch.setattr("common.devices.describe", lambda _: device)
     cost = {"training_step_ms": 3_600_000.0, "latency_ms": 10.0, "training_peak_memory": None}
-    write_json(Path(run.cost), cost | {"provenance": {"device": device}})
-    assert read_json(run.cost)["latency_ms"] == 10
+    training = config["training"]
+    cost |= {
+        "training_batch": training["batch_size"] * training["accumulate"],
+        "provenance": {"device": device},
+    }
 
     def refuses(*_: object) -> None:
         raise estimate.UserError("the method refuses its input")
 
     monkeypatch.setattr(estimate, "training_cost", refuses)
+    write_json(run.cost, cost | {"training_batch": 1000})
+    assert estimate.estimate(config).set_index("method").loc["ce", "source"] == "failed", "of another batch"
+    write_json(run.cost, cost)
     table = estimate.estimate(config).set_index("method")
     assert table.loc["ce", "source"] == "measured runs"
     assert table.loc["ce", "training_hours"] == pytest.approx(2 * 4)

@@ -176,6 +176,7 @@ def test_the_model_says_how_it_came_to_be(tiny: Config) -> None:
     lines = [json.loads(line) for line in training.log.read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4]
     assert {"loss", "learning_rate", "images_per_second", "seconds"} <= lines[0].keys()
+    assert all(0 < line["waiting_for_data"] < 1 for line in lines)
     assert list((training.folder / "tensorboard").iterdir())
     left = {path.name for path in (training.folder / "state").glob("*.pt")}
     assert left == {"finished.pt"}, "checkpoints go when they are not needed"
@@ -265,7 +266,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert read_json(training.folder / "error.json")["error"] == "OSError: the machine failed"
     checkpoint = training.folder / "state" / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    assert train.Checkpoints(training.folder / "state", training.digest).latest()["iteration"] == 2
+    checkpoints = train.Checkpoints(training.folder / "state", training.digest)
+    assert checkpoints.latest()["iteration"] == 2
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("the disk is full")))
+        checkpoints.save({"iteration": 4})
+    assert checkpoints.latest()["iteration"] == 2, "the damaged one has not taken its place"
     assert equal_weights(trained(config), undisturbed)
     assert "is damaged" in capsys.readouterr().out
     assert not (training.folder / "error.json").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.kernels import cpu
+from common.baselines import per_step_loop
+from common.kernels import chains, cpu
 from methods.ddcrf import (
     DDCRF,
     DualDecomposition,
@@ -465,6 +467,66 @@ def test_what_is_kept_for_the_backward_pass_has_no_pairs_of_labels() -> None:
         dual_decomposition(unary.requires_grad_(), horizontal, vertical, iterations=iterations)
     numbers = 2 * h * w * (3 * 2 * 2 * iterations) * k
     assert sum(kept.values()) < 2.1 * numbers  # lines fill whole vectors, and offsets are kept
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("factored", [False, True])
+@pytest.mark.parametrize(("n", "h", "w"), [(5, 16, 32), (5, 8, 16), (3, 4, 8), (7, 2, 4)])
+def test_images_are_computed_in_groups(
+    monkeypatch: pytest.MonkeyPatch, n: int, h: int, w: int, factored: bool, threads: int
+) -> None:
+    """Groups of as few images as fill the vectors, the last one smaller, give what all together do."""
+    generator = torch.Generator().manual_seed(0)
+    k, gaps = 3, 2
+    scores = [torch.randn(n, k, h, w, generator=generator, dtype=torch.double)]
+    edges = [(h, w - 1), (h, w - 2), (h - 1, w), (h - 2, w)]
+    sizes = [(h, w)] * 2 if factored else edges
+    scores += [torch.randn(n, k, k, *size, generator=generator, dtype=torch.double) for size in sizes]
+    layer = dual_decomposition_factored if factored else dense(dual_decomposition, gaps)
+    weights = torch.randn(n, k, h, w, generator=generator, dtype=torch.double)
+    before = torch.get_num_threads()
+
+    def found() -> list[Tensor]:
+        leaves = [x.clone().requires_grad_() for x in scores]
+        gamma = torch.tensor(1.5, dtype=torch.double, requires_grad=True)
+        result = layer(*leaves, gamma=gamma)
+        by = torch.autograd.grad((weights * result.logits).sum() + 2 * result.dual[1], [*leaves, gamma])
+        return [result.logits, result.dual, *by]
+
+    try:
+        torch.set_num_threads(threads)
+        sizes = (n, k, h, w), (1, 2), torch.double
+        assert chains.group_size(*sizes) < n
+        in_groups = found()
+        monkeypatch.setattr(chains, "CACHE", 0)
+        assert chains.group_size(*sizes) == n
+        together = found()
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(x, y) for x, y in zip(in_groups[2:-1], together[2:-1]))
+    for x, y in zip(in_groups, together):
+        torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
+
+
+def test_far_less_is_kept_than_by_a_loop_over_steps() -> None:
+    """At the size of the paper's grid, with inputs not counted on either side."""
+    unary, horizontal, vertical = random_problem(2, 21, 33, 33, 2)
+    inputs = [x.float().requires_grad_() for x in (unary, *horizontal, *vertical)]
+    known = {x.untyped_storage().data_ptr() for x in inputs}
+
+    def kept(function: Callable[..., Any]) -> int:
+        storages: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            result = function(inputs[0], inputs[1:3], inputs[3:])
+        del result
+        return sum(size for pointer, size in storages.items() if pointer not in known)
+
+    assert 8 * kept(dual_decomposition) < kept(per_step_loop)
 
 
 def test_two_runs_and_any_number_of_threads_give_the_same_bits() -> None:

@@ -95,8 +95,8 @@ wildcard_constraints:
 
 
 def growing(resource):
-    """What a job asks for; more of it when it is tried again."""
-    return lambda wildcards, attempt: attempt * RESOURCES[resource]
+    """What a job asks for; half as much more each time it is tried again."""
+    return lambda wildcards, attempt: (1 + attempt) * RESOURCES[resource] // 2
 
 
 # A job that trains asks for everything once per GPU, from one node.
