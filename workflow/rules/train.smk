@@ -11,7 +11,10 @@ rule train:
     resources:
         gpu=TRAINING_GPUS if RESOURCES["gpu"] else 0,
         nodes=1,
-        mem_mb=lambda wildcards, attempt: (1 + attempt) * TRAINING_GPUS * RESOURCES["mem_mb"] // 2,
+        mem_mb=lambda wildcards, attempt: (1 + attempt)
+        * TRAINING_GPUS
+        * RESOURCES["mem_mb"]
+        // 2,
         runtime=RESOURCES["train_minutes"],
     shell:
         "stage train {log:q} "
