@@ -45,6 +45,7 @@ COLUMNS = (
     "model",
     "method",
     "runs",
+    "gpus",
     "to_train",
     "to_score",
     "step_ms",
@@ -63,10 +64,11 @@ def estimate(config: Config) -> pd.DataFrame:
     """What is still to be done, and what it will take.
 
     Returns:
-        A line for each dataset, model and method, `COLUMNS`: the numbers of its runs, and of those to be
-        trained and scored; milliseconds of a training step and of an image; hours of a device (or, without a
-        GPU, of a job's cores) for training and for the rest; bytes of a GPU's memory (NaN without one), of
-        what all its runs leave, and of checkpoints while one is trained; and where that is from.
+        A line for each dataset, model and method, `COLUMNS`: the numbers of its runs, of GPUs of each, and of
+        those to be trained and scored; milliseconds of a training step and of an image; hours of a device
+        (or, without a GPU, of a job's cores) for training and for the rest; bytes of a GPU's memory (NaN
+        without one), of what all its runs leave, and of checkpoints while one is trained; and where that is
+        from.
 
     Raises:
         UserError: A manifest or the data are missing.
@@ -92,11 +94,11 @@ def _line(config: Config, members: list[runs.Run], own: bool, device: torch.devi
     run = members[0]
     manifest = read_json(run.manifest.path)
     line: dict[str, Any] = {key: getattr(run, key) for key in ("dataset", "model", "method")}
-    line |= {"runs": len(members), "note": ""}
+    gpus = config["execution"]["gpus_per_run"] if device.type == "cuda" else 1
+    line |= {"runs": len(members), "gpus": gpus, "note": ""}
     line["to_train"] = sum(own and not r.training.file.exists() for r in members)
     line["to_score"] = sum(not (r.metrics.exists() and r.cost.exists()) for r in members)
     settings = configuration.settings(config, "training", run.dataset, run.model)
-    gpus = config["execution"]["gpus_per_run"] if device.type == "cuda" else 1
     try:
         batch = batch_per_gpu(config, settings) * settings["accumulate"]
         cost = _measured(members, device, batch)
@@ -216,17 +218,19 @@ def report(table: pd.DataFrame, device: str) -> str:
         }
     )
     training, other = table["training_hours"].sum(), table["other_hours"].sum()
-    per_run = table["training_hours"] / table["to_train"].where(table["to_train"] > 0)
+    per_run = table["training_hours"] / table["to_train"].where(table["to_train"] > 0) / table["gpus"]
     longest = per_run.max() if per_run.notna().any() else 0.0
+    failed = int((table["source"] == "failed").sum())
+    without = f", the {failed} that failed left out" if failed else ""
     kind = "GPU-hours" if table["gpu_memory"].notna().any() else "hours of a job's cores"
     return "\n\n".join(
         (
             github(cells),
-            f"Still to do: {training + other:.2f} {kind} on {device}, {training:.2f} of it training and "
-            f"{other:.2f} scoring and measuring; the longest single training takes {longest:.2f}. At the end "
-            f"all runs take at most {table['disk'].sum() / 1e9:.2f} GB of disk, and every training while it "
-            f"runs up to {table['checkpoint_disk'].max() / 1e9:.2f} GB more for its checkpoints. Times are "
-            "those of one job at a time, without loading data.",
+            f"Still to do: {training + other:.2f} {kind} on {device}{without}, {training:.2f} of it "
+            f"training and {other:.2f} scoring and measuring; the longest single training takes "
+            f"{longest:.2f} hours. At the end all runs take at most {table['disk'].sum() / 1e9:.2f} GB of "
+            f"disk, and every training up to {table['checkpoint_disk'].max() / 1e9:.2f} GB more for its "
+            "checkpoints while it runs. Times are those of one job at a time, without loading data.",
         )
     )
 

@@ -69,4 +69,7 @@ def test_measured_runs_count_and_what_cannot_be_measured_is_said(
     assert table.loc["ce", "source"] == "measured runs"
     assert table.loc["ce", "training_hours"] == pytest.approx(2 * 4)
     assert table.loc["crf-1", "note"] == "the method refuses its input"
-    assert "| failed" in estimate.report(table.reset_index(), device)
+    text = estimate.report(table.reset_index(), device)
+    assert "| failed" in text and "that failed left out" in text
+    text = estimate.report(table.reset_index().assign(gpus=4), device)
+    assert "the longest single training takes 1.00 hours" in text, "on four GPUs at once"
