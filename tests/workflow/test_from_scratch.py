@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -133,3 +138,25 @@ def test_options_are_tuned_on_a_model_that_is_no_run(project: Path) -> None:
 def test_joined_splits_are_scored_and_shown(project: Path) -> None:
     snakemake(project, "--config", "evaluation={split: val+test}", 'methods=["ce"]')
     assert "scored on val+test" in (project / "results/leaderboard.md").read_text()
+
+
+def test_two_snakemakes_in_one_folder(tmp_path: Path) -> None:
+    """The message is the one that the README explains, and what it advises after a kill helps."""
+    folder = clone(tmp_path)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "tiny.yaml"]
+    with (tmp_path / "log").open("wb") as log:
+        first = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        start = time.monotonic()
+        while not any((folder / ".snakemake" / "locks").glob("*")):
+            assert first.poll() is None and time.monotonic() - start < 120, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        second = snakemake(folder, "--rerun-incomplete", check=False)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert second.returncode and "Error: Directory cannot be locked" in second.stdout + second.stderr
+    snakemake(folder, "--unlock")
+    snakemake(folder, "--until", "prepare", "--rerun-incomplete")
+    assert list((folder / "results" / "datasets").glob("digits-*.json"))
