@@ -1,4 +1,5 @@
-// The chains on the CPU: an OpenMP thread takes a vector of neighbouring chains at a time.
+// The chains on the CPU: an OpenMP thread takes a vector of neighbouring chains at a time, or the whole way of a few
+// images.
 #include <algorithm>
 #include <cstdlib>
 #include <vector>
