@@ -384,6 +384,7 @@ def notes(config: Config, results: list[Result], compared: pd.DataFrame) -> list
     """What a reader must know before comparing rows, given the comparisons with the baseline."""
     scored = [r.metrics for r in results if r.metrics]
     measured = [r.cost for r in results if r.cost]
+    controls = _controls(config)
     notes = []
     trained = [m for m in scored if m["trained"]]
     origins = [m["provenance"] for m in (*scored, *measured)] + [m["trained"]["provenance"] for m in trained]
@@ -399,6 +400,7 @@ def notes(config: Config, results: list[Result], compared: pd.DataFrame) -> list
         rows = [m for m in scored if m["dataset"] == name]
         seen = [m["content_sha256"] for m in rows]
         seen += [m["trained"]["content_sha256"] for m in rows if m["trained"]]
+        seen += [sha for row in controls if row.dataset == name for sha in row.values("content_sha256")]
         if len({*seen}) > 1:
             notes.append(f"WARNING: rows of {name} saw different files of the dataset.")
     for model in config["models"]:

@@ -334,6 +334,9 @@ def test_controls_bracket_the_table(config: Config, found: dict) -> None:
     )
     classes = pd.read_csv(Path(config["results"]) / "per_class.csv")
     assert "ceiling" in set(classes["method"])
+    assert "different files" not in tabulate.tabulate(config).read_text()
+    write_json(control.metrics, content | BOUNDARY | {"content_sha256": "other"})
+    assert "rows of digits saw different files" in tabulate.tabulate(config).read_text()
 
 
 def test_a_control_that_failed_is_a_row_with_its_reason(config: Config, found: dict) -> None:
