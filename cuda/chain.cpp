@@ -2,6 +2,7 @@
 // images.
 #include <algorithm>
 #include <cstdlib>
+#include <type_traits>
 #include <vector>
 
 #include "pack.h"
@@ -62,10 +63,11 @@ struct Strides {
 };
 
 // Lines of a block in strided [N, rows, lines, places].
-template <class T>
+template <class T, class V = typename Vector<std::remove_const_t<T>>::type>
 struct Lines {
     static constexpr Index W = BYTES / sizeof(T);
     Index valid;
+    bool neighbours = true;  // in memory
     T* first[W];
 
     Lines(T* plain, Index block, Index count, Index lines, const Index* stride)
@@ -73,36 +75,55 @@ struct Lines {
         for (Index lane = 0; lane < valid; ++lane) {
             const Index line = block * W + lane;
             first[lane] = plain + line / lines * stride[0] + line % lines * stride[2];
+            neighbours = neighbours && first[lane] == first[0] + lane;
         }
+    }
+
+    // A number of each line; missing lines are 0.
+    V get(Index offset) const {
+        if (neighbours) return load<V>(first[0] + offset, valid);
+        V values = V{};
+        for (Index lane = 0; lane < valid; ++lane) values[lane] = first[lane][offset];
+        return values;
+    }
+
+    void put(Index offset, V values) const {
+        if (neighbours) return store(first[0] + offset, values, valid);
+        for (Index lane = 0; lane < valid; ++lane) first[lane][offset] = values[lane];
+    }
+};
+
+// The order in which a block is packed: rows or places innermost, whichever are closer in memory, and how far
+// apart they are there and in [places, room, lane].
+struct Order {
+    Index outer, inner;
+    Index step, near;
+    Index packed_step, packed_near;
+
+    Order(Index rows, Index places, Index room, const Index* stride) {
+        const bool by_rows = stride[1] <= stride[3];
+        outer = by_rows ? places : rows, inner = by_rows ? rows : places;
+        step = stride[by_rows ? 3 : 1], near = stride[by_rows ? 1 : 3];
+        packed_step = by_rows ? room : 1, packed_near = by_rows ? 1 : room;
     }
 };
 
 // One block of lines from strided [N, rows, lines, places] to [places, room, lane]; missing lines are 0.
 template <class T, class V = typename Vector<T>::type>
-void pack_block(V* packed, Index room, Lines<const T> from, Index rows, Index places, const Index* stride) {
-    constexpr Index W = from.W;
-    const bool near = stride[1] == 1;  // what is close in memory is read together
-    const Index squares = near && from.valid == W ? rows / W * W : 0;
-    for (Index place = 0; place < places; ++place)
-        for (Index r = 0; r < squares; r += W) {
+void pack_block(V* packed, Index room, const Lines<const T>& from, Index rows, Index places, const Index* stride) {
+    constexpr Index W = Lines<const T>::W;
+    const Order order(rows, places, room, stride);
+    const bool squares = order.near == 1 && from.valid == W;
+    for (Index o = 0; o < order.outer; ++o, packed += order.packed_step) {
+        Index i = 0;
+        for (; squares && i + W <= order.inner; i += W) {
             V tile[W];
             for (Index lane = 0; lane < W; ++lane)
-                std::memcpy(tile + lane, from.first[lane] + place * stride[3] + r, sizeof(V));
+                std::memcpy(tile + lane, from.first[lane] + o * order.step + i, sizeof(V));
             transpose(tile);
-            std::memcpy(packed + place * room + r, tile, sizeof(tile));
+            for (Index j = 0; j < W; ++j) packed[(i + j) * order.packed_near] = tile[j];
         }
-    const auto copy = [&](Index place, Index r) {
-        V values = V{};
-        for (Index lane = 0; lane < from.valid; ++lane)
-            values[lane] = from.first[lane][place * stride[3] + r * stride[1]];
-        packed[place * room + r] = values;
-    };
-    if (near) {
-        for (Index place = 0; place < places; ++place)
-            for (Index r = squares; r < rows; ++r) copy(place, r);
-    } else {
-        for (Index r = 0; r < rows; ++r)
-            for (Index place = 0; place < places; ++place) copy(place, r);
+        for (; i < order.inner; ++i) packed[i * order.packed_near] = from.get(o * order.step + i * order.near);
     }
 }
 
@@ -146,32 +167,26 @@ void pack_weights(V* weight, T* spread, const T* plain, const T* gamma, Index n,
 
 // The way back, replacing what is there or adding to it.
 template <class T, class V = typename Vector<T>::type>
-void unpack_block(Lines<T> to, const V* packed, bool add, Index rows, Index places, const Index* stride) {
-    constexpr Index W = to.W;
-    const auto put = [&](Index place, Index r) {
-        const V values = packed[place * rows + r];
-        for (Index lane = 0; lane < to.valid; ++lane) {
-            T& target = to.first[lane][place * stride[3] + r * stride[1]];
-            target = add ? target + values[lane] : values[lane];
-        }
-    };
-    if (stride[1] != 1) {
-        for (Index r = 0; r < rows; ++r)
-            for (Index place = 0; place < places; ++place) put(place, r);
-        return;
-    }
-    for (Index place = 0; place < places; ++place) {
-        Index r = 0;
-        for (; r + W <= rows; r += W) {
+void unpack_block(const Lines<T>& to, const V* packed, bool add, Index rows, Index places, const Index* stride) {
+    constexpr Index W = Lines<T>::W;
+    const Order order(rows, places, rows, stride);
+    const bool squares = order.near == 1 && to.valid == W;
+    for (Index o = 0; o < order.outer; ++o, packed += order.packed_step) {
+        Index i = 0;
+        for (; squares && i + W <= order.inner; i += W) {
             V tile[W];
-            std::memcpy(tile, packed + place * rows + r, sizeof(tile));
+            for (Index j = 0; j < W; ++j) tile[j] = packed[(i + j) * order.packed_near];
             transpose(tile);
-            for (Index lane = 0; lane < to.valid; ++lane) {
-                T* target = to.first[lane] + place * stride[3] + r;
+            for (Index lane = 0; lane < W; ++lane) {
+                T* target = to.first[lane] + o * order.step + i;
                 store(target, add ? load<V>(target, W) + tile[lane] : tile[lane], W);
             }
         }
-        for (; r < rows; ++r) put(place, r);
+        for (; i < order.inner; ++i) {
+            const Index offset = o * order.step + i * order.near;
+            const V values = packed[i * order.packed_near];
+            to.put(offset, add ? to.get(offset) + values : values);
+        }
     }
 }
 

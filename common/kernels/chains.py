@@ -460,7 +460,7 @@ class Batch:
         device = torch.device("cpu")
         self.shape = tuple(shape)
         self.factored = factored
-        self.grid = Grid((group_size(shape, gaps, dtype), *shape[1:]), gaps, dtype, device)
+        self.grid = Grid((group_size(shape, dtype), *shape[1:]), gaps, dtype, device)
         self.groups = -(-shape[0] // self.grid.images)
 
     def decompose(
@@ -525,7 +525,7 @@ class Batch:
         self.grid.call(name, self.grid.problem, self.shape[0], *arguments)
 
 
-def group_size(shape: Sequence[int], gaps: Sequence[int], dtype: torch.dtype) -> int:
+def group_size(shape: Sequence[int], dtype: torch.dtype) -> int:
     """How many images of a batch `[N, K, h, w]` are computed together on the CPU.
 
     As few as fill the vectors, if their weights fit into a processor's cache; else all.

@@ -155,7 +155,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     n, k, h, w = unary.shape
     alone = accelerate or unary.device.type != "cpu"
-    images = n if alone else group_size(unary.shape, gaps, unary.dtype)
+    images = n if alone else group_size(unary.shape, unary.dtype)
     width = lanes(unary.device, unary.dtype)
     cells = -(-(images * h) // width) * w + -(-(images * w) // width) * h
     kept = (-(-n // images), iterations if keep else 1)

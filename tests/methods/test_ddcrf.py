@@ -383,9 +383,9 @@ def test_the_derivative_by_gamma(gamma: float) -> None:
 @pytest.mark.parametrize("factored", [False, True])
 def test_scores_may_lie_in_memory_in_any_order(factored: bool, order: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
-    sizes = [(2, 4, 4, 5, 6)] * 2 if factored else [(2, 4, 4, 5, 5), (2, 4, 4, 4, 6)]
+    sizes = [(2, 4, 4, 9, 18)] * 2 if factored else [(2, 4, 4, 9, 17), (2, 4, 4, 8, 18)]
     scores = [torch.randn(size, generator=generator, dtype=torch.double) for size in sizes]
-    unary = torch.randn(2, 4, 5, 6, generator=generator, dtype=torch.double)
+    unary = torch.randn(2, 4, 9, 18, generator=generator, dtype=torch.double)
 
     def gradients(leaves: list[Tensor]) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() for x in leaves]
@@ -495,11 +495,10 @@ def test_images_are_computed_in_groups(
 
     try:
         torch.set_num_threads(threads)
-        sizes = (n, k, h, w), (1, 2), torch.double
-        assert chains.group_size(*sizes) < n
+        assert chains.group_size((n, k, h, w), torch.double) < n
         in_groups = found()
         monkeypatch.setattr(chains, "CACHE", 0)
-        assert chains.group_size(*sizes) == n
+        assert chains.group_size((n, k, h, w), torch.double) == n
         together = found()
     finally:
         torch.set_num_threads(before)
