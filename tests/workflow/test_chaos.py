@@ -82,14 +82,14 @@ def test_a_benchmark_that_is_killed_ten_times_ends_with_the_same_leaderboard(tmp
                 kills.append(what)
         else:
             finish(disturbed, "--unlock")
-            process = start(disturbed, "--rerun-incomplete", "--retries", "3")
+            process = start(disturbed, "--retries", "3")
     process.wait()
     deadline = time.monotonic() + 600
     while processes(disturbed, TRAIN):  # those that have outlived their workflow
         assert time.monotonic() < deadline
         time.sleep(1)
     finish(disturbed, "--unlock")
-    finish(disturbed, "--rerun-incomplete")
+    finish(disturbed)
     print(f"killed: {', '.join(kills)}")
     assert {"main", "all"} & set(kills) and {"training", "asked"} & set(kills)
     tables = [pd.read_csv(folder / "results/leaderboard.csv") for folder in (quiet, disturbed)]

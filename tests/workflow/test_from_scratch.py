@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -141,7 +142,7 @@ def test_joined_splits_are_scored_and_shown(project: Path) -> None:
 
 
 def test_two_snakemakes_in_one_folder(tmp_path: Path) -> None:
-    """The message is the one that the README explains, and what it advises after a kill helps."""
+    """The message is the one that the README explains, and what it advises after a kill forgets nothing."""
     folder = clone(tmp_path)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "tiny.yaml"]
@@ -152,11 +153,21 @@ def test_two_snakemakes_in_one_folder(tmp_path: Path) -> None:
         while not any((folder / ".snakemake" / "locks").glob("*")):
             assert first.poll() is None and time.monotonic() - start < 120, (tmp_path / "log").read_text()
             time.sleep(0.1)
-        second = snakemake(folder, "--rerun-incomplete", check=False)
-    finally:
-        os.killpg(first.pid, signal.SIGKILL)
+        second = snakemake(folder, check=False)
+        while not (trained := list(folder.glob("results/models/*/*/*/*/state/lock"))):
+            assert first.poll() is None and time.monotonic() - start < 240, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        first.kill()  # the training lives on
         first.wait()
+        model = trained[0].parent.parent / "model.pt"
+        while not model.exists():
+            assert time.monotonic() - start < 360
+            time.sleep(0.1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
     assert second.returncode and "Error: Directory cannot be locked" in second.stdout + second.stderr
     snakemake(folder, "--unlock")
-    snakemake(folder, "--until", "prepare", "--rerun-incomplete")
-    assert list((folder / "results" / "datasets").glob("digits-*.json"))
+    for arguments in ([], ["--rerun-incomplete"]):
+        jobs = planned(folder, *arguments)
+        assert jobs == {"train": 1, "evaluate": 3, "measure": 3, "controls": 1, "tabulate": 1, "publish": 1}
