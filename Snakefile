@@ -1,22 +1,11 @@
 # Structseg: which way of making a segmentation network's output structured is worth its cost?
 # The README says how to run it; every stage is a module of common/, every method a file of methods/.
-from snakemake.dag import DAG
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 
 configfile: "config.yaml"
-
-
-# Every file is written under another name and renamed, so that what is there is whole. But what was written by a job
-# that Snakemake did not see the end of, as after a kill, it takes for incomplete; made to run that job again
-# (--rerun-incomplete) it forgets all jobs after it, because their inputs, which are there, are `ancient`.
-async def nothing_is_incomplete(dag):
-    pass
-
-
-DAG.check_incomplete = nothing_is_incomplete
 
 
 include: "workflow/rules/common.smk"
