@@ -470,9 +470,7 @@ class Checkpoints:
                 raise
             except Exception as error:  # a damaged file fails in many ways
                 print(f"structseg: {path} is damaged ({type(error).__name__}) and removed")
-                path.unlink(
-                    missing_ok=True
-                )  # or the next one would be kept beside it, not beside a whole one
+                path.unlink(missing_ok=True)  # the next save would put it in the place of a whole one
                 continue
             if state.get("digest") == self.digest:
                 return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,8 +21,9 @@ from PIL import Image
 from common import config as configuration
 from common import prepare, runs, status, train
 from common.config import Config
-from common.errors import DiskFull, OutOfMemory, UserError
-from common.files import read_json, replacing
+from common.datasets.files import read_colours
+from common.errors import HOPELESS, DiskFull, OutOfMemory, Unreachable, UserError
+from common.files import locked, read_json, replacing
 from tests.conftest import ROOT
 
 MODEL = "deeplabv3plus-test_resnet"
@@ -106,6 +108,54 @@ def test_an_image_that_cannot_be_read_is_named(tiny: Config, tmp_path: Path, wor
     with pytest.raises(UserError, match=r"^\S*train3\.png cannot be read as a picture: [^\n]*$"):
         train.train(config, training)
     assert str(broken) in failure(training)["error"] and failure(training)["kind"] == "input"
+
+
+def test_a_disk_out_of_reach_is_no_mistake_of_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine, or a later try, may see it: a retry must not be refused."""
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with pytest.raises(Unreachable, match="a.png is missing") as missing:
+        read_colours(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.Image.open", refuses)
+    with pytest.raises(Unreachable, match="a.png cannot be read: Stale file handle"):
+        read_colours(tmp_path / "a.png")
+    assert missing.value.kind not in HOPELESS
+
+
+def test_a_finished_model_that_cannot_be_read_now_is_kept(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration.complete(tiny)
+    training = prepared(config)
+    train.train(config, training)
+    training.file.unlink()
+    finished = training.folder / "state" / "finished.pt"
+
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(torch, "load", refuses)
+        train.train(config, training)
+    assert finished.exists() and failure(training)["kind"] not in HOPELESS
+    train.train(config, training)
+    assert training.file.exists()
+
+
+def test_a_file_system_without_locks_is_pointed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuses)
+    with locked(tmp_path / "lock"):
+        pass
+    assert f"the file system of {tmp_path} has no locks" in capsys.readouterr().err
 
 
 def test_a_gpu_that_is_too_small_names_run_and_batch(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def test_two_snakemakes_in_one_folder(tmp_path: Path) -> None:
             time.sleep(0.1)
         first.kill()  # the training lives on
         first.wait()
-        model = trained[0].parent.parent / "model.pt"
+        model = max(trained, key=lambda path: path.stat().st_mtime).parent.parent / "model.pt"
         while not model.exists():
             assert time.monotonic() - start < 360
             time.sleep(0.1)
@@ -168,6 +168,14 @@ def test_two_snakemakes_in_one_folder(tmp_path: Path) -> None:
             os.killpg(first.pid, signal.SIGKILL)
     assert second.returncode and "Error: Directory cannot be locked" in second.stdout + second.stderr
     snakemake(folder, "--unlock")
+    wanted = {
+        "train": ("models/*/*/*/*/model.pt", 2),
+        "evaluate": ("runs/*/*/*/*/metrics.json", 3),
+        "measure": ("runs/*/*/*/*/cost.json", 3),
+    }
+    left = {rule: n - len([*(folder / "results").glob(files)]) for rule, (files, n) in wanted.items()}
+    assert left["evaluate"] > 0 and left["measure"] > 0
     for arguments in ([], ["--rerun-incomplete"]):
         jobs = planned(folder, *arguments)
-        assert jobs == {"train": 1, "evaluate": 3, "measure": 3, "controls": 1, "tabulate": 1, "publish": 1}
+        assert {rule: jobs.get(rule, 0) for rule in left} == left
+        assert jobs["tabulate"] == jobs["publish"] == 1
