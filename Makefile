@@ -1,9 +1,13 @@
-# make           install into .venv, run the default benchmark, print the leaderboard and where the report is
-# make test      the quick tests and the linters
+# make            install into .venv, run the default benchmark, print the leaderboard and where the report is
+# make test       the linters and the quick tests
+# make lint       the linters alone: ruff check, ruff format --check, mypy, snakefmt --check
+# make format     mend what the linters can mend
+# make test-long  the tests that take minutes
 # make test-slurm the workflow on a real SLURM, installed for it (root on Debian)
-# make test-long all tests that take minutes
-# make gpu-check the tests that need a GPU
-# make clean     remove what the benchmark wrote (not .venv)
+# make gpu-check  the tests that need a GPU
+# make clean      remove what the benchmark wrote (not .venv)
+#
+# PYTHON=python3.12 installs with another Python; CORES=4 uses fewer cores than there are.
 
 PYTHON ?= python3
 CORES ?= all
@@ -42,6 +46,7 @@ test: lint
 lint: .venv/installed-dev
 	ruff check .
 	ruff format --check .
+	mypy
 	snakefmt --check --compact-diff .
 
 format: .venv/installed-dev

@@ -1,11 +1,9 @@
 # Structseg: which way of making a segmentation network's output structured is worth its cost?
-# The README says how to run it; every stage is a module of common/, every method a file of methods/.
+# The README says how to run it; every stage is a verb of `python -m common`, every method a file of methods/.
+# The configuration is config.yaml with what --configfile and --config lay over it; rules/common.smk reads it.
 from snakemake.utils import min_version
 
-min_version("9.0")
-
-
-configfile: "config.yaml"
+min_version("9.27.1")
 
 
 include: "workflow/rules/common.smk"
@@ -22,6 +20,7 @@ include: "workflow/rules/kernels.smk"
 
 
 rule all:
+    """Trains, scores and measures all runs of the configuration, and writes tables and report."""
     default_target: True
     input:
         TABLES,

@@ -1,4 +1,4 @@
-"""Which device a stage runs on, and honest timing on it."""
+"""Which device a stage runs on, and honest timing on it. Nothing here imports PyTorch before it is needed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO
-
-import torch
+from typing import IO, TYPE_CHECKING
 
 from common.errors import NoDevice, UserError
 from common.files import private
+
+if TYPE_CHECKING:
+    import torch
 
 POLL_SECONDS = 0.5
 """How long to wait before looking for a free GPU again."""
@@ -40,6 +41,8 @@ def choose(name: str = "auto") -> torch.device:
     Raises:
         NoDevice: `cuda` is asked for and there is none.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
@@ -58,10 +61,13 @@ def leased(name: str = "auto") -> Iterator[torch.device]:
     Raises:
         NoDevice: As in `lease`.
     """
-    with lease(name, 1 if job_gpus() is None else job_gpus()) as found:
-        if found[0].type == "cuda":
-            torch.cuda.set_device(found[0])
-        yield found[0]
+    gpus = job_gpus()
+    with lease(name, 1 if gpus is None else gpus) as devices:
+        if devices[0].type == "cuda":
+            import torch
+
+            torch.cuda.set_device(devices[0])
+        yield devices[0]
 
 
 @contextlib.contextmanager
@@ -81,6 +87,8 @@ def lease(name: str, count: int) -> Iterator[list[torch.device]]:
     Raises:
         NoDevice: Fewer are offered, or as in `choose`.
     """
+    import torch
+
     if count == 0 and name != "auto" and name != "cpu":
         raise NoDevice(f"execution.device is {name}, but the job has resources.gpu: 0: set device to auto")
     device = torch.device("cpu") if count == 0 else choose(name)
@@ -107,6 +115,8 @@ def lease(name: str, count: int) -> Iterator[list[torch.device]]:
 
 def names() -> list[str]:
     """What the GPUs are called that this process may use, as in CUDA_VISIBLE_DEVICES."""
+    import torch
+
     count = torch.cuda.device_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [name.strip() for name in visible.split(",")][:count] if visible else [*map(str, range(count))]
@@ -184,6 +194,7 @@ def held(index: int) -> Iterator[None]:
 
 
 def _lock_folder() -> Path:
+    """The folder of this user's locks, or of the scheduler's job that this process belongs to."""
     folder = LOCKS / f"structseg-{os.getuid()}-{_job() or 'local'}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
@@ -206,6 +217,7 @@ def keep_memory() -> None:
 
 @cache
 def _processor() -> str:
+    """The name of this machine's processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -217,19 +229,25 @@ def _processor() -> str:
 
 def describe(device: torch.device) -> str:
     """The name of the device as tables show it; a CPU with the number of threads in use."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_processor()}, {torch.get_num_threads()} threads"
 
 
 def set_threads(threads: int | None) -> None:
-    """Uses `threads` CPU threads for tensor operations, or those this process may run on."""
+    """Uses `threads` CPU threads for tensor operations, or as many as this process may run on."""
+    import torch
+
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
 
 
 def synchronize(device: torch.device) -> None:
     """Waits until the device has done all that it was given."""
     if device.type == "cuda":
+        import torch
+
         torch.cuda.synchronize(device)
 
 

@@ -56,6 +56,12 @@ class Unreachable(UserError):
     kind = "storage"
 
 
+class UnreadableRecord(UserError):
+    """A file of results is missing, damaged, or does not belong where it lies."""
+
+    kind = "record"
+
+
 class LoaderDied(UserError):
     """A process that loads images has ended before its time."""
 

@@ -13,13 +13,21 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, TypeVar
 from zipfile import BadZipFile
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import DiskFull, UserError
+from common.errors import DiskFull, UnreadableRecord, UserError
+
+Record = TypeVar("Record")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""The ranges of numbers in records; all of them are finite."""
 
 
 @contextlib.contextmanager
@@ -93,6 +101,32 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read ({error}): delete it and run again") from None
 
 
+def read_record(path: Path, kind: type[Record], remedy: str) -> Record:
+    """Reads a JSON file that holds one record, and checks its keys, types and ranges.
+
+    JSON knows neither NaN nor infinities: a file that has them is refused.
+
+    Args:
+        path: The file.
+        kind: The class of the record, a dataclass.
+        remedy: What to do about a file that is damaged.
+
+    Raises:
+        UnreadableRecord: It is missing, cannot be read, or is no such record.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        raise UnreadableRecord(f"{path} is missing: run the earlier stage that writes it") from None
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        raise UnreadableRecord(f"{path} cannot be read ({error}): {remedy}") from None
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Writes a record as `write_json` does; what it has none of (None) is null."""
+    write_json(path, msgspec.to_builtins(record))
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an `.npz` file that the evaluate stage wrote.
 
@@ -104,6 +138,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             return dict(arrays)
     except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it and evaluate again") from None
+
+
+def cache_folder() -> Path:
+    """Where the user keeps what can be made anew: `$XDG_CACHE_HOME/structseg`, or `~/.cache/structseg`.
+
+    Raises:
+        RuntimeError: The user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "structseg"
 
 
 def digest(content: Any, length: int = 10) -> str:

@@ -6,13 +6,15 @@ import platform
 import resource
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
@@ -61,16 +63,30 @@ def packages() -> dict[str, str]:
 def peak_memory(device: torch.device) -> int:
     """Peak memory of this process in bytes: allocated on the GPU, or resident on the CPU."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def record(device_name: str) -> dict[str, Any]:
-    """The part of every result file that says how it came to be."""
-    return {
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "packages": packages(),
-        "device": device_name,
-    }
+@dataclass(frozen=True)
+class Provenance:
+    """The part of every record that says how it came to be.
+
+    Attributes:
+        written: When, in ISO 8601.
+        commit: The git commit of the code, with `+changes` if tracked files differed; None outside git.
+        packages: Versions of Python and of the packages that results depend on.
+        device: The name of the device.
+    """
+
+    written: str
+    commit: str | None
+    packages: dict[str, str]
+    device: str
+
+    @classmethod
+    def now(cls, device: str) -> Provenance:
+        """Of a result that is written now, computed on the device of that name."""
+        return cls(datetime.now(UTC).isoformat(timespec="seconds"), commit(), packages(), device)

@@ -6,10 +6,19 @@ import importlib
 import inspect
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from methods.base import Method
+if TYPE_CHECKING:
+    from methods.base import Method
 
 __all__ = ["Method", "load", "names"]
+
+
+def __getattr__(name: str) -> Any:
+    """Offers `Method` without importing PyTorch before it is asked for."""
+    if name == "Method":
+        return importlib.import_module("methods.base").Method
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def names() -> list[str]:
@@ -19,8 +28,13 @@ def names() -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _names(folder: Path, _: int) -> list[str]:
-    """The same for one state of the folder: it is asked for with every run of a configuration."""
+def _names(folder: Path, changed: int) -> list[str]:
+    """The names for one state of the folder: they are asked for with every run of a configuration.
+
+    Args:
+        folder: Where the methods are.
+        changed: When it was last changed, in nanoseconds.
+    """
     return sorted(path.stem for path in folder.glob("*.py") if path.stem not in ("base", "__init__"))
 
 
@@ -32,6 +46,8 @@ def load(name: str) -> type[Method]:
         Exception: Whatever importing the module raises.
     """
     module = importlib.import_module(f"methods.{name}")
+    from methods.base import Method  # imports PyTorch
+
     classes = [
         member
         for member in vars(module).values()

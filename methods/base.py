@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-VOID = 255
-"""The label of pixels that are neither trained nor scored."""
+from common.labels import VOID
 
 
 class Method(nn.Module):

@@ -60,5 +60,10 @@ class CRFRNN(Method):
         with torch.autocast(unary.device.type, enabled=False):
             weights = self.weights.to(unary)
             return crf_scores(
-                small, unary, self.deviations, weights, self.iterations, self.compatibility.to(unary)
+                small,
+                unary,
+                self.deviations,
+                weights,  # type: ignore[arg-type]  # a tensor of two weights is a sequence of them
+                self.iterations,
+                self.compatibility.to(unary),
             )

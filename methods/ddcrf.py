@@ -83,7 +83,7 @@ class DDCRF(Method):
         self.right = nn.Conv2d(feature_channels, num_classes**2, 1, bias=False)
         for layer in (self.left, self.right):
             nn.init.normal_(layer.weight, std=0.001)
-        nn.init.zeros_(self.left.bias)
+        nn.init.zeros_(self.left.bias)  # type: ignore[arg-type]  # it has one
         self._latest: tuple[Tensor, ...] | None = None
 
     def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
@@ -387,9 +387,10 @@ def _reference(
                 length = length * torch.where(better, operators.Steps.GROWTH, operators.Steps.DECAY)
                 chosen = better.view(-1, 1, 1, 1)
                 moved = torch.where(chosen, theta - best[1], 0)
-                here = tuple(torch.where(better if x.ndim == 1 else chosen, x, y) for x, y in zip(here, best))
-            best = here
-            dual, place, found = best
+                # mypy: three tensors, of which a sum starts with the number 0
+                here = tuple(torch.where(better if x.ndim == 1 else chosen, x, y) for x, y in zip(here, best))  # type: ignore[assignment, union-attr]
+            best = here  # type: ignore[assignment]
+            dual, place, found = best  # type: ignore[misc]
             duals.append(dual.sum())
             direction = unit_step * (found - found.mean(0))
             if accelerate:

@@ -76,7 +76,8 @@ class DenseCRF(Method):
         }
 
     def refine(self, images: Tensor, probabilities: Tensor) -> Tensor:
-        return dense_crf(images, probabilities, **self.options)
+        # mypy: options of several types
+        return dense_crf(images, probabilities, **self.options)  # type: ignore[arg-type]
 
 
 def check(
@@ -193,7 +194,8 @@ class Kernel:
 
 def _kernels(images: Tensor, deviation: float, bilateral: float, colour: float) -> tuple[Kernel, Kernel]:
     """The kernel of positions and that of positions and colours, of given standard deviations."""
-    places = _positions(*images.shape[2:], images.device).expand(len(images), -1, -1)
+    # mypy: two sides
+    places = _positions(*images.shape[2:], images.device).expand(len(images), -1, -1)  # type: ignore[call-arg]
     colours = images.flatten(2).mT.float() / colour
     both = Kernel(torch.cat([places / float(bilateral), colours], dim=2))
     return _position_kernel(*images[:, 0].shape, float(deviation), images.device), both
@@ -242,7 +244,8 @@ def mean_field(
             if compatibility is not None:
                 message = message @ compatibility
             trained = isinstance(weight, Tensor)
-            scores = scores + weight * message if trained else scores.add(message, alpha=weight)
+            # mypy: `trained` says which of the two a weight is
+            scores = scores + weight * message if trained else scores.add(message, alpha=weight)  # type: ignore[arg-type]
     return scores
 
 

@@ -10,11 +10,25 @@ import pytest
 import torch
 
 import methods
-from common import config as configuration
-from methods.base import VOID, Method
+from common.config import entries, reading
+from common.config.settings import typed
+from common.labels import VOID
+from common.networks.network import Network
+from common.networks.options import ModelOptions
+from common.networks.structured import StructuredNetwork, refined
+from methods.base import Method
 
 NAMES = methods.names()
+FOLDER = Path(methods.__file__).parent
 CHANNELS = 6
+MODEL = "deeplabv3plus-test_resnet"
+CONFIG = {
+    "datasets": ["digits"],
+    "models": [MODEL],
+    "methods": ["ce"],
+    "seeds": [0],
+    "model_options": {MODEL: {"weights": "none", "decoder_channels": 8}},
+}
 
 
 def build(name: str, num_classes: int = 4) -> Method:
@@ -45,19 +59,44 @@ def test_is_documented_and_has_defaults(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_can_be_built_from_the_options_of_a_configuration(name: str) -> None:
     """There, numbers are written as they are meant: 1.0 is 1."""
-    names = {"datasets": ["digits"], "models": ["m"], "methods": ["ce"], "seeds": [0]}
-    entry = configuration.method(configuration.complete(names), name, "digits")
+    entry = entries.method(reading.complete(CONFIG), name, "digits")
     assert isinstance(entry.build(3, CHANNELS), Method)
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_imports_nothing_of_common_but_kernels_and_labels(path: Path) -> None:
+    imports: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            imports |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            imports |= {alias.name for alias in node.names}
+    of_common = {name for name in imports if name.partition(".")[0] == "common"}
+    assert all(name.startswith(("common.kernels.", "common.labels.")) for name in of_common), of_common
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_imports_no_stage(name: str) -> None:
-    tree = ast.parse(Path(inspect.getfile(methods.load(name))).read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom | ast.Import):
-            modules = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-            for module in modules:
-                assert not str(module).startswith("common") or str(module).startswith("common.kernels")
+def test_trains_and_predicts_with_a_network(name: str) -> None:
+    """The path that every stage takes: what a hook returns is what the next can work with."""
+    options = reading.complete(CONFIG)["model_options"][MODEL]
+    torch.manual_seed(0)
+    network = Network(MODEL, 4, typed(ModelOptions, options))
+    model = StructuredNetwork(network, methods.load(name)(4, network.feature_channels))
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(256, (2, 3, 50, 70), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(4, (2, 50, 70), generator=generator)
+    loss = model.loss(images, labels)
+    loss.backward()
+    assert loss.shape == () and loss.isfinite()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), key
+    with torch.no_grad():
+        probabilities = model.eval().probabilities(images)
+        result = refined(model.method, images, probabilities)
+    for map_ in (probabilities, result):
+        assert map_.shape == (2, 4, 50, 70)
+        torch.testing.assert_close(map_.sum(1), torch.ones(2, 50, 70), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("num_classes", [2, 11, 21])

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-Colour = tuple[int, int, int]
+from common.downloads.archives import Archive
+from common.images.palette import Colour
 
 PANEL_IMAGES = 3
 """How many images of a split the picture panels show."""
 
 
-@dataclass(frozen=True)
-class Archive:
-    """A file that a dataset is unpacked from, by `snakemake data_<name>`.
-
-    Attributes:
-        name: The name of the file: `.zip`, `.tar` or compressed `.tar`.
-        places: What is unpacked, as paths in the archive, and where it lies below the dataset's folder;
-            lists of images come last, so that a dataset that has them is complete. An archive of one place
-            may also be flat: have the content of that place without the folder.
-        address: Where it is downloaded from; None if that needs a login.
-        sha256: Its digest; None if none is published.
-        login: For an archive without an address: where to log in and what to download.
-    """
-
-    name: str
-    places: Mapping[str, str]
-    address: str | None = None
-    sha256: str | None = None
-    login: str = ""
-
-
-class Dataset:
+class Dataset(ABC):
     """Images with label maps. Options are the keyword arguments of a subclass's `__init__`.
 
     Creating one must be cheap and touch no file: the files are looked at by `names` and `read`.
@@ -75,36 +55,24 @@ class Dataset:
         joined = [name for name, parts in self.joined.items() if {*parts} <= {*self.splits}]
         return list(dict.fromkeys([*self.splits, *joined]))
 
+    @abstractmethod
     def names(self, split: str) -> list[str]:
         """The names of the images of one split, in order.
 
         Raises:
             UserError: The dataset is not where it should be.
         """
-        raise LookupError(split)
 
+    @abstractmethod
     def read(self, split: str, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """One image `[H, W, 3]` in RGB and its labels `[H, W]` in 0..K−1 or 255 for void.
 
         Raises:
             UserError: A file is missing or damaged, the sizes differ or a label is not legal.
         """
-        raise LookupError(name)
 
 
 def panel_indices(length: int) -> list[int]:
     """Which images of a split the picture panels show: spread evenly."""
     count = min(PANEL_IMAGES, length)
     return [(2 * place + 1) * length // (2 * count) for place in range(count)]
-
-
-def coloured(labels: NDArray[np.uint8], colours: tuple[Colour, ...]) -> NDArray[np.uint8]:
-    """Label map `[H, W]` to a picture `[H, W, 3]`; void is white."""
-    return palette(colours)[labels]
-
-
-def palette(colours: tuple[Colour, ...]) -> NDArray[np.uint8]:
-    """The colour of every value of a label map, `[256, 3]`; void is white."""
-    table = np.full((256, 3), 255, np.uint8)
-    table[: len(colours)] = colours
-    return table

@@ -17,10 +17,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets.base import Archive, Colour
-from common.datasets.files import ColourCode, FileDataset, Pairs, add
+from common.datasets.on_disk import FileDataset, Pairs, add
+from common.downloads.archives import Archive
 from common.errors import UserError
-from methods.base import VOID
+from common.images.palette import Colour
+from common.images.reading import ColourCode
+from common.labels import VOID
 
 GROUPS: dict[str, dict[str, Colour]] = {
     "Sky": {"Sky": (128, 128, 128)},
@@ -85,12 +87,12 @@ class CamVid(FileDataset):
     """The 11-class CamVid in a folder given by `root` or the environment variable CAMVID_ROOT."""
 
     class_names = tuple(GROUPS)
-    colours = (
+    colours: tuple[Colour, ...] = (
         (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
         (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
     )  # fmt: skip
     environment = "CAMVID_ROOT"
-    archives = SEGNET
+    archives: tuple[Archive, ...] = SEGNET
     terms = "CamVid is for research; the tutorial's version is under CC BY-NC 4.0."
     file_void = 11
 
@@ -125,7 +127,7 @@ class CamVid(FileDataset):
         self._code = ColourCode(code, refuse=unknown_colours == "refuse")
 
     def pairs(self, split: str) -> Pairs:
-        return self._listed(split) if self.layout == "segnet" else self._chosen(split)
+        return self._tutorial(split) if self.layout == "segnet" else self._original(split)
 
     def read_labels(self, path: Path) -> NDArray[np.uint8]:
         if self.layout == "segnet":
@@ -133,7 +135,7 @@ class CamVid(FileDataset):
         remedy = f"mend the file or set dataset_options.{self.entry}.unknown_colours to void"
         return self._code.read(path, remedy)
 
-    def _listed(self, split: str) -> Pairs:
+    def _tutorial(self, split: str) -> Pairs:
         """The images and label maps that the tutorial's list names."""
         path = self.folder / f"{split}.txt"
         pairs: Pairs = {}
@@ -145,7 +147,7 @@ class CamVid(FileDataset):
             add(pairs, image.stem, (image, labels), f"{path}, line {number}")
         return pairs
 
-    def _chosen(self, split: str) -> Pairs:
+    def _original(self, split: str) -> Pairs:
         """The original files of the images that the tutorial has in the split."""
         images = self.existing(self.folder / "701_StillsRaw_full")
         labels = self.existing(self.folder / "LabeledApproved_full")
@@ -172,5 +174,5 @@ def split_of(name: str) -> str:
 
 
 def _locate(root: Path, listed: str) -> Path:
-    """The listed path under `root`: the lists carry a prefix (/SegNet/CamVid/) of their author's."""
+    """A listed path under `root`: the lists carry a prefix (/SegNet/CamVid/) of their author's."""
     return root.joinpath(*PurePosixPath(listed).parts[-2:])

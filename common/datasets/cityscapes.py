@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets.base import Archive, Colour
-from common.datasets.files import FileDataset, Pairs, add, from_values, read_values
+from common.datasets.on_disk import FileDataset, Pairs, add
+from common.downloads.archives import Archive
 from common.errors import UserError
+from common.images.palette import Colour
+from common.images.reading import from_values, read_values
 
 LOGIN = "register at https://www.cityscapes-dataset.com, log in and download it"
 IMAGE = "_leftImg8bit.png"
@@ -85,8 +87,8 @@ class Cityscapes(FileDataset):
 
     def read_labels(self, path: Path) -> NDArray[np.uint8]:
         if not path.exists():
-            ids = path.name.replace("labelTrainIds", "labelIds")
-            raise UserError(f"{path.with_name(ids)} is missing, and {path.name} beside it too")
+            usual = path.name.replace("labelTrainIds", "labelIds")
+            raise UserError(f"{path.with_name(usual)} is missing, and {path.name} beside it too")
         if path.name.endswith("labelTrainIds.png"):
             return super().read_labels(path)
         ids = [number for number, _ in TRAINED.values()]

@@ -14,7 +14,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from common.datasets.base import Dataset
 from common.seeds import derive
@@ -76,7 +75,8 @@ class Digits(Dataset):
 
 
 @cache
-def _source() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def source() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The real digits: brightness in [0, 1] `[1797, 8, 8]`, and which digits they are `[1797]`."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -88,6 +88,8 @@ def _compose(
     split: str, size: int, noise: float, random_seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draws one canvas: image `[size, size, 3]` and labels `[size, size]`."""
+    from scipy import ndimage
+
     random = np.random.default_rng(random_seed)
     canvas = np.full((size, size, 3), random.uniform(0.05, 0.35), np.float32)
     labels = np.full((size, size), BACKGROUND, np.uint8)
@@ -117,8 +119,10 @@ def _places(count: int, size: int, random: np.random.Generator) -> list[tuple[fl
 
 
 def _stroke(split: str, digit: int | None, random: np.random.Generator) -> NDArray[np.float32]:
-    """A real digit, enlarged and turned: brightness in [0, 1], `[side, side]`."""
-    images, targets = _source()
+    """A real digit, or any if it is None, enlarged and turned: brightness in [0, 1], `[side, side]`."""
+    from scipy import ndimage
+
+    images, targets = source()
     images, targets = images[SOURCE[split]], targets[SOURCE[split]]
     choices = np.arange(len(targets)) if digit is None else np.flatnonzero(targets == digit)
     image = np.pad(images[random.choice(choices)], 1)
@@ -148,6 +152,7 @@ def _draw_digit(
     centre: tuple[float, float],
     random: np.random.Generator,
 ) -> None:
+    """Draws a digit around a centre (row, column) and labels what it covers."""
     stroke = _stroke(split, digit, random)
     inside, part = _window(stroke.shape, centre, len(canvas))
     cover = stroke[part]

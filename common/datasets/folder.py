@@ -21,9 +21,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets.files import ColourCode, FileDataset, Pairs, add, voc_colours
+from common.datasets.on_disk import FileDataset, Pairs, add
 from common.errors import UserError
-from methods.base import VOID
+from common.images.palette import Colour, voc_colours
+from common.images.reading import ColourCode
+from common.labels import VOID
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 
@@ -82,18 +84,23 @@ class Folder(FileDataset):
         self.class_values = tuple(range(count)) if values is None else tuple(values)
         drawn = voc_colours(1, count) if colours is None else colours
         self._check(drawn, void_colours)
-        self.colours = tuple((r, g, b) for r, g, b in drawn)
+        self.colours = tuple(map(_colour, drawn))
         self._code = None
         if colour_coded:
             if colours is None:
                 raise ValueError("colour_coded needs colours: give one per class")
-            code = dict.fromkeys(map(tuple, void_colours), VOID)
+            code: dict[Colour, int] = dict.fromkeys(map(_colour, void_colours), VOID)
             code |= {colour: label for label, colour in enumerate(self.colours)}
             if len(code) != len(void_colours) + count:
                 raise ValueError("colours and void_colours must all differ where label maps are colour_coded")
             self._code = ColourCode(code, refuse=unknown_colours == "refuse")
 
     def _check(self, colours: Sequence[Sequence[int]], void_colours: Sequence[Sequence[int]]) -> None:
+        """Checks that all options fit together.
+
+        Raises:
+            ValueError: They do not.
+        """
         count = len(self.class_names)
         if not 1 <= count <= VOID:
             raise ValueError(f"class_names must be 1 to {VOID} names, not {count}")
@@ -107,11 +114,11 @@ class Folder(FileDataset):
         for colour in [*colours, *void_colours]:
             if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
                 raise ValueError(f"a colour must be three numbers from 0 to 255, not {list(colour)}")
-        known = [*self.class_values, *self.void_values]
+        values = [*self.class_values, *self.void_values]
         if len(self.class_values) != count:
             raise ValueError(f"values must be one per class, {count}, not {len(self.class_values)}")
-        if len({*known}) != len(known) or not all(0 <= value <= 255 for value in known):
-            raise ValueError(f"values and void must be different numbers from 0 to 255, not {known}")
+        if len({*values}) != len(values) or not all(0 <= value <= 255 for value in values):
+            raise ValueError(f"values and void must be different numbers from 0 to 255, not {values}")
         if self.lists is None and "{split}" not in self.images:
             raise ValueError("without lists, images must have {split} in it, such as images/{split}")
 
@@ -120,10 +127,10 @@ class Folder(FileDataset):
         # files of one name in the folders of two splits are two images
         prefix = f"{split}/" if "{split}" in self.images else ""
         if self.lists is None:
-            found = self._all(images, labels)
+            pairs = self._all(images, labels)
         else:
-            found = self._listed(self.folder / _of(split, self.lists), images, labels)
-        return {prefix + name: files for name, files in found.items()}
+            pairs = self._listed(self.folder / _of(split, self.lists), images, labels)
+        return {prefix + name: files for name, files in pairs.items()}
 
     def read_labels(self, path: Path) -> NDArray[np.uint8]:
         if self._code is None:
@@ -134,6 +141,7 @@ class Folder(FileDataset):
         )
 
     def _all(self, images: Path, labels: Path) -> Pairs:
+        """All pictures below the folder of the images, and their label maps."""
         pairs: Pairs = {}
         for path in sorted(self.existing(images).rglob("*")):
             if path.suffix.lower() in PICTURES and not path.name.startswith("."):
@@ -144,6 +152,7 @@ class Folder(FileDataset):
         return pairs
 
     def _listed(self, path: Path, images: Path, labels: Path) -> Pairs:
+        """The pictures that a list names, and their label maps."""
         pairs: Pairs = {}
         for number, line in self.listed(path):
             columns = line.split()
@@ -163,7 +172,13 @@ class Folder(FileDataset):
         return pairs
 
 
+def _colour(parts: Sequence[int]) -> Colour:
+    red, green, blue = parts
+    return red, green, blue
+
+
 def _of(split: str, template: str) -> str:
+    """A path in which `{split}` stands for a split."""
     return template.replace("{split}", split)
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from common.datasets.base import Archive
-from common.datasets.files import FileDataset, Pairs, add, voc_colours
+from common.datasets.on_disk import FileDataset, Pairs, add
+from common.downloads.archives import Archive
 from common.errors import UserError
+from common.images.palette import voc_colours
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "table", "dog",
@@ -48,7 +49,7 @@ class PascalContext(FileDataset):
     class_values = tuple(range(1, 60))
     void_values = (0,)
     environment = "PASCAL_CONTEXT_ROOT"
-    archives = (VOC2010, MASKS)
+    archives: tuple[Archive, ...] = (VOC2010, MASKS)
     terms = 'VOC\'s pictures are under the "flickr" terms of use; cite VOC and Mottaghi et al. 2014.'
 
     def __init__(
@@ -64,11 +65,11 @@ class PascalContext(FileDataset):
         """
         super().__init__(root)
         self.masks = masks
-        ours = masks == "59_context_labels"
-        self.class_names = CLASSES if ours else tuple(sorted(CLASSES))
+        authors = masks == "59_context_labels"
+        self.class_names = CLASSES if authors else tuple(sorted(CLASSES))
         colours = dict(zip(CLASSES, voc_colours(1, len(CLASSES))))
         self.colours = tuple(colours[name] for name in self.class_names)
-        self.archives = (VOC2010, MASKS) if ours else (VOC2010,)
+        self.archives = (VOC2010, MASKS) if authors else (VOC2010,)
         self.contents = f"the folder with VOCdevkit/VOC2010 and the masks in {masks}"
 
     def has(self, archive: Archive) -> bool:

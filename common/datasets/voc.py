@@ -15,11 +15,12 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
-from common.datasets.base import Archive
-from common.datasets.files import FileDataset, Pairs, add, from_values, voc_colours
+from common.datasets.on_disk import FileDataset, Pairs, add
+from common.downloads.archives import Archive
 from common.errors import UserError
+from common.images.palette import voc_colours
+from common.images.reading import from_values
 
 VOC2012 = Archive(
     "VOCtrainval_11-May-2012.tar",
@@ -57,7 +58,7 @@ class VOC(FileDataset):
     locations = ("root", "sbd_root")
     environment = "VOC_ROOT"
     contents = "the folder with VOCdevkit/VOC2012"
-    archives = (VOC2012, SBD)
+    archives: tuple[Archive, ...] = (VOC2012, SBD)
     terms = (
         'VOC\'s pictures are under the "flickr" terms of use; cite VOC and, for SBD, Hariharan et al. 2011.'
     )
@@ -83,8 +84,8 @@ class VOC(FileDataset):
     @property
     def sbd_folder(self) -> Path:
         """The folder with SBD's `cls`, `train.txt` and `val.txt`."""
-        given = self.sbd_root or os.environ.get("SBD_ROOT")
-        base = Path(given).expanduser() if given else self.folder
+        place = self.sbd_root or os.environ.get("SBD_ROOT")
+        base = Path(place).expanduser() if place else self.folder
         return _first(base, ("benchmark_RELEASE/dataset", "dataset", ""), "cls")
 
     def has(self, archive: Archive) -> bool:
@@ -103,6 +104,7 @@ class VOC(FileDataset):
         return from_values(_segmentation(path), range(len(self.class_names)), (), path)
 
     def _challenge(self, split: str) -> dict[str, Path]:
+        """The label maps of a split of the challenge."""
         path = self.devkit / "ImageSets/Segmentation" / f"{split}.txt"
         labels = self.existing(self.devkit / "SegmentationClass")
         return _named(self.listed(path), labels, ".png", path)
@@ -110,14 +112,15 @@ class VOC(FileDataset):
     def _augmenting(self) -> dict[str, Path]:
         """What SBD annotates and the challenge does not."""
         annotated = self._annotated()
-        known = {*self._challenge("train"), *self._challenge("val")}
-        return {name: annotated[name] for name in sorted({*annotated} - known)}
+        challenge = {*self._challenge("train"), *self._challenge("val")}
+        return {name: annotated[name] for name in sorted({*annotated} - challenge)}
 
     def _annotated(self) -> dict[str, Path]:
+        """The label maps of all that SBD annotates."""
         ready = self.devkit / "SegmentationClassAug"
         if ready.is_dir():
             return {path.stem: path for path in ready.glob("*.png")}
-        folder, found = self.sbd_folder, {}
+        folder = self.sbd_folder
         if not (folder / "cls").is_dir() and self.folder.is_dir():
             raise UserError(
                 f"dataset {self.entry}: {folder} has no annotations of SBD (cls, train.txt, val.txt): get "
@@ -125,29 +128,47 @@ class VOC(FileDataset):
                 f"{self.entry}.sbd_root, or do without (and without the split trainaug) by "
                 f"dataset_options.{self.entry}.sbd: false"
             )
+        labels: dict[str, Path] = {}
         for part in ("train", "val"):
             path = folder / f"{part}.txt"
-            found |= _named(self.listed(path), folder / "cls", ".mat", path)
-        return found
+            labels |= _named(self.listed(path), folder / "cls", ".mat", path)
+        return labels
 
 
 def _first(base: Path, places: tuple[str, ...], content: str) -> Path:
     """The first of the places below `base` that has the content, or the first at all."""
-    found = (base / place for place in places if (base / place / content).is_dir())
-    return next(found, base / places[0])
+    complete = (base / place for place in places if (base / place / content).is_dir())
+    return next(complete, base / places[0])
 
 
 def _named(lines: list[tuple[int, str]], folder: Path, suffix: str, path: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    """The files of a folder that a list names, one per line.
+
+    Args:
+        lines: The number and text of every line.
+        folder: The folder.
+        suffix: What the files end in.
+        path: The list, for messages.
+
+    Raises:
+        UserError: A line is no name, or one is listed twice.
+    """
+    files: dict[str, Path] = {}
     for number, name in lines:
         if len(name.split()) != 1:
             raise UserError(f"{path}, line {number}: must be the name of an image, not {name!r}")
-        add(found, name, folder / f"{name}{suffix}", f"{path}, line {number}")
-    return found
+        add(files, name, folder / f"{name}{suffix}", f"{path}, line {number}")
+    return files
 
 
 def _segmentation(path: Path) -> NDArray[np.uint8]:
-    """The label map `[H, W]` of a file of SBD: `GTcls.Segmentation`."""
+    """The label map `[H, W]` of a file of SBD: `GTcls.Segmentation`.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    from scipy.io import loadmat
+
     try:
         with path.open("rb") as file:
             labels = loadmat(file, variable_names=["GTcls"])["GTcls"]["Segmentation"].item()

@@ -1,1 +1,1 @@
-"""Kernels of the folder cuda/, compiled on this machine at first use, and the operators made of them."""
+"""The operators that methods compute with, and how the sources in `cuda/` are compiled for them."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from common.files import replacing
+from common.files import cache_folder, replacing
+from common.provenance import ROOT
 
-SOURCES = Path(__file__).resolve().parents[2] / "cuda"
+SOURCES = ROOT / "cuda"
 
 
-def folder() -> Path:
-    """`$XDG_CACHE_HOME/structseg`, or `~/.cache/structseg`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "structseg"
+class CompilerError(Exception):
+    """A compiler or a driver is missing or refuses a kernel; says why in one sentence."""
 
 
 def compiled(name: str, suffix: str, made_from: Iterable[str], build: Callable[[], bytes]) -> Path:
@@ -38,7 +37,7 @@ def compiled(name: str, suffix: str, made_from: Iterable[str], build: Callable[[
     """
     texts = [*made_from, *(f"{path.name}\n{path.read_text()}" for path in sorted(SOURCES.iterdir()))]
     code = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]
-    path = folder() / f"{name}-{code}{suffix}"
+    path = cache_folder() / f"{name}-{code}{suffix}"
     if not path.exists():
         content = build()
         with replacing(path, "wb") as file:

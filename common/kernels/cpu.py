@@ -13,17 +13,13 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-from common.kernels.cache import SOURCES, compiled
+from common.kernels.cache import SOURCES, CompilerError, compiled
 
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno")
 OPTIONAL = (("-march=native", "-fopenmp"), ("-fopenmp",), ("-march=native",), ())
 """Flags that not every compiler takes, the first set that works is used."""
 
 _lock = threading.Lock()
-
-
-class CompilerError(Exception):
-    """There is no C++ compiler, or it refuses a source; says why in one sentence."""
 
 
 def library(name: str) -> ctypes.CDLL | None:
@@ -49,12 +45,13 @@ def _library(name: str) -> ctypes.CDLL | None:
 
 
 def _compiler() -> tuple[str, str]:
+    """The path of the C++ compiler, and what it says of its version."""
     for name in filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")):
         path = shutil.which(name)
         if path:
-            asked = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-            if asked.returncode == 0:
-                return path, asked.stdout
+            version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+            if version.returncode == 0:
+                return path, version.stdout
     raise CompilerError("no C++ compiler was found (install g++, or set CXX)")
 
 
@@ -62,13 +59,14 @@ def _processor() -> str:
     """What `-march=native` depends on: the processor's model and its instruction sets."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    wanted = ("model name", "flags", "Features", "CPU part")
+    keys = ("model name", "flags", "Features", "CPU part")
     return "\n".join(
-        [platform.machine(), platform.processor(), *sorted({x for x in lines if x.startswith(wanted)})]
+        [platform.machine(), platform.processor(), *sorted({x for x in lines if x.startswith(keys)})]
     )
 
 
 def _compile(compiler: str, source: Path) -> bytes:
+    """The content of the shared library of a source."""
     message = ""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "library.so"

@@ -7,13 +7,17 @@ follow from the messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
-from common.kernels.chains import EXTRAS, Batch, Grid, group_size, lanes, scores_like
+from common.kernels.batch import Batch, group_size
+from common.kernels.chains import Grid
+from common.kernels.layout import lanes
+from common.kernels.packing import EXTRAS, scores_like
+from common.kernels.steps import Steps, back_accelerated, back_published
 
 
 @torch.library.custom_op("structseg::dual_decomposition", mutates_args=())
@@ -31,7 +35,7 @@ def dual_decomposition(
 
     Args:
         unary: `[N, K, h, w]`.
-        scores: As in `Grid.pack_scores`.
+        scores: As in `Layout.pack_scores`.
         gamma: γ, a 0-dim tensor.
         gaps: Distances between neighbours on a chain.
         factored: Which form `scores` has.
@@ -67,8 +71,13 @@ def _decompose(
     iterations: int,
     accelerate: bool,
     keep: bool,
-) -> tuple[Tensor, ...]:
-    """The same kernel by kernel: on the GPU, and where steps depend on what was found."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """All iterations, kernel by kernel: on the GPU, and where steps depend on how the dual falls.
+
+    Returns:
+        As `dual_decomposition`, but for the dual in units of γ `[iterations, N]`, and unary scores and
+        messages of all images together.
+    """
     packed = grid.pack_scores(gamma, scores, factored)
     unit = _unit(gamma)
     k, layer, count = grid.labels, (len(grid.gaps), grid.cells), 2 * len(grid.gaps)
@@ -80,66 +89,22 @@ def _decompose(
     duals, course = [], []
     for n in range(iterations):
         theta, message = (thetas[n], messages[n]) if keep else (thetas[0], messages[0])
-        following = thetas[n + 1 if keep else 0] if n + 1 < iterations else None
+        next_theta = thetas[n + 1 if keep else 0] if n + 1 < iterations else None
         dual = grid.messages(gamma, theta, packed, message)
         marginals, total = grid.marginals(theta, message)
         if steps is not None:
             dual = steps.judge(dual, theta, marginals, total)
             course.append(torch.stack([steps.accepted, steps.length]))
             total = steps.total
-            if following is not None:
-                following.copy_(steps.following(unit_step))
-        elif following is not None:
-            grid.agree(marginals, total, unit_step, base=theta, out=following)
+            if next_theta is not None:
+                next_theta.copy_(steps.following(unit_step))
+        elif next_theta is not None:
+            grid.agree(marginals, total, unit_step, base=theta, out=next_theta)
         duals.append(dual)
     if steps is not None and not keep:
         thetas[0] = steps.theta
     history = torch.stack(course) if course else unary.new_empty(0, 2, grid.images)
     return (unit * total).contiguous(), torch.stack(duals), thetas, messages, history
-
-
-class Steps:
-    """Longer steps than the published one, with momentum, for each image of a batch on its own.
-
-    The published step, 1/max(h, w), is the longest that is safe for every problem. Here the first is
-    twice that, and after every pass in which an image's dual has fallen its next step is half as long
-    again and carries on 0.3 of the last one. Where the dual has risen instead, the image goes back to
-    the best place it has had and takes a quarter of the step from there. Every place is compared
-    with the best so far, so the dual never rises, and every pass counts as one iteration.
-
-    For the backward pass what was accepted, and so every step, is taken as given.
-    """
-
-    FIRST, GROWTH, DECAY, MOMENTUM = 2.0, 1.5, 0.25, 0.3
-
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-        self.dual: Tensor | None = None
-
-    def judge(self, dual: Tensor, theta: Tensor, marginals: Tensor, total: Tensor) -> Tensor:
-        """Keeps the new place of every image that it is better for; returns the best dual `[N]`."""
-        if self.dual is None:
-            self.accepted = torch.ones_like(dual)
-            self.length = torch.full_like(dual, self.FIRST)
-            self.dual, self.theta, self.marginals, self.total = dual, theta.clone(), marginals, total
-            self.moved = torch.zeros_like(theta)
-            return self.dual
-        better = dual < self.dual
-        self.accepted = better.to(dual.dtype)
-        self.length = self.length * torch.where(better, self.GROWTH, self.DECAY)
-        self.dual = torch.where(better, dual, self.dual)
-        chosen = self.grid.pack_images(self.accepted) > 0
-        self.moved = torch.where(chosen, theta - self.theta, 0)
-        self.theta = torch.where(chosen, theta, self.theta)
-        self.marginals = torch.where(chosen, marginals, self.marginals)
-        self.total = torch.where(better.view(-1, 1, 1, 1), total, self.total)
-        return self.dual
-
-    def following(self, unit: float) -> Tensor:
-        """The place to look at next, from the best one against the disagreement of its chains."""
-        length = self.grid.pack_images(self.length)
-        step = self.grid.agree(self.marginals, self.total, -unit)
-        return self.theta - length * step + self.MOMENTUM * self.moved
 
 
 @dual_decomposition.register_fake
@@ -181,72 +146,51 @@ def dual_decomposition_backward(
     factored: bool,
     by_gamma: bool,
 ) -> list[Tensor]:
-    """The derivatives by unary scores, γ (0-dim, 0 unless `by_gamma`) and each of the pairwise scores."""
+    """The derivatives by all inputs of `dual_decomposition`.
+
+    Args:
+        logits_gradient: The derivative by the logits, `[N, K, h, w]`.
+        dual_gradient: That by the dual, `[iterations]`.
+        scores: As given to the operator.
+        gamma: γ.
+        thetas: As returned by the operator, with `keep`.
+        messages: As returned by the operator.
+        course: As returned by the operator.
+        gaps: As given to the operator.
+        factored: As given to the operator.
+        by_gamma: Whether the derivative by γ is wanted, which costs time.
+
+    Returns:
+        By unary scores, γ (0-dim, 0 unless `by_gamma`) and each of the pairwise scores.
+    """
     grid = Grid(logits_gradient.shape, gaps, thetas.dtype, thetas.device)
     if not (len(course) or grid.on_gpu):
         batch = Batch(logits_gradient.shape, gaps, thetas.dtype, factored)
-        given = (logits_gradient, dual_gradient, scores, gamma, by_gamma)
-        unary, entropy, by_scores = batch.back(*given, thetas, messages)
-        return [unary, entropy.sum() if by_gamma else torch.zeros_like(gamma), *by_scores]
+        unary, entropies, by_scores = batch.decompose_backward(
+            logits_gradient, dual_gradient, scores, gamma, by_gamma, thetas, messages
+        )
+        return [unary, entropies.sum() if by_gamma else torch.zeros_like(gamma), *by_scores]
     thetas, messages = thetas[0], messages[0]
     packed = grid.pack_scores(gamma, scores, factored, exact=by_gamma)
-    carried = torch.empty_like(messages[..., :-EXTRAS, :], memory_format=torch.contiguous_format)
-    given = grid.pack(logits_gradient).expand_as(thetas[0]).contiguous()
+    by_messages = torch.empty_like(messages[..., :-EXTRAS, :], memory_format=torch.contiguous_format)
+    by_marginals = grid.pack(logits_gradient).expand_as(thetas[0]).contiguous()
     entropy = torch.zeros_like(gamma)
 
-    def back(n: int, given: Tensor, weights: Tensor, following: Tensor) -> Tensor:
-        """Adds the derivative by the unary scores of iteration n, through its marginals and maxima."""
+    def back(n: int, by_marginals: Tensor, by_maxima: Tensor, by_theta: Tensor) -> Tensor:
         nonlocal entropy
-        where = (thetas[n], packed, messages[n], given, carried[n])
-        walked = grid.messages_backward(gamma, by_gamma, weights, *where)
+        place = (thetas[n], packed, messages[n], by_marginals, by_messages[n])
+        by_image = grid.messages_backward(gamma, by_gamma, by_maxima, *place)
         if by_gamma:
-            entropy = entropy + walked.sum()
-        return grid.collect(carried[n], given, following)
+            entropy = entropy + by_image.sum()
+        return grid.collect(by_messages[n], by_marginals, by_theta)
 
-    way_back = _back_accelerated if len(course) else _back_published
-    total = way_back(grid, len(thetas), given, dual_gradient, course, back)
-    by_scores = grid.scores_backward(gamma, thetas, packed, messages, carried, scores)
+    if len(course):
+        total = back_accelerated(grid, len(thetas), by_marginals, dual_gradient, course, back)
+    else:
+        total = back_published(grid, len(thetas), by_marginals, dual_gradient, back)
+    by_scores = grid.scores_backward(gamma, thetas, packed, messages, by_messages, scores)
     unary = total.contiguous() / (2 * len(gaps))
     return [unary, entropy, *by_scores]
-
-
-def _back_published(
-    grid: Grid, iterations: int, given: Tensor, dual: Tensor, _: Tensor, back: Callable[..., Tensor]
-) -> Tensor:
-    """The derivative by the first unary scores of the chains, summed over the chains `[N, K, h, w]`."""
-    unit = 1 / max(grid.lengths)
-    following = torch.zeros_like(given)  # the derivative by the unary scores of the next iteration
-    weights = grid.by_line(dual.unsqueeze(1).expand(-1, grid.images))
-    total: Tensor | None = None
-    for n in reversed(range(iterations)):
-        if total is not None:
-            given = grid.agree(following, total, unit)
-        total = back(n, given, weights[n], following)
-    return total
-
-
-def _back_accelerated(
-    grid: Grid, iterations: int, given: Tensor, dual: Tensor, course: Tensor, back: Callable[..., Tensor]
-) -> Tensor:
-    """The same along the course that `Steps` took: the transpose of its `judge` and `following`."""
-    unit = 1 / max(grid.lengths)
-    by_marginals, by_best, by_next = given, torch.zeros_like(given), torch.zeros_like(given)
-    by_dual = torch.zeros_like(course[0, 0])
-    total: Tensor | None = None
-    for n in reversed(range(iterations)):
-        accepted, length = course[n]
-        chosen, steps = grid.pack_images(accepted), grid.pack_images(length)
-        by_best = by_best + by_next
-        if total is not None:
-            by_marginals = by_marginals + steps * grid.agree(by_next, total, unit)
-        moved = chosen * Steps.MOMENTUM * by_next if n else torch.zeros_like(by_next)
-        by_dual = by_dual + dual[n]
-        by_next = moved + chosen * by_best
-        total = back(n, chosen * by_marginals, grid.by_line(accepted * by_dual), by_next)
-        by_best = (1 - chosen) * by_best - moved
-        by_marginals = (1 - chosen) * by_marginals
-        by_dual = (1 - accepted) * by_dual
-    return total
 
 
 @dual_decomposition_backward.register_fake
@@ -278,6 +222,8 @@ def hard_marginals(
 ) -> tuple[Tensor, Tensor]:
     """The max-marginals under the hard maximum of the chains that the decomposition has arrived at.
 
+    The arguments are those of `dual_decomposition`.
+
     Returns:
         The logits of the decomposition, and for the rows' chains of every gap, then the columns',
         max-marginals `[2G, N, K, h, w]`.
@@ -292,10 +238,11 @@ def hard_marginals(
 
 
 def _unit(gamma: Tensor) -> Tensor:
+    """The unit of scores in the kernels: γ, or 1 for the hard maximum."""
     return torch.where(gamma > 0, gamma, torch.ones_like(gamma))
 
 
-def _keep(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, scores, gamma, ctx.gaps, ctx.factored, _, _, ctx.kept = inputs
     ctx.by_gamma = gamma.requires_grad
     _, _, thetas, messages, course = output
@@ -305,7 +252,7 @@ def _keep(ctx: FunctionCtx, inputs: tuple, output: tuple) -> None:
     ctx.shape = inputs[0].shape
 
 
-def _backward(ctx: FunctionCtx, logits: Tensor | None, dual: Tensor | None, *_: Tensor | None) -> tuple:
+def _backward(ctx: Any, logits: Tensor | None, dual: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
     if not ctx.kept:
         raise RuntimeError("the dual decomposition was computed without keeping what its gradient needs")
     gamma, thetas, messages, course, *scores = ctx.saved_tensors
@@ -318,7 +265,7 @@ def _backward(ctx: FunctionCtx, logits: Tensor | None, dual: Tensor | None, *_: 
     return unary, scores, gamma, None, None, None, None, None
 
 
-def _refuse(ctx: FunctionCtx, *_: Tensor) -> None:
+def _refuse(ctx: Any, *_: Tensor) -> None:
     raise RuntimeError(
         "second derivatives of the dual decomposition are not available: "
         "use methods.ddcrf.dual_decomposition_reference for them"

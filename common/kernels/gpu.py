@@ -15,16 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.kernels.cache import SOURCES, compiled
+from common.kernels.cache import SOURCES, CompilerError, compiled
 
 FLAGS = ("--std=c++17", "--fmad=true")
-SHARED_WITHOUT_ASKING = 48 * 1024
+SHARED_BY_DEFAULT = 48 * 1024
+"""Bytes of shared memory that a block has without the driver being told."""
 
 _lock = threading.Lock()
-
-
-class CompilerError(Exception):
-    """NVRTC or the driver refuses a kernel; says why."""
 
 
 def cubin(name: str, architecture: str, scalar: str) -> bytes:
@@ -88,7 +85,7 @@ def launch(
     """
     driver = _bindings("driver")
     index = torch.cuda.current_device() if device.index is None else device.index
-    values = [_converted(argument) for argument in arguments]
+    values = [_as_argument(argument) for argument in arguments]
     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
     with torch.cuda.device(index):
         with _lock:
@@ -103,6 +100,7 @@ def launch(
 
 @cache
 def _module(name: str, scalar: str, index: int) -> Any:
+    """A source, compiled and loaded on the GPU of that index."""
     if torch.version.cuda is None:
         raise CompilerError("there are kernels for NVIDIA GPUs only")
     driver = _bindings("driver")
@@ -115,15 +113,17 @@ def _module(name: str, scalar: str, index: int) -> Any:
 
 @cache
 def _function(name: str, kernel: str, scalar: str, index: int, shared: int) -> Any:
+    """A kernel of a loaded source that may use so much shared memory."""
     driver = _bindings("driver")
     function = _checked(driver.cuModuleGetFunction(_module(name, scalar, index), kernel.encode()))
-    if shared > SHARED_WITHOUT_ASKING:
+    if shared > SHARED_BY_DEFAULT:
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _checked(driver.cuFuncSetAttribute(function, attribute, shared))
     return function
 
 
 def _bindings(name: str) -> Any:
+    """The module `nvrtc` or `driver` of cuda-bindings."""
     try:
         if name == "nvrtc":
             from cuda.bindings import nvrtc as module
@@ -143,6 +143,7 @@ def _checked(result: tuple[Any, ...]) -> Any:
 
 
 def _compile(name: str, options: Sequence[str]) -> bytes:
+    """The machine code of `cuda/<name>.cu`."""
     nvrtc = _bindings("nvrtc")
     headers = sorted(SOURCES.glob("*.h"))
     source = (SOURCES / f"{name}.cu").read_bytes()
@@ -168,7 +169,8 @@ def _compile(name: str, options: Sequence[str]) -> bytes:
         nvrtc.nvrtcDestroyProgram(program)
 
 
-def _converted(argument: Any) -> Any:
+def _as_argument(argument: Any) -> Any:
+    """An argument of a kernel as ctypes takes it: structures and numbers by value, tensors by address."""
     if isinstance(argument, ctypes.Structure | ctypes.c_double):
         return argument
     if isinstance(argument, int):

@@ -184,7 +184,7 @@ def _neighbours(known: Tensor, step: int) -> Tensor:
     result = torch.full((size + 1, 3), size, dtype=torch.int32, device=known.device)
     result[:, 0] = itself
     place = torch.searchsorted(known, known + step).clamp_(max=size - 1)
-    found = known[place] == known + step
-    result[:size, 1] = torch.where(found, place, size).int()
-    result[place[found], 2] = itself[:size][found]
+    exists = known[place] == known + step
+    result[:size, 1] = torch.where(exists, place, size).int()
+    result[place[exists], 2] = itself[:size][exists]
     return result

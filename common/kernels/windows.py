@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from common.kernels import cpu
 
@@ -57,7 +57,18 @@ def _(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tensor]:
 def window_products_backward(
     first: Tensor, second: Tensor, radius: int, by_products: Tensor, by_sums: Tensor
 ) -> Tensor:
-    """The derivative by the first map, `[B, h, w]`."""
+    """The derivative of `window_products` by the first map.
+
+    Args:
+        first: As given to it.
+        second: As given to it.
+        radius: As given to it.
+        by_products: The derivative by the sums of products, `[B, 2R², 2R²]`.
+        by_sums: That by the sums, `[B, 2R²]`.
+
+    Returns:
+        `[B, h, w]`.
+    """
     maps = torch.stack([first, second], dim=1)
     matrix = (by_products + by_products.mT)[:, : radius**2].contiguous()
     offset = by_sums[:, : radius**2].contiguous()
@@ -81,16 +92,16 @@ def _(first: Tensor, second: Tensor, radius: int, by_products: Tensor, by_sums: 
     return torch.empty_like(first, memory_format=torch.contiguous_format)
 
 
-def _keep(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor]) -> None:
     first, second, ctx.radius = inputs
     ctx.save_for_backward(first, second)
 
 
-def _backward(ctx: FunctionCtx, by_products: Tensor, by_sums: Tensor) -> tuple[Tensor, None, None]:
+def _backward(ctx: Any, by_products: Tensor, by_sums: Tensor) -> tuple[Tensor, None, None]:
     return window_products_backward(*ctx.saved_tensors, ctx.radius, by_products, by_sums), None, None
 
 
-def _refuse(ctx: FunctionCtx, *_: Tensor) -> None:
+def _refuse(ctx: Any, *_: Tensor) -> None:
     raise RuntimeError("second derivatives of sums over windows are not available")
 
 
@@ -99,10 +110,12 @@ window_products_backward.register_autograd(_refuse)
 
 
 def _compiled(maps: Tensor, radius: int) -> bool:
+    """Whether the compiled kernel is there and is the faster one."""
     return maps.device.type == "cpu" and radius <= LARGEST and cpu.library("windows") is not None
 
 
 def _call(name: str, maps: Tensor, radius: int, *arrays: Tensor) -> None:
+    """Calls a function of `cuda/windows.cpp`."""
     batch, _, height, width = map(ctypes.c_longlong, maps.shape)
     pointers = [ctypes.c_void_p(x.data_ptr()) for x in (maps, *arrays)]
     function = getattr(cpu.library("windows"), name)

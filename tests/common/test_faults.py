@@ -15,27 +15,33 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from PIL import Image
 
-from common import config as configuration
-from common import prepare, runs, status, train
-from common.config import Config
-from common.datasets.files import read_colours
+from common.config import reading
+from common.config.entries import Config
 from common.errors import HOPELESS, DiskFull, OutOfMemory, Unreachable, UserError
-from common.files import locked, read_json, replacing
+from common.failures import Failure
+from common.files import locked, replacing, write_json
+from common.images.reading import read_colours
+from common.runs import plan
+from common.runs.jobs import Training
+from common.runs.records import TrainedModel, read_log
+from common.stages import prepare, status, train
+from common.training import loop
+from common.training.checkpoints import Checkpoints
 from tests.conftest import ROOT
 
 MODEL = "deeplabv3plus-test_resnet"
 
 
-def prepared(config: Config, dataset: str = "digits") -> runs.Training:
-    prepare.prepare(config, dataset)
-    return runs.training(config, dataset, MODEL, "ce", 0)
+def prepared(config: Config, dataset: str = "digits") -> Training:
+    training = plan.training(config, dataset, MODEL, "ce", 0)
+    prepare.prepare(training.data)
+    return training
 
 
-def failure(training: runs.Training) -> dict:
-    return read_json(training.folder / "error.json")
+def failure(training: Training) -> Failure:
+    return Failure.read(training.error)
 
 
 @pytest.fixture
@@ -65,10 +71,10 @@ def test_training_goes_on_after_a_full_disk(
     tiny: Config, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny["training"]["iterations"] = 6
-    config = configuration.complete(tiny | {"results": str(small_disk / "results")})
+    config = reading.complete(tiny | {"results": str(small_disk / "results")})
     training = prepared(config)
     with monkeypatch.context() as patch:
-        original, calls = train.training_step, []
+        original, calls = loop.training_step, []
 
         def filling(*arguments: object) -> torch.Tensor:
             calls.append(1)
@@ -77,14 +83,14 @@ def test_training_goes_on_after_a_full_disk(
                 (small_disk / "other").write_bytes(bytes(space.f_bavail * space.f_frsize - 100_000))
             return original(*arguments)
 
-        patch.setattr(train, "training_step", filling)
+        patch.setattr(loop, "training_step", filling)
         with pytest.raises(DiskFull, match="the disk is full: make room and give the same command again"):
-            train.train(config, training)
+            train.train(training, plan.execution(config))
     assert not [*training.folder.rglob("*.tmp")]
     (small_disk / "other").unlink()
-    assert train.Checkpoints(training.folder / "state", training.digest).latest()["iteration"] == 2
-    train.train(config, training)
-    assert training.file.exists() and not (training.folder / "error.json").exists()
+    assert Checkpoints(training.state, training.digest).latest().position.iteration == 2
+    train.train(training, plan.execution(config))
+    assert training.file.exists() and not training.error.exists()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -101,13 +107,13 @@ def test_an_image_that_cannot_be_read_is_named(tiny: Config, tmp_path: Path, wor
         (root / f"{split}.txt").write_text("".join(lines))
     tiny |= {"datasets": ["camvid"], "dataset_options": {"camvid": {"root": str(root)}}}
     tiny["execution"]["workers"] = workers
-    config = configuration.complete(tiny)
+    config = reading.complete(tiny)
     training = prepared(config, "camvid")
     broken = root / "train" / "train3.png"
     broken.write_bytes(broken.read_bytes()[:40])
     with pytest.raises(UserError, match=r"^\S*train3\.png cannot be read as a picture: [^\n]*$"):
-        train.train(config, training)
-    assert str(broken) in failure(training)["error"] and failure(training)["kind"] == "input"
+        train.train(training, plan.execution(config))
+    assert str(broken) in failure(training).error and failure(training).kind == "input"
 
 
 def test_a_disk_out_of_reach_is_no_mistake_of_the_input(
@@ -129,20 +135,20 @@ def test_a_disk_out_of_reach_is_no_mistake_of_the_input(
 def test_a_finished_model_that_cannot_be_read_now_is_kept(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configuration.complete(tiny)
+    config = reading.complete(tiny)
     training = prepared(config)
-    train.train(config, training)
+    train.train(training, plan.execution(config))
     training.file.unlink()
-    finished = training.folder / "state" / "finished.pt"
+    finished = training.state / "finished.pt"
 
     def refuses(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
         patch.setattr(torch, "load", refuses)
-        train.train(config, training)
-    assert finished.exists() and failure(training)["kind"] not in HOPELESS
-    train.train(config, training)
+        train.train(training, plan.execution(config))
+    assert finished.exists() and failure(training).kind not in HOPELESS
+    train.train(training, plan.execution(config))
     assert training.file.exists()
 
 
@@ -164,28 +170,28 @@ def test_a_gpu_that_is_too_small_names_run_and_batch(tiny: Config, monkeypatch: 
 
     monkeypatch.setattr("methods.ce.CrossEntropy.loss", loss)
     tiny["training"]["crop"] = [32, 40]
-    config = configuration.complete(tiny)
+    config = reading.complete(tiny)
     training = prepared(config)
     message = (
         f"the GPU's memory is too small for training {MODEL} with ce on digits, seed 0, in batches of 2 "
         "images of 32×40: use a smaller training.batch_size"
     )
     with pytest.raises(OutOfMemory, match=message):
-        train.train(config, training)
-    assert failure(training)["error"].startswith(message)
-    assert failure(training)["kind"] == "out of memory", "a machine with a larger GPU may try it again"
+        train.train(training, plan.execution(config))
+    assert failure(training).error.startswith(message)
+    assert failure(training).kind == "out of memory", "a machine with a larger GPU may try it again"
 
 
 @pytest.mark.gpu
 def test_a_gpu_that_is_too_small(tiny: Config) -> None:
     tiny["training"] |= {"batch_size": 512, "crop": [1024, 1024]}
     tiny["execution"]["device"] = "cuda"
-    config = configuration.complete(tiny)
+    config = reading.complete(tiny)
     training = prepared(config)
     torch.cuda.set_per_process_memory_fraction(0.005)
     try:
         with pytest.raises(OutOfMemory, match="in batches of 512 images of 1024×1024"):
-            train.train(config, training)
+            train.train(training, plan.execution(config))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
@@ -199,10 +205,11 @@ def test_a_loader_that_dies_is_one_sentence_and_training_goes_on_when_started_ag
 ) -> None:
     tiny["training"]["iterations"] = 2000
     tiny["execution"] |= {"checkpoint_every": 5, "workers": 1}
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(tiny))
-    training = prepared(configuration.complete(tiny))
-    command = [sys.executable, "-m", "common.train", "--configfile", str(file), "--threads", "1"]
+    config = reading.complete(tiny)
+    file = tmp_path / "config.json"
+    write_json(file, config)
+    training = prepared(config)
+    command = [sys.executable, "-m", "common", "train", "--configfile", str(file), "--threads", "1"]
     command += ["--dataset", "digits", "--model", MODEL, "--method", "ce", "--seed", "0"]
 
     def started() -> subprocess.Popen[str]:
@@ -220,7 +227,7 @@ def test_a_loader_that_dies_is_one_sentence_and_training_goes_on_when_started_ag
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2 and "Traceback" not in error
     assert "a process that loads images has died" in error
-    assert failure(training)["kind"] == "data loader"
+    assert failure(training).kind == "data loader"
     least = len(training.log.read_text().splitlines()) + 5
     process = started()
     process.terminate()
@@ -234,9 +241,9 @@ def test_a_clock_that_jumps_changes_no_time(
     tiny: Config, monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
     tiny["training"]["iterations"] = 6
-    config = configuration.complete(tiny)
+    config = reading.complete(tiny)
     training = prepared(config)
-    original, clock, calls = train.training_step, time.time, []
+    original, clock, calls = loop.training_step, time.time, []
 
     def jumping(*arguments: object) -> torch.Tensor:
         calls.append(1)
@@ -244,11 +251,11 @@ def test_a_clock_that_jumps_changes_no_time(
             monkeypatch.setattr(time, "time", lambda: clock() + jump)
         return original(*arguments)
 
-    monkeypatch.setattr(train, "training_step", jumping)
+    monkeypatch.setattr(loop, "training_step", jumping)
     started = time.monotonic()
-    train.train(config, training)
+    train.train(training, plan.execution(config))
     took = time.monotonic() - started
-    seconds = [json.loads(line)["seconds"] for line in training.log.read_text().splitlines()]
+    seconds = [line.seconds for line in read_log(training.log)]
     assert all(before < after for before, after in pairwise([0.0, *seconds])) and seconds[-1] < took
-    assert 0 < torch.load(training.file, weights_only=True)["wall_seconds"] < took
-    assert list(status.status(config)["state"]) == ["trained"]
+    assert 0 < TrainedModel.read(training.file).wall_seconds < took
+    assert [run.state for run in status.status(plan.benchmark(config))] == ["trained"]

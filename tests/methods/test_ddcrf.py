@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.baselines import per_step_loop
-from common.kernels import chains, cpu
+from common.kernels import batch, cpu
+from common.timing.published_algorithms import per_step_loop
 from methods.ddcrf import (
     DDCRF,
     DualDecomposition,
@@ -497,10 +497,10 @@ def test_images_are_computed_in_groups(
 
     try:
         torch.set_num_threads(threads)
-        assert chains.group_size((n, k, h, w), torch.double) < n
+        assert batch.group_size((n, k, h, w), torch.double) < n
         in_groups = found()
-        monkeypatch.setattr(chains, "CACHE", 0)
-        assert chains.group_size((n, k, h, w), torch.double) == n
+        monkeypatch.setattr(batch, "CACHE", 0)
+        assert batch.group_size((n, k, h, w), torch.double) == n
         together = found()
     finally:
         torch.set_num_threads(before)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 
 KILLS = 10
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2", "--keep-going", "--quiet", "rules"]
-TRAIN = "common.train"
+TRAIN = "-m common train"
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -34,17 +34,17 @@ def finish(folder: Path, *arguments: str) -> None:
     assert start(folder, *arguments).wait() == 0, (folder / "chaos.log").read_text()[-3000:]
 
 
-def processes(folder: Path, module: str) -> list[int]:
-    """The processes of the benchmark in `folder` that run a module."""
-    found = []
+def processes(folder: Path, command: str) -> list[int]:
+    """The processes of the benchmark in `folder` that have some words in their command."""
+    numbers = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if module.encode() in words and (entry / "cwd").resolve() == folder:
-                found.append(int(entry.name))
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if f" {command} " in words and (entry / "cwd").resolve() == folder:
+                numbers.append(int(entry.name))
         except OSError:  # it has ended
             continue
-    return found
+    return numbers
 
 
 def disturb(folder: Path, process: subprocess.Popen[bytes], choice: random.Random) -> str:

@@ -38,19 +38,17 @@ def edited(project: Path) -> Path:
 
 def test_every_combination_is_a_run(project: Path) -> None:
     models = f'models=["{MODEL}","deeplabv3-test_resnet"]'
-    found = planned(project, "--config", models, 'methods=["ce","rmi","crf-1"]', "seeds=[0,1,2]")
+    jobs = planned(project, "--config", models, 'methods=["ce","rmi","crf-1"]', "seeds=[0,1,2]")
     once = {"prepare": 1, "tabulate": 1, "publish": 1}
-    assert found == once | {"train": 12, "evaluate": 18, "measure": 18, "controls": 2}
+    assert jobs == once | {"train": 12, "evaluate": 18, "measure": 18, "controls": 2}
 
 
 def test_later_configuration_files_win(project: Path) -> None:
     (project / "second.yaml").write_text(
         "methods: [bce]\ntraining: {per_dataset: {digits: {batch_size: 3}}}\n"
     )
-    found = run(
-        "snakemake", "-n", "--configfile", "tiny.yaml", "second.yaml", cwd=project
-    ).stdout  # fmt: skip
-    trained = re.findall(r"^rule train:.*?method=(\w+)", found, flags=re.MULTILINE | re.DOTALL)
+    plan = run("snakemake", "-n", "--configfile", "tiny.yaml", "second.yaml", cwd=project).stdout
+    trained = re.findall(r"^rule train:.*?method=(\w+)", plan, flags=re.MULTILINE | re.DOTALL)
     assert set(trained) == {"bce"}
 
 
@@ -88,8 +86,9 @@ def test_bad_input_ends_with_status_2_and_one_sentence(project: Path) -> None:
     assert "Traceback" not in result.stderr
     stage = ("--dataset", "digits", "--model", MODEL, "--seed", "0")
     for arguments in (("--method", "rmi"), ("--method", "ce", "--digest", "0" * 10)):
-        result = run("common.evaluate", "--configfile", "config.yaml", "tiny.yaml", *stage, *arguments,
-                     cwd=project, check=False)  # fmt: skip
+        result = run(
+            "common", "evaluate", "--configfile", "tiny.yaml", *stage, *arguments, cwd=project, check=False
+        )
         assert result.returncode == 2
         assert result.stderr.startswith("structseg: ") and len(result.stderr.splitlines()) == 1
 
@@ -139,6 +138,27 @@ def test_options_are_tuned_on_a_model_that_is_no_run(project: Path) -> None:
 def test_joined_splits_are_scored_and_shown(project: Path) -> None:
     snakemake(project, "--config", "evaluation={split: val+test}", 'methods=["ce"]')
     assert "scored on val+test" in (project / "results/leaderboard.md").read_text()
+
+
+def test_what_is_edited_while_a_benchmark_runs_does_not_change_it(tmp_path: Path) -> None:
+    folder = clone(tmp_path)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG | {"methods": ["ce"], "seeds": [0, 1]}))
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "tiny.yaml"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 240
+        while not list(folder.glob("results/models/*/*/*/*/training.jsonl")):
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        (folder / "config.yaml").write_text("datasets: [")
+        (folder / "tiny.yaml").unlink()
+        assert process.wait(240) == 0, (tmp_path / "log").read_text()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    table = pd.read_csv(folder / "results/leaderboard.csv").set_index("method")
+    assert table.loc["ce", "seeds"] == 2 and table.loc["ce", "error"] != table.loc["ce", "error"]
 
 
 def test_two_snakemakes_in_one_folder(tmp_path: Path) -> None:

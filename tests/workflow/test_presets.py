@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,16 @@ import torch
 import yaml
 from PIL import Image
 
-from common import architectures, evaluate, measure, prepare, published, runs, tabulate, train
-from common import config as configuration
-from common.config import Config
+from common.config import entries, reading, values
+from common.config.entries import Config
+from common.networks import architectures
+from common.networks.network import Network
+from common.networks.options import ModelOptions
+from common.runs import plan
+from common.runs.records import read_log
+from common.stages import evaluate, measure, prepare, tabulate, train
+from common.tables import published, results
+from common.timing import clock, inference
 from tests.conftest import ROOT, clone, run
 
 PRESETS = {path.stem: path for path in sorted((ROOT / "workflow/presets").glob("*.yaml"))}
@@ -48,7 +54,7 @@ COMPARABLE = {
 
 
 def load(name: str) -> Config:
-    return configuration.load([ROOT / "config.yaml", PRESETS[name]])
+    return reading.load([PRESETS[name]], base=ROOT / "config.yaml")
 
 
 def test_every_preset_is_known_here() -> None:
@@ -58,46 +64,42 @@ def test_every_preset_is_known_here() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_valid_and_has_its_runs(name: str) -> None:
     config = load(name)
-    found = runs.runs(config)
-    assert (len(found), len({each.training for each in found})) == SIZES[name]
-    assert len({each.folder for each in found}) == len(found)
-    for dataset, model in itertools.product(config["datasets"], config["models"]):
-        settings = configuration.settings(config, "training", dataset, model)
-        assert settings["crop"] and settings["iterations"] > settings["warmup"]
-        assert dataset in config["training"]["per_dataset"], "a preset says how its data sets are trained on"
+    benchmark = plan.benchmark(config)
+    runs = benchmark.runs
+    assert (len(runs), len({each.training.folder for each in runs})) == SIZES[name]
+    assert len({each.folder for each in runs}) == len(runs)
+    for group in benchmark.groups:
+        assert group.training.crop and group.training.iterations > group.training.warmup
+        told = config["training"]["per_dataset"]
+        assert group.dataset in told, "a preset says how its data sets are trained on"
     text = PRESETS[name].read_text()
     assert text.startswith("# ") and ("arXiv" in text or name == "camvid_cpu"), "a preset names its source"
 
 
 def test_presets_build() -> None:
     """The models and methods of all presets can be built as their options say (without numbers)."""
-    from common.models import Network
-
-    seen = set()
+    built: set[tuple[str, ModelOptions]] = set()
     for name in PRESETS:
         config = load(name)
-        configuration.check_values(config)
-        for model in config["models"]:
-            options = config["model_options"][model] | {"weights": "none"}
-            if (model, str(options)) not in seen:
+        values.check_values(config)
+        for control in (group.controls[0] for group in plan.benchmark(config).groups):
+            model, options = control.model, replace(control.model_options, weights="none")
+            if (model, options) not in built:
                 with torch.device("meta"):
-                    assert Network(model, 21, options).feature_channels == options["decoder_channels"]
-            seen.add((model, str(options)))
-    assert {model.partition("-")[0] for model, _ in seen} >= {*architectures.OWN} - {"segformer"}
+                    assert Network(model, 21, options).feature_channels == options.decoder_channels
+            built.add((model, options))
+    assert {model.partition("-")[0] for model, _ in built} >= {*architectures.SETTINGS} - {"segformer"}
 
 
 def test_the_published_recipes() -> None:
     """Some of the numbers that are easily got wrong, against the papers' configurations."""
-    config = load("rmi_voc_deeplabv3plus")
-    settings = configuration.settings(config, "training", "voc", "deeplabv3plus-resnet101s")
-    assert settings["iterations"] == round(46 * 10582 / 16) and settings["split"] == "trainaug"
-    assert settings["learning_rate"] * settings["warmup_factor"] == pytest.approx(1e-4, rel=1e-4)
-    assert settings["head_multiplier"] == 5
+    settings = plan.training_settings(load("rmi_voc_deeplabv3plus"), "voc", "deeplabv3plus-resnet101s")
+    assert settings.iterations == round(46 * 10582 / 16) and settings.split == "trainaug"
+    assert settings.learning_rate * settings.warmup_factor == pytest.approx(1e-4, rel=1e-4)
+    assert settings.head_multiplier == 5
     config = load("ddcrf_voc_resnet50_fcn")
-    assert configuration.method(config, "ddcrf", "voc").options["iterations"] == 15
-    assert configuration.settings(config, "training", "voc", "fcn-resnet50")["iterations"] == round(
-        50 * 10582 / 16
-    )
+    assert entries.method(config, "ddcrf", "voc").options["iterations"] == 15
+    assert plan.training_settings(config, "voc", "fcn-resnet50").iterations == round(50 * 10582 / 16)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +108,10 @@ def test_the_published_recipes() -> None:
     + [("rmi_radius_ablation", 8), ("comparison", 6), ("rmi_camvid", 0)],
 )
 def test_the_rows_of_a_preset_find_their_published_numbers(name: str, count: int) -> None:
-    config = load(name)
-    rows = itertools.product(config["datasets"], config["models"], config["methods"])
-    found = [published.find(config, *row) for row in rows]
-    assert sum((table["metric"] == "miou").any() for table in found) == count
+    benchmark = plan.benchmark(load(name))
+    rows = results.rows_of(benchmark, map(results.Result, benchmark.runs))
+    tables = published.numbers(rows).values()
+    assert sum((table["metric"] == "miou").any() for table in tables) == count
 
 
 # Shrunken copies
@@ -204,22 +206,23 @@ def test_a_dry_run_of_a_preset(name: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("data")
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_shrunken_copy_of_a_preset_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "SECONDS", 0.0)  # few repetitions: no time is looked at
+    for module in (clock, inference):
+        monkeypatch.setattr(module, "SECONDS", 0.0)  # few repetitions: no time is looked at
     preset = load(name)
     small = shrunken(preset) | {"results": str(tmp_path / "results")}
-    config = configuration.complete(configuration.merge(preset, small))
-    for dataset in config["datasets"]:
-        prepare.prepare(config, dataset)
-    for each in runs.runs(config):
-        train.train(config, each.training)
-        evaluate.evaluate(config, each)
-        measure.measure(config, each)
-        log = [json.loads(line) for line in each.training.log.read_text().splitlines()]
-        assert log[-1]["iteration"] == 20 and all(math.isfinite(line["loss"]) for line in log)
+    benchmark = plan.benchmark(reading.complete(reading.merge(preset, small)))
+    for group in benchmark.groups:
+        prepare.prepare(group.data)
+    for each in benchmark.runs:
+        train.train(each.training, benchmark.execution)
+        evaluate.evaluate(each, benchmark.execution)
+        measure.measure(each, benchmark.execution)
+        log = read_log(each.training.log)
+        assert log[-1].iteration == 20 and all(math.isfinite(line.loss) for line in log)
     shutil.rmtree(tmp_path / "results/models")  # gigabytes, which pytest would keep
-    text = tabulate.tabulate(config).read_text()
+    text = tabulate.tabulate(benchmark).read_text()
     table = pd.read_csv(tmp_path / "results/leaderboard.csv")
-    count = len(config["datasets"]) * len(config["models"]) * len(config["methods"])
+    count = len(benchmark.groups) * len(benchmark.methods)
     assert len(table) == count and table["error"].isna().all()
     assert table["miou_mean"].between(0, 100).all() and (table["network_ms"] > 0).all()
     assert ("Published mIoU" in text) == table["published"].notna().any() == (name in COMPARABLE)

@@ -6,12 +6,12 @@ installed SLURM.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from common.runs.records import read_log
 from tests.conftest import TINY, clone, run
 
 pytestmark = pytest.mark.long
@@ -178,19 +179,21 @@ def test_a_cancelled_job_is_tried_again(project: Path) -> None:
     execution = CONFIG["execution"] | {"checkpoint_every": 400, "workers": 1}
     changes = {"methods": ["ce"], "training": {"per_dataset": {"digits": settings}}, "execution": execution}
     (project / "tiny.yaml").write_text(yaml.safe_dump(CONFIG | changes))
-    command = [shutil.which("python") or "python", "-m", *ARGUMENTS]
+    command = [sys.executable, "-m", *ARGUMENTS]
     log = (project / "log").open("w")
     process = subprocess.Popen(command, cwd=project, stdout=log, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 180
-    while not (found := [*project.glob("results/models/*/*/*/*/training.jsonl")]) or not found[0].read_text():
+    while not (logs := [*project.glob("results/models/*/*/*/*/training.jsonl")]) or not logs[0].read_text():
         assert process.poll() is None and time.monotonic() < deadline, (project / "log").read_text()[-3000:]
         time.sleep(0.2)
+    (project / "config.yaml").write_text("datasets: [")  # jobs that are submitted from now on do not read it
+    (project / "tiny.yaml").unlink()
     running = text("squeue", "--states=running", "-h", "-o", "%i").split()
     subprocess.run(["scancel", *running], check=True)
     assert process.wait(timeout=300) == 0, (project / "log").read_text()[-3000:]
     assert leaderboard(project)["error"].isna().all()
     assert "Trying to restart job" in (project / "log").read_text()
-    lines = [json.loads(line) for line in found[0].read_text().splitlines()]
-    assert [line["iteration"] for line in lines] == [*range(1, 401)]
-    seconds = [line["seconds"] for line in lines]
+    lines = read_log(logs[0])
+    assert [line.iteration for line in lines] == [*range(1, 401)]
+    seconds = [line.seconds for line in lines]
     assert seconds == sorted(seconds), "it went on where it was asked to end"

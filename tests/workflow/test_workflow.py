@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from common import config as configuration
+from common.config import entries, reading
 from tests.conftest import clone, run
 from tests.workflow.commands import CONFIG, MODEL, planned, planned_runs, snakemake
 
@@ -82,8 +83,7 @@ def test_touching_files_and_editing_comments_rerun_nothing(edited: Path) -> None
 def test_editing_a_method_reruns_its_runs_and_those_trained_as_it(edited: Path) -> None:
     method = edited / "methods/ce.py"
     method.write_text(method.read_text() + "\n    smoothing = 0.0\n")
-    found = planned_runs(edited)
-    assert found == {
+    assert planned_runs(edited) == {
         ("train", "ce"), ("evaluate", "ce"), ("measure", "ce"), ("evaluate", "crf-1"), ("measure", "crf-1"),
     }  # fmt: skip
 
@@ -94,6 +94,29 @@ def test_editing_the_refinement_retrains_nothing(edited: Path) -> None:
         method.read_text().replace('"iterations": iterations,', '"iterations": iterations + 0,')
     )
     assert planned_runs(edited) == {("evaluate", "crf-1"), ("measure", "crf-1")}
+
+
+def test_other_machines_and_ways_of_running_rerun_nothing(finished: Path) -> None:
+    """The commands of the rules are fixed texts: what differs reaches stages by other ways."""
+    changes = ("resources={cpus: 2, mem_mb: 3000}", "execution={workers: 0, log_every: 3}")
+    assert planned(finished, "--config", *changes) == {}
+
+
+def test_the_completed_configuration_stands_alone(finished: Path, tmp_path: Path) -> None:
+    """It needs neither config.yaml nor the files that it was made from."""
+    other = clone(tmp_path)
+    subprocess.run(["cp", "-r", str(finished / "results"), str(other)], check=True)
+    (other / "config.yaml").write_text("datasets: [")
+    files = sorted((other / "results/configs").iterdir(), key=lambda path: path.stat().st_mtime)
+    contents = [json.loads(path.read_text()) for path in files]
+    (file,) = [path for path, content in zip(files, contents) if content["methods"] == CONFIG["methods"]]
+    command = ("snakemake", "-n", "--configfile", str(file.relative_to(other)))
+    result = run(*command, cwd=other)
+    assert "Nothing to be done" in result.stdout + result.stderr
+    more = run(*command, "--config", "seeds=[0,1]", cwd=other).stdout
+    assert re.search(r"^train +2$", more, flags=re.MULTILINE)
+    result = run("snakemake", "-n", cwd=other, check=False)
+    assert result.returncode == 2 and "structseg: config.yaml is no valid YAML" in result.stderr
 
 
 def test_results_copied_to_a_fresh_clone_are_found(finished: Path, tmp_path: Path) -> None:
@@ -137,7 +160,7 @@ def test_fewer_methods_only_change_the_tables(finished: Path) -> None:
 
 def test_the_readme_s_example_becomes_a_row_without_another_edit(edited: Path) -> None:
     """The file of the README, dropped into methods/, is trained and tabulated beside what is there."""
-    readme = (edited / "README.md").read_text()
+    readme = (edited / "methods/README.md").read_text()
     name, code = re.search(r"`methods/(\w+)\.py`.*?```python\n(.*?)```", readme, flags=re.DOTALL).groups()
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     (edited / f"methods/{name}.py").write_text(code)
@@ -155,8 +178,33 @@ def test_the_readme_s_example_becomes_a_row_without_another_edit(edited: Path) -
     run("pytest", "-q", "-p", "no:cacheprovider", "tests/test_methods.py", "-k", name, cwd=edited)
 
 
+def test_a_user_s_pythonpath_is_kept(edited: Path, tmp_path: Path) -> None:
+    """A method may import what its user has on PYTHONPATH; the repository goes before it."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/weighting.py").write_text("WEIGHT = 2.0\n")
+    (tmp_path / "theirs/common.py").write_text("raise ImportError('not this one')\n")
+    (edited / "methods/weighted.py").write_text(
+        '"""Cross-entropy with a weight."""\nfrom weighting import WEIGHT\n\n'
+        "from methods.base import Method, cross_entropy\n\n\n"
+        'class Weighted(Method):\n    """Weighted."""\n\n    def loss(self, logits, labels):\n'
+        "        return WEIGHT * cross_entropy(logits, labels)\n"
+    )
+    arguments = (
+        "snakemake",
+        "--cores",
+        "2",
+        "--configfile",
+        "tiny.yaml",
+        "--config",
+        'methods=["ce","weighted"]',
+    )
+    run(*arguments, cwd=edited, PYTHONPATH=str(tmp_path / "theirs"))
+    table = pd.read_csv(edited / "results/leaderboard.csv").set_index("method")
+    assert table["error"].isna().all() and table.loc["weighted", "seeds"] == 1
+
+
 def test_predictions_of_another_system_are_a_row_without_a_cost(finished: Path, tmp_path: Path) -> None:
-    dataset = configuration.dataset(configuration.complete(yaml.safe_load(yaml.safe_dump(CONFIG))), "digits")
+    dataset = entries.dataset(reading.complete(yaml.safe_load(yaml.safe_dump(CONFIG))), "digits")
     for name in dataset.names("test"):
         Image.fromarray(dataset.read("test", name)[1]).save(tmp_path / f"{name}.png")
     entry = {"method_options": {"theirs": {"predictions": str(tmp_path)}}}

@@ -1,4 +1,4 @@
-# What the rules share: the checked configuration, the list of runs, and how a stage is called.
+# What the rules share: the benchmark that the configuration describes, and how a stage is called.
 import os
 import shlex
 import sys
@@ -8,84 +8,85 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
-from snakemake.dag import DAG
-
-from common import config as configuration
-from common import runs
+from common.config import checks, entries, reading, values
 from common.errors import WORKFLOW, UserError
 from common.files import digest, write_json
+from common.runs import plan
+from common.runs.jobs import CONTROLS, TrainedRun
+from workflow import internals
 
+internals.check(workflow)
+internals.take_files_as_complete()
+
+ASKED = {*sys.argv}
 try:
-    CONFIG = configuration.complete(
-        configuration.merge(
-            config, configuration.typed(workflow.config_settings.config)
-        )
+    CONFIG = reading.load(
+        internals.configuration_files(workflow),
+        over=reading.from_command_line(internals.single_settings(workflow)),
+        base=(None if internals.replaces_configuration(workflow) else reading.BASE),
     )
-    # Stages read the completed configuration from a file named after its content.
-    CONFIG_FILE = Path(CONFIG["results"]) / "configs" / f"{digest(CONFIG)}.json"
-    if (
-        workflow.is_main_process and not CONFIG_FILE.exists()
-    ):  # it has not been run before
-        configuration.check_values(CONFIG)
-    RUNS = {str(run.folder): run for run in runs.runs(CONFIG)}
-    TUNINGS = {str(tuning.folder): tuning for tuning in runs.tunings(CONFIG)}
-    if "tune_crf" in sys.argv:
-        configuration.check_tuning_splits(CONFIG)
+    if internals.is_main(workflow):
+        values.check_values_once(CONFIG)
+    BENCHMARK = plan.benchmark(CONFIG)
+    if "tune_crf" in ASKED:
+        checks.check_tuning_splits(CONFIG)
 except UserError as error:
     print(f"structseg: {error}", file=sys.stderr)
     sys.exit(2)
 
-ASKED = {*sys.argv}
-DOWNLOADING = any(argument.startswith("data_") for argument in ASKED)
-ASIDE = DOWNLOADING or bool(
-    {"tables", "report", "estimate", "kernels", "tune_crf"} & ASKED
-)
-if (
-    DOWNLOADING or {"tables", "report"} & ASKED
-) and workflow.resource_settings.cores is None:
-    # they need no more than one core, and so not to be told of it
-    workflow.resource_settings.cores = workflow.global_resources["_cores"] = 1
+RESULTS = BENCHMARK.outputs.results
+RESOURCES = CONFIG["resources"]
+TABLES = BENCHMARK.outputs.tables
+PAGE = [BENCHMARK.outputs.report, BENCHMARK.outputs.page_stamp]
+
+# Stages read the complete configuration from a file named after its content, whatever becomes of the files that it
+# was made from. So do jobs on other machines, which parse the Snakefile again.
+CONFIG_FILE = RESULTS / "configs" / f"{digest(CONFIG)}.json"
+if internals.is_main(workflow):
+    internals.hand_down(workflow, CONFIG_FILE)
 
 # Jobs inherit it, on a cluster too: a retry of theirs knows that it is one.
 os.environ.setdefault(
     WORKFLOW, f"{os.uname().nodename}-{os.getpid()}-{time.time():.0f}"
 )
 
-RESULTS = Path(CONFIG["results"])
-RESOURCES = CONFIG["resources"]
-TRAININGS = {
-    str(run.training.folder): run.training
-    for run in [*RUNS.values(), *(tuning.run for tuning in TUNINGS.values())]
-    if run.training
-}
-COSTS = [run.cost for run in RUNS.values() if run.training]
-
-# What runs alone takes every core, but on a cluster only those that a job has.
-ALL_CORES = RESOURCES["cpus"]
-if not workflow.remote_exec:
-    ALL_CORES = workflow.resource_settings.cores or ALL_CORES
-
-# `stage NAME LOG ARGUMENTS…` calls a stage and shows the end of its log if it fails; `shown` shows its output
-# as it comes. The digest in a path
-# says what a result depends on, and inputs are ancient(), so that a missing file is the only reason for
-# a job. But Snakemake also runs jobs again whose shell command reads otherwise than before. So what differs
-# between configurations and machines stands in this prefix, and the commands are fixed texts.
-# A shell that catches SIGTERM waits for the stage, which saves its state and ends by itself.
-shell.prefix(
-    f"trap : TERM; call() {{{{ local name=$1; shift; "
-    f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} -m common.$name "
-    f'--configfile {shlex.quote(str(CONFIG_FILE))} "$@"; }}}}; '
-    f"stage() {{{{ local name=$1 log=$2; shift 2; "
-    f'call "$name" "$@" > "$log" 2>&1 || {{{{ tail -n 20 "$log" >&2; return 1; }}}}; }}}}; '
-    f'shown() {{{{ local name=$1 log=$2; shift 2; (set -o pipefail; call "$name" "$@" | tee "$log"); }}}}; '
+DOWNLOADING = any(target.startswith("data_") for target in ASKED)
+ASIDE = DOWNLOADING or bool(
+    {"tables", "report", "estimate", "kernels", "tune_crf"} & ASKED
 )
+if DOWNLOADING or {"tables", "report"} & ASKED:
+    internals.need_no_cores(workflow)
 
+# Jobs by their folders, which the wildcards of the rules name.
 FOLDER = "{dataset}/{model}/{method}/seed{seed}-{digest}"
 MODEL = f"{RESULTS}/models/{FOLDER}"
 RUN = f"{RESULTS}/runs/{FOLDER}"
+CONTROL = f"{RESULTS}/controls/{{dataset}}/{{model}}/{{digest}}"
 TUNING = f"{RESULTS}/tuning/{{dataset}}/{{model}}/{{method}}-{{digest}}"
-TABLES = runs.tables(CONFIG, [*RUNS.values()])
-PAGE = [runs.report(CONFIG), runs.page_stamp(CONFIG, [*RUNS.values()])]
+RUNS = {str(run.folder): run for run in BENCHMARK.runs}
+TUNINGS = {str(tuning.folder): tuning for tuning in BENCHMARK.tunings}
+TRAININGS = {
+    str(run.training.folder): run.training
+    for run in [*BENCHMARK.runs, *(tuning.run for tuning in BENCHMARK.tunings)]
+    if isinstance(run, TrainedRun)
+}
+CONTROLLED = {
+    str(control.folder.parent): control
+    for group in BENCHMARK.groups
+    for control in group.controls
+}
+COSTS = [run.cost for run in RUNS.values() if isinstance(run, TrainedRun)]
+
+# What runs alone takes every core, but on a cluster only those that a job has.
+ALL_CORES = internals.cores_of_machine(workflow) or RESOURCES["cpus"]
+
+# A job that trains asks for everything once per GPU, from one node.
+TRAINING_GPUS = BENCHMARK.execution.gpus_per_run
+
+# The digest in a path says what a result depends on, and inputs are ancient(), so that a missing file is the only
+# reason for a job; but for a command that reads otherwise, which stage.sh keeps from happening.
+SHELL = [str(ROOT / "workflow/stage.sh"), sys.executable, str(CONFIG_FILE)]
+shell.prefix(f"source {shlex.join(SHELL)}; ".replace("{", "{{").replace("}", "}}"))
 
 
 wildcard_constraints:
@@ -101,20 +102,6 @@ def growing(resource):
     return lambda wildcards, attempt: (1 + attempt) * RESOURCES[resource] // 2
 
 
-# Every file is written under another name and renamed, so that what is there is whole. But what was written by a job
-# that Snakemake did not see the end of, as after a kill, it takes for incomplete; made to run that job again
-# (--rerun-incomplete) it forgets all jobs after it, because their inputs, which are there, are `ancient`.
-async def nothing_is_incomplete(dag):
-    pass
-
-
-DAG.check_incomplete = nothing_is_incomplete
-
-
-# A job that trains asks for everything once per GPU, from one node.
-TRAINING_GPUS = CONFIG["execution"]["gpus_per_run"]
-
-
 def training_of(wildcards):
     return TRAININGS[MODEL.format(**wildcards)]
 
@@ -125,8 +112,12 @@ def run_of(wildcards):
 
 def model_of(wildcards):
     """The trained model of a run; nothing if it reads predictions."""
-    training = run_of(wildcards).training
-    return ancient(training.file) if training else []
+    run = run_of(wildcards)
+    return ancient(run.training.file) if isinstance(run, TrainedRun) else []
+
+
+def control_of(wildcards):
+    return CONTROLLED[CONTROL.format(**wildcards)]
 
 
 def tuning_of(wildcards):
@@ -139,10 +130,10 @@ onstart:
 
 onsuccess:
     if (
-        not ASIDE and not runs.page_stamp(CONFIG).exists()
+        not ASIDE and not BENCHMARK.outputs.page_stamp.exists()
     ):  # results changed that were there when the plan was made
-        shell(f"stage report {RESULTS}/report.log")
+        shell("stage report {path:q}", path=RESULTS / "report.log")
 
 
 onerror:
-    shell(f"stage report {RESULTS}/report.log")
+    shell("stage report {path:q}", path=RESULTS / "report.log")

@@ -1,16 +1,11 @@
-# Scores the labellings that bracket the runs of a dataset and model: no model is needed.
-CONTROL = f"{RESULTS}/controls/{{dataset}}/{{model}}/{{digest}}"
-
-
 rule controls:
+    """Scores the labellings that bracket the runs of a dataset and model; no model is needed."""
     input:
-        manifest=lambda wildcards: ancient(
-            runs.manifest(CONFIG, wildcards.dataset).path
-        ),
+        manifest=lambda wildcards: ancient(control_of(wildcards).data.path),
     output:
         [
             f"{CONTROL}/{name}/{file}"
-            for name in runs.CONTROLS
+            for name in CONTROLS
             for file in ("metrics.json", "per_image.npz")
         ],
     log:
@@ -22,5 +17,5 @@ rule controls:
         runtime=growing("other_minutes"),
     shell:
         "stage controls {log:q} "
-        "--dataset {wildcards.dataset} --model {wildcards.model} "
-        "--digest {wildcards.digest} --threads {threads}"
+        "--dataset {wildcards.dataset:q} --model {wildcards.model:q} "
+        "--digest {wildcards.digest:q} --threads {threads:q}"

@@ -1,7 +1,8 @@
-# Gets datasets, each asked for by name: `snakemake data_voc`. What is there is left alone.
-for name in configuration.downloadable(CONFIG):
+# Each dataset is asked for by name, as in `snakemake data_voc`.
+for name in entries.downloadable(CONFIG):
 
     rule:
+        """Gets a dataset, or says how to; what is there is left alone."""
         name:
             f"data_{name}"
         log:

@@ -1,9 +1,9 @@
-# Says what the benchmark will take, before it starts; asked for by name: `snakemake estimate`.
 rule estimate:
+    """Says what the benchmark will take, before it starts."""
     input:
         [
             ancient(manifest)
-            for manifest in {str(run.manifest.path): None for run in RUNS.values()}
+            for manifest in {str(run.data.path): None for run in RUNS.values()}
         ],
     log:
         RESULTS / "estimate.log",
@@ -13,4 +13,4 @@ rule estimate:
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     shell:
-        "shown estimate {log:q} --threads {threads} --gpus {resources.gpu}"
+        "shown estimate {log:q} --threads {threads:q} --gpus {resources.gpu:q}"

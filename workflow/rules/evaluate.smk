@@ -1,7 +1,7 @@
-# Scores one run.
 rule evaluate:
+    """Scores one run."""
     input:
-        manifest=lambda wildcards: ancient(run_of(wildcards).manifest.path),
+        manifest=lambda wildcards: ancient(run_of(wildcards).data.path),
         model=model_of,
     output:
         metrics=f"{RUN}/metrics.json",
@@ -17,5 +17,5 @@ rule evaluate:
         runtime=growing("other_minutes"),
     shell:
         "stage evaluate {log:q} "
-        "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "
-        "--seed {wildcards.seed} --digest {wildcards.digest} --threads {threads} --gpus {resources.gpu}"
+        "--dataset {wildcards.dataset:q} --model {wildcards.model:q} --method {wildcards.method:q} "
+        "--seed {wildcards.seed:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {resources.gpu:q}"

@@ -1,5 +1,5 @@
-# Times the kernels side by side with what they replace; asked for by name: `snakemake kernels`.
 rule kernels:
+    """Times the kernels side by side with what they replace."""
     output:
         page=RESULTS / "kernels/kernels.md",
         chain=RESULTS / "kernels/chain.csv",
@@ -13,4 +13,4 @@ rule kernels:
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     shell:
-        "stage benchmark {log:q} --threads {threads} --gpus {resources.gpu}"
+        "stage kernels {log:q} --threads {threads:q} --gpus {resources.gpu:q}"

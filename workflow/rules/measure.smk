@@ -1,7 +1,7 @@
-# Measures what one run costs. It takes all cores of the machine, so that nothing runs beside it.
 rule measure:
+    """Measures what one run costs; it takes all cores of the machine, so that nothing runs beside it."""
     input:
-        manifest=lambda wildcards: ancient(run_of(wildcards).manifest.path),
+        manifest=lambda wildcards: ancient(run_of(wildcards).data.path),
         model=model_of,
         # after the scores: a cluster can do both in one job that needs one GPU
         metrics=ancient(f"{RUN}/metrics.json"),
@@ -16,5 +16,5 @@ rule measure:
         runtime=growing("other_minutes"),
     shell:
         "stage measure {log:q} "
-        "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "
-        "--seed {wildcards.seed} --digest {wildcards.digest} --threads {threads} --gpus {resources.gpu}"
+        "--dataset {wildcards.dataset:q} --model {wildcards.model:q} --method {wildcards.method:q} "
+        "--seed {wildcards.seed:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {resources.gpu:q}"

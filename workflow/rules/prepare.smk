@@ -1,5 +1,5 @@
-# Looks at a dataset once: what is there, and whether it is sound.
 rule prepare:
+    """Looks at a dataset once: what is there, and whether it is sound."""
     output:
         manifest=f"{RESULTS}/datasets/{{dataset}}-{{digest}}.json",
         panel=f"{RESULTS}/datasets/{{dataset}}-{{digest}}.panel.npz",
@@ -12,4 +12,4 @@ rule prepare:
         runtime=growing("other_minutes"),
     shell:
         "stage prepare {log:q} "
-        "--dataset {wildcards.dataset} --digest {wildcards.digest} --threads {threads}"
+        "--dataset {wildcards.dataset:q} --digest {wildcards.digest:q}"

@@ -1,13 +1,12 @@
-# Puts the results together once all runs are there.
 rule tabulate:
+    """Puts the results together once all runs are there."""
     input:
         metrics=[ancient(run.metrics) for run in RUNS.values()],
         cost=[ancient(cost) for cost in COSTS],
         controls=[
             ancient(control.metrics)
-            for dataset in CONFIG["datasets"]
-            for model in CONFIG["models"]
-            for control in runs.controls(CONFIG, dataset, model)
+            for group in BENCHMARK.groups
+            for control in group.controls
         ],
     output:
         TABLES,
@@ -19,8 +18,8 @@ rule tabulate:
         "stage tabulate {log:q}"
 
 
-# The page is made after the tables are safe.
 rule publish:
+    """Makes the report, after the tables are safe."""
     input:
         ancient(TABLES[:-1]),
         TABLES[-1],  # the stamp: when it is written anew, so is the page
@@ -34,8 +33,9 @@ rule publish:
         "stage report {log:q}"
 
 
-# The same from whatever runs there are, at any time: these have no inputs and no outputs.
+# These have no inputs and no outputs, so that they can be asked for at any time.
 rule report:
+    """Writes the tables and the report of whatever runs there are."""
     log:
         RESULTS / "report.log",
     localrule: True
@@ -44,6 +44,7 @@ rule report:
 
 
 rule tables:
+    """Writes the tables of whatever runs there are."""
     log:
         RESULTS / "tables.log",
     localrule: True

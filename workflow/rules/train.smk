@@ -1,7 +1,7 @@
-# Trains one model. Its checkpoints lie in state/, which is no output, so that they survive a failure.
 rule train:
+    """Trains one model; its checkpoints lie in state/, which is no output, so that they survive a failure."""
     input:
-        manifest=lambda wildcards: ancient(training_of(wildcards).manifest.path),
+        manifest=lambda wildcards: ancient(training_of(wildcards).data.path),
     output:
         model=f"{MODEL}/model.pt",
     log:
@@ -18,5 +18,5 @@ rule train:
         runtime=RESOURCES["train_minutes"],
     shell:
         "stage train {log:q} "
-        "--dataset {wildcards.dataset} --model {wildcards.model} --method {wildcards.method} "
-        "--seed {wildcards.seed} --digest {wildcards.digest} --threads {threads} --gpus {resources.gpu}"
+        "--dataset {wildcards.dataset:q} --model {wildcards.model:q} --method {wildcards.method:q} "
+        "--seed {wildcards.seed:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {resources.gpu:q}"

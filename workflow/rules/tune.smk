@@ -1,5 +1,5 @@
-# Searches for the options of a refining method on a split that is not scored: `snakemake tune_crf`.
 rule tune_crf:
+    """Searches for the options of a refining method on a split that is not scored, and shows the best."""
     input:
         [tuning.report for tuning in TUNINGS.values()],
     log:
@@ -10,10 +10,9 @@ rule tune_crf:
 
 
 rule tune:
+    """Tries the options of one search on one trained model."""
     input:
-        manifest=lambda wildcards: ancient(
-            tuning_of(wildcards).run.training.manifest.path
-        ),
+        manifest=lambda wildcards: ancient(tuning_of(wildcards).run.data.path),
         model=lambda wildcards: ancient(tuning_of(wildcards).run.training.file),
     output:
         chosen=f"{TUNING}/chosen.json",
@@ -27,5 +26,5 @@ rule tune:
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     shell:
-        "stage tune {log:q} --dataset {wildcards.dataset} --model {wildcards.model} "
-        "--digest {wildcards.digest} --threads {threads} --gpus {resources.gpu}"
+        "stage tune {log:q} --dataset {wildcards.dataset:q} --model {wildcards.model:q} "
+        "--digest {wildcards.digest:q} --threads {threads:q} --gpus {resources.gpu:q}"

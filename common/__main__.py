@@ -1,0 +1,43 @@
+"""The door: `python -m common <verb>` runs a stage, `python -m common` lists them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+VERBS = {
+    "prepare": "Looks at a dataset once, says what is wrong with it, and writes its manifest",
+    "train": "Trains one model; goes on from its last checkpoint",
+    "evaluate": "Scores one run",
+    "measure": "Measures what one run costs",
+    "controls": "Scores the labellings that bracket a dataset and model",
+    "tune": "Tries a refining method's options on a split that is not scored",
+    "tabulate": "Writes the tables of whatever results there are",
+    "report": "Writes tables, charts and the report of whatever results there are",
+    "status": "Says what is done, running, waiting and failed",
+    "estimate": "Says what the benchmark will take, before it starts",
+    "compare": "Says which rows changed by more than chance between two result folders",
+    "predict": "Predicts the labels of any pictures with a finished run",
+    "export": "Writes a finished run as one file for use elsewhere",
+    "download": "Gets a dataset, or says how to",
+    "kernels": "Times the kernels side by side with what they replace",
+}
+
+
+def main() -> None:
+    """Runs the stage that the first argument names."""
+    verb, *arguments = sys.argv[1:] or ["--help"]
+    if verb in ("-h", "--help"):
+        print("usage: python -m common VERB …        (python -m common VERB --help says more)\n")
+        print("\n".join(f"  {name:10}{about}" for name, about in VERBS.items()))
+    elif verb not in VERBS:
+        print(f"structseg: there is no verb {verb!r}; choose from {', '.join(VERBS)}", file=sys.stderr)
+        sys.exit(2)
+    else:
+        from common.stages import entry
+
+        entry.enter(importlib.import_module(f"common.stages.{verb}"), verb, VERBS[verb], arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The configuration: read, completed, checked, and what its names mean."""

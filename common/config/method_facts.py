@@ -1,0 +1,90 @@
+"""What planning needs to know of a method, without importing its module, which imports PyTorch.
+
+It is read from the class once and remembered under a digest of the code that it can depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import methods
+from common.config.memory import recall, remember
+from common.config.method_code import code_digest
+from common.config.options import Option, options_of
+from common.errors import UserError
+from common.files import digest
+
+COMMON = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """What is known of a method from its class.
+
+    Attributes:
+        module: The module of `methods/`.
+        trained_as: The entry whose trained model it reuses, if it trains none.
+        options: Its options.
+    """
+
+    module: str
+    trained_as: str | None
+    options: tuple[Option, ...]
+
+    @classmethod
+    def of(cls, module: str) -> MethodFacts:
+        """Imports the module and looks at its class.
+
+        Raises:
+            Exception: Whatever importing it raises.
+        """
+        kind = methods.load(module)
+        first = ("num_classes", "feature_channels")
+        return cls(module, kind.trained_as, options_of(kind, skip=len(first)))
+
+
+@cache
+def method_facts(module: str) -> MethodFacts:
+    """What is known of a method; its module is imported only if this is not remembered.
+
+    Args:
+        module: The module of `methods/`.
+
+    Raises:
+        UserError: It cannot be loaded.
+    """
+    try:
+        name = f"methods/{module}-{facts_digest(module)}"
+        facts = recall(name, MethodFacts)
+        if facts is None or facts.module != module:
+            facts = MethodFacts.of(module)
+            remember(name, facts)
+    except Exception as error:  # a user's own file may fail in any way
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"methods/{module}.py cannot be loaded: {reason}") from error
+    return facts
+
+
+def facts_digest(module: str) -> str:
+    """The digest of the code that options, defaults and checks of a method can depend on.
+
+    Args:
+        module: The module of `methods/`.
+
+    Raises:
+        Exception: Its code cannot be read or parsed.
+    """
+    return digest([code_digest(module), *_shared_digests()], length=20)
+
+
+@cache
+def _shared_digests() -> list[str]:
+    """Python's version, and the digests of the code that all methods share and of that which reads them."""
+    files = [*sorted((COMMON / "kernels").glob("*.py")), COMMON / "labels.py"]
+    files += [COMMON / "config" / "options.py", COMMON / "config" / "method_facts.py"]
+    contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return [platform.python_version(), code_digest("base"), code_digest("__init__"), *contents]

@@ -1,0 +1,114 @@
+"""The settings of a configuration, typed: what its sections hold once they are complete.
+
+The schema (`workflow/schemas/config.schema.yaml`) describes every one of them and has the defaults; by the
+time that these objects are made, everything is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+Settings = TypeVar("Settings")
+
+
+def typed(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Complete and checked settings as an object of their class."""
+    return msgspec.convert(values, kind)
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Settings as a mapping, as they stand in JSON files."""
+    return msgspec.to_builtins(settings)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a model is trained: the section `training` for one dataset and model."""
+
+    split: str
+    iterations: int
+    batch_size: int
+    accumulate: int
+    optimizer: Literal["sgd", "adamw"]
+    learning_rate: float
+    head_multiplier: float
+    momentum: float
+    weight_decay: float
+    schedule: Literal["poly", "cosine", "step"]
+    power: float
+    step_at: tuple[float, ...]
+    step_factor: float
+    warmup: int
+    warmup_factor: float
+    gradient_clip: float | None
+    precision: Literal["float32", "bfloat16"]
+    crop: tuple[int, int] | None
+    scale: tuple[float, float]
+    scale_step: float | None
+    flip: bool
+    rotation: float
+    jitter: float
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is scored and how images are seen: the section `evaluation` for one dataset and model."""
+
+    split: str
+    scales: tuple[float, ...]
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How things are run; results do not depend on it, but for rounding."""
+
+    device: str
+    gpus_per_run: int
+    workers: int | None
+    checkpoint_every: int
+    log_every: int
+    labels_mb: float
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """How results are put together."""
+
+    baseline: str
+    gallery: int
+    report_mb: float
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """What a search for a method's options tries.
+
+    Attributes:
+        method: The entry whose options are tried; None is none.
+        split: Which images are refined.
+        images: At most so many of them; None is all.
+        grid: Values to try per option; for options of several numbers, the values of each number.
+    """
+
+    method: str | None
+    split: str
+    images: int | None
+    grid: dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class DownloadSource:
+    """Where else a file is to be had, such as from a mirror, or what else it is to be.
+
+    Attributes:
+        address: Its address; None is the official one.
+        sha256: Its digest; None checks nothing, `msgspec.UNSET` is the published one.
+    """
+
+    address: str | None = None
+    sha256: str | msgspec.UnsetType | None = msgspec.UNSET

@@ -1,0 +1,1 @@
+"""Pictures and label maps: read, coloured, kept."""

@@ -1,0 +1,139 @@
+"""Pictures that people bring along: files, folders of files, and the frames of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from common.errors import UserError
+
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+
+RGB = NDArray[np.uint8]
+"""A picture `[H, W, 3]`."""
+
+
+class Picture(NamedTuple):
+    """A picture that can be read.
+
+    Attributes:
+        name: What results about it are called: its path without ending, inside of the folder that was
+            named; of a frame, `<video>/<number>` with numbers from 000001.
+        read: Reads it, `[H, W, 3]`; raises a UserError if it is damaged.
+    """
+
+    name: str
+    read: Callable[[], RGB]
+
+
+def find(paths: Iterable[Path], leave_out: Path | None = None) -> Iterator[Picture]:
+    """All pictures that the paths name, in order; folders are searched with what is below them.
+
+    Args:
+        paths: Files and folders.
+        leave_out: A folder in which nothing is looked for.
+
+    Raises:
+        UserError: A path is not there, a folder has no pictures, or two pictures have one name. All of this
+            is found before the first picture is given.
+    """
+    files: dict[str, Path] = {}
+    for path in paths:
+        for name, file in _files(path, leave_out):
+            if name in files:
+                raise UserError(
+                    f"{files[name]} and {file} would both be called {name}: rename one, or predict them "
+                    "into different folders"
+                )
+            files[name] = file
+    return _opened(files)
+
+
+def _files(path: Path, leave_out: Path | None) -> list[tuple[str, Path]]:
+    """The names and files of all pictures that one path names; arguments and errors are those of `find`."""
+    if path.is_dir():
+        left_out = leave_out.resolve() if leave_out else None
+        files = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in PICTURES
+            and not file.name.startswith(".")
+            and left_out not in file.resolve().parents
+        ]
+        if not files:
+            raise UserError(
+                f"{path} has no pictures ({', '.join(PICTURES)}); videos must be named one by one"
+            )
+        return [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files]
+    if not path.exists():
+        raise UserError(f"{path} is not there: name pictures, folders of pictures, or videos")
+    return [(path.stem, path)]
+
+
+def _opened(files: Mapping[str, Path]) -> Iterator[Picture]:
+    """The pictures of files, and all frames of those that are videos."""
+    for name, file in files.items():
+        if file.suffix.lower() not in VIDEOS:
+            yield Picture(name, partial(read, file))
+            continue
+        try:
+            for number, frame in enumerate(frames(file), 1):
+                yield Picture(f"{name}/{number:06d}", partial(_decoded, frame))
+        except UserError as error:  # to be told like that of any other picture
+            yield Picture(name, partial(_raise, error))
+
+
+def _decoded(frame: RGB) -> RGB:
+    return frame
+
+
+def _raise(error: UserError) -> RGB:
+    raise error
+
+
+def read(path: Path) -> RGB:
+    """A picture file in RGB, `[H, W, 3]`, turned as its EXIF data say.
+
+    Raises:
+        UserError: It cannot be read, or has more than 8 bits per channel.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise UserError(f"{path} has more than 8 bits per channel: save it with 8")
+            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as a picture: {error}") from None
+
+
+def frames(path: Path) -> Iterator[RGB]:
+    """The frames of a video, `[H, W, 3]` each, upright.
+
+    Raises:
+        UserError: PyAV is not installed, or the video is damaged.
+    """
+    try:
+        import av
+    except ImportError:
+        raise UserError(
+            f"{path}: videos need PyAV: pip install -r requirements-extra.txt, or extract the frames as "
+            "pictures and name their folder"
+        ) from None
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UserError(f"{path} has no pictures in it, only sound")
+            for frame in container.decode(video=0):
+                turns = round(frame.rotation / 90) % 4  # counter-clockwise
+                yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+    except (av.FFmpegError, OSError) as error:
+        raise UserError(f"{path} cannot be read as a video: {error}") from None

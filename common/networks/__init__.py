@@ -1,0 +1,1 @@
+"""Networks, and the path through them from images to logits and probabilities."""

@@ -1,0 +1,63 @@
+"""The architectures, and their settings, which stand in for the nulls of a model's options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.errors import UserError
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    # Chen et al. 2017 (arXiv 1706.05587): ASPP
+    "deeplabv3": {"output_stride": 16, "decoder_channels": 256, "dropout": 0.5, "separable": False},
+    # Chen et al., ECCV 2018 (arXiv 1802.02611): ASPP, joined with a stage of stride 4
+    "deeplabv3plus": {"output_stride": 16, "decoder_channels": 256, "dropout": 0.5, "separable": True},
+    # Zhao et al., CVPR 2017 (arXiv 1612.01105): pyramid pooling
+    "pspnet": {"output_stride": 16, "decoder_channels": 512, "dropout": 0.1, "auxiliary_weight": 0.4},
+    # Wang et al. 2019 (arXiv 1912.02937), "block 4": three convolutions
+    "fcn": {"output_stride": 16, "decoder_channels": 256, "dropout": 0},
+    # Xiao et al., ECCV 2018 (arXiv 1807.10221): pyramid pooling in a feature pyramid
+    "upernet": {"output_stride": 32, "decoder_channels": 256, "dropout": 0.1},
+    # Xie et al., NeurIPS 2021 (arXiv 2105.15203): a linear layer per stage
+    "segformer": {"output_stride": 32, "decoder_channels": 256, "dropout": 0.1},
+}
+
+ATROUS = ("deeplabv3", "deeplabv3plus")
+"""The architectures with an ASPP; their output stride is 8 or 16."""
+
+
+def settled(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's options with the settings of its architecture in place of nulls.
+
+    Args:
+        model: `<architecture>-<backbone>`; the options of an unknown architecture stay as they are.
+        options: All options, with nulls.
+
+    Raises:
+        UserError: An option is of no use to the architecture.
+    """
+    architecture = model.partition("-")[0]
+    if architecture not in SETTINGS:
+        return dict(options)
+    defaults: dict[str, Any] = {"auxiliary_weight": 0} | SETTINGS[architecture]
+    if architecture in ATROUS:
+        stride = options["output_stride"] or defaults["output_stride"]
+        if stride == 32:
+            raise UserError(
+                f"model_options.{model}.output_stride: 32 is too coarse for {architecture}: give 8 or 16"
+            )
+        defaults["atrous_rates"] = [rate * 16 // stride for rate in (6, 12, 18)]
+    else:
+        for option in ("atrous_rates", "separable"):
+            if options[option] is not None:
+                raise UserError(f"model_options.{model}.{option}: {architecture} has no ASPP: leave it out")
+    defaults["input_multiple"] = options["output_stride"] or defaults["output_stride"]
+    complete: dict[str, Any] = {
+        key: defaults.get(key) if value is None else value for key, value in options.items()
+    }
+    if complete["input_multiple"] % complete["output_stride"]:
+        raise UserError(
+            f"model_options.{model}.input_multiple: {complete['input_multiple']} must be a multiple of the "
+            f"output stride, {complete['output_stride']}"
+        )
+    return complete

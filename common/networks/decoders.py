@@ -1,0 +1,155 @@
+"""From the maps of a backbone's stages to the features in front of the classifier.
+
+Every decoder takes the list of the encoder's maps, image first and coarsest last.
+`common.networks.architectures` has checked its options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
+from segmentation_models_pytorch.base.modules import Conv2dReLU
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder, DeepLabV3PlusDecoder
+from segmentation_models_pytorch.decoders.pspnet.decoder import PSPModule
+from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
+from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+from torch import Tensor, nn
+
+from common.networks.architectures import ATROUS
+from common.networks.options import ModelOptions
+
+
+class PyramidPooling(nn.Module):
+    """PSPNet's head: averages of 1×1, 2×2, 3×3 and 6×6 regions beside the map, then a 3×3 convolution."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        """
+        Args:
+            in_channels: Channels of the backbone's last stage.
+            channels: Channels of the features.
+        """
+        super().__init__()
+        self.pyramid = PSPModule(in_channels, sizes=(1, 2, 3, 6))
+        self.bottleneck = Conv2dReLU(2 * in_channels, channels, 3, padding=1, use_norm="batchnorm")
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Features `[N, C, h, w]` from the maps of the backbone's stages."""
+        return self.bottleneck(self.pyramid(maps[-1]))
+
+
+class Convolutions(nn.Sequential):
+    """The "block 4" head of the DD-CRF paper: 1×1 to fewer channels, then two 3×3 with BatchNorm and ReLU."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        """
+        Args:
+            in_channels: Channels of the backbone's last stage.
+            channels: Channels of the features.
+        """
+        super().__init__(
+            nn.Conv2d(in_channels, channels, 1),
+            *(Conv2dReLU(channels, channels, 3, padding=1, use_norm="batchnorm") for _ in range(2)),
+        )
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Features `[N, C, h, w]` from the maps of the backbone's stages."""
+        return super().forward(maps[-1])
+
+
+def _deeplabv3(channels: list[int], options: ModelOptions) -> nn.Module:
+    return DeepLabV3Decoder(
+        channels[-1],
+        options.decoder_channels,
+        options.atrous_rates,
+        aspp_separable=options.separable,
+        aspp_dropout=options.dropout,
+    )
+
+
+def _deeplabv3plus(channels: list[int], options: ModelOptions) -> nn.Module:
+    return DeepLabV3PlusDecoder(
+        channels,
+        encoder_depth=5,
+        out_channels=options.decoder_channels,
+        atrous_rates=options.atrous_rates,
+        output_stride=options.output_stride,
+        aspp_separable=options.separable,
+        aspp_dropout=options.dropout,
+    )
+
+
+def _before_dropout(decoder: nn.Module, options: ModelOptions) -> nn.Module:
+    return nn.Sequential(decoder, nn.Dropout2d(options.dropout))
+
+
+def _pspnet(channels: list[int], options: ModelOptions) -> nn.Module:
+    return _before_dropout(PyramidPooling(channels[-1], options.decoder_channels), options)
+
+
+def _fcn(channels: list[int], options: ModelOptions) -> nn.Module:
+    return _before_dropout(Convolutions(channels[-1], options.decoder_channels), options)
+
+
+def _upernet(channels: list[int], options: ModelOptions) -> nn.Module:
+    return _before_dropout(UPerNetDecoder(channels, decoder_channels=options.decoder_channels), options)
+
+
+def _segformer(channels: list[int], options: ModelOptions) -> nn.Module:
+    decoder = SegformerDecoder(channels, segmentation_channels=options.decoder_channels)
+    return _before_dropout(decoder, options)
+
+
+_DECODERS: dict[str, Callable[[list[int], ModelOptions], nn.Module]] = {
+    "deeplabv3": _deeplabv3,
+    "deeplabv3plus": _deeplabv3plus,
+    "pspnet": _pspnet,
+    "fcn": _fcn,
+    "upernet": _upernet,
+    "segformer": _segformer,
+}
+
+
+def build(architecture: str, channels: list[int], options: ModelOptions) -> nn.Module:
+    """An architecture's decoder, initialised as the library does.
+
+    Args:
+        architecture: One of `common.networks.architectures.SETTINGS`.
+        channels: Channels of the encoder's maps, image first.
+        options: The model's options.
+    """
+    decoder = _DECODERS[architecture](list(channels), options)
+    if architecture not in ATROUS:  # the decoders with an ASPP keep PyTorch's own initialisation
+        initialize_decoder(decoder)
+    return decoder
+
+
+def classifier(architecture: str, channels: int, num_classes: int) -> nn.Conv2d:
+    """An architecture's last layer, features to class scores, initialised as the library does.
+
+    Args:
+        architecture: One of `common.networks.architectures.SETTINGS`.
+        channels: Channels of the features.
+        num_classes: K.
+    """
+    layer = nn.Conv2d(channels, num_classes, 1)
+    if architecture not in ATROUS:
+        initialize_head(layer)
+    return layer
+
+
+class Auxiliary(nn.Sequential):
+    """PSPNet's auxiliary classifier: a 3×3 convolution to a quarter of the channels, dropout, a 1×1 one."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        """
+        Args:
+            in_channels: Channels of the stage that it sees.
+            num_classes: K.
+        """
+        channels = max(1, in_channels // 4)
+        convolution = Conv2dReLU(in_channels, channels, 3, padding=1, use_norm="batchnorm")
+        scores = nn.Conv2d(channels, num_classes, 1)
+        super().__init__(convolution, nn.Dropout(0.1), scores)
+        if scores.bias is not None:
+            nn.init.zeros_(scores.bias)

@@ -1,0 +1,106 @@
+"""Predictions of any pictures with a finished run, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from common.errors import OutOfMemory, UserError
+from common.images.pictures import RGB, Picture
+from common.prediction.folder import PredictionFolder
+from common.prediction.predictor import Predictor
+from common.prediction.stored_run import StoredRun
+
+BATCH_SIZE = 4
+
+
+@dataclass
+class Tally:
+    """What has come of the pictures.
+
+    Attributes:
+        predicted: How many were predicted.
+        skipped: How many had been predicted before.
+        unread: A sentence about each that could not be read.
+    """
+
+    predicted: int
+    skipped: int
+    unread: list[str]
+
+
+def predict(
+    run: StoredRun,
+    pictures: Iterable[Picture],
+    folder: PredictionFolder,
+    device: torch.device,
+    batch_size: int = BATCH_SIZE,
+) -> Tally:
+    """Writes what a finished run predicts for pictures, at their original size.
+
+    Pictures whose files are all there already are skipped, so an interrupted prediction goes on where it was.
+    A picture that cannot be read does not keep the others from being predicted.
+
+    Args:
+        run: The run.
+        pictures: The pictures.
+        folder: Where to write, and what.
+        device: What to compute on.
+        batch_size: How many pictures to predict at a time; they must follow each other and be of one size.
+
+    Raises:
+        UserError: The folder has the predictions of another run, or the run cannot predict them.
+    """
+    folder.check(run)
+    predictor = run.predictor(device)
+    folder.claim(run, device)
+    tally = Tally(0, 0, [])
+    for batch in _batches(_images(pictures, folder, tally), batch_size):
+        probabilities = _probabilities(predictor, [image for _, image in batch])
+        for (name, image), of_image in zip(batch, probabilities):
+            folder.write(name, image, of_image, run.colours)
+        tally.predicted += len(batch)
+    return tally
+
+
+def _images(pictures: Iterable[Picture], folder: PredictionFolder, tally: Tally) -> Iterator[tuple[str, RGB]]:
+    """Names and pixels of the pictures that are still to be predicted and can be read."""
+    for picture in tqdm(pictures, desc="pictures", unit="", disable=None):
+        if folder.complete(picture.name):
+            tally.skipped += 1
+            continue
+        try:
+            yield picture.name, picture.read()
+        except UserError as error:
+            tally.unread.append(str(error))
+
+
+def _batches(images: Iterable[tuple[str, RGB]], batch_size: int) -> Iterator[list[tuple[str, RGB]]]:
+    """Images that follow each other and are of one size, together."""
+    batch: list[tuple[str, RGB]] = []
+    for item in images:
+        if batch and (len(batch) == batch_size or batch[0][1].shape != item[1].shape):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def _probabilities(predictor: Predictor, images: Sequence[RGB]) -> Tensor:
+    """The probabilities `[N, K, H, W]` of images of one size."""
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    try:
+        return predictor(stacked.to(predictor.device))
+    except torch.OutOfMemoryError:
+        h, w = images[0].shape[:2]
+        raise OutOfMemory(
+            f"the GPU's memory is too small for {len(images)} pictures of {w}×{h} at a time: use a smaller "
+            "--batch-size, or --device cpu"
+        ) from None

@@ -1,0 +1,163 @@
+"""A network, trained or not, with a method's refinement: from images to probabilities."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from common.config.entries import MethodEntry
+from common.config.settings import EvaluationSettings
+from common.networks.network import Network
+from common.networks.options import ModelOptions
+from common.networks.structured import StructuredNetwork, refined
+from common.runs.jobs import TrainedRun
+from common.runs.records import TrainedModel, TrainedModelFacts
+from methods import Method
+
+
+class View(NamedTuple):
+    """One way of looking at images.
+
+    Attributes:
+        scale: The factor of their sides.
+        flip: Whether they are mirrored left to right.
+    """
+
+    scale: float = 1.0
+    flip: bool = False
+
+    def of(self, images: Tensor) -> Tensor:
+        """The images `[N, 3, H, W]` as they are seen: themselves, or float at another size."""
+        h, w = images.shape[2:]
+        if self.scale != 1:
+            size = [max(1, round(side * self.scale)) for side in (h, w)]
+            images = functional.interpolate(
+                images.float(), size, mode="bilinear", align_corners=False, antialias=True
+            ).clamp(0, 255)
+        return images.flip(3) if self.flip else images
+
+    def back(self, probabilities: Tensor, size: Sequence[int]) -> Tensor:
+        """Probabilities `[N, K, h, w]` of what was seen, back at the size H, W of the image."""
+        if self.flip:
+            probabilities = probabilities.flip(3)
+        if probabilities.shape[2:] == tuple(size):
+            return probabilities
+        return functional.interpolate(probabilities, tuple(size), mode="bilinear", align_corners=False)
+
+
+def views(settings: EvaluationSettings) -> tuple[View, ...]:
+    """All views that the evaluation settings `scales` and `flip` ask for, the plain one last."""
+    flips = (True, False) if settings.flip else (False,)
+    wanted = [View(scale, flip) for scale in settings.scales for flip in flips]
+    return tuple(sorted(wanted, key=lambda view: view == View()))
+
+
+@dataclass
+class Pipeline:
+    """What turns images into class probabilities: network and structure in several views, then refinement.
+
+    Attributes:
+        model: The network, and the method that it is trained with.
+        method: The method of the run, which gives `refine`.
+        device: Where both are.
+        views: At which scales, and whether mirrored, an image is seen; the probabilities are averaged.
+    """
+
+    model: StructuredNetwork
+    method: Method
+    device: torch.device
+    views: tuple[View, ...] = (View(),)
+
+    def unrefined(self, images: Tensor) -> Tensor:
+        """The model's probabilities `[N, K, H, W]` of RGB images in 0–255, `[N, 3, H, W]`, mean over views.
+
+        Raises:
+            UserError: The method or the network cannot work with images of this size.
+        """
+        size = images.shape[2:]
+        first, *others = self.views
+        total = first.back(self.model.probabilities(first.of(images)), size)
+        for view in others:
+            total = total + view.back(self.model.probabilities(view.of(images)), size)
+        return total / len(self.views) if others else total
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The refined probabilities `[N, K, H, W]` of uint8 images `[N, 3, H, W]`.
+
+        Raises:
+            UserError: A method or the network cannot work with images of this size.
+        """
+        return refined(self.method, images, self.unrefined(images))
+
+
+@dataclass
+class Predictor(Pipeline):
+    """A pipeline whose network is trained.
+
+    Attributes:
+        facts: Where the trained model comes from.
+    """
+
+    facts: TrainedModelFacts = field(kw_only=True)
+
+    @classmethod
+    def of(cls, run: TrainedRun, device: torch.device) -> Predictor:
+        """Loads the trained model of a run, which sees images as the run's evaluation does.
+
+        Raises:
+            UserError: The model is missing or damaged, or a method refuses an option.
+        """
+        training = run.training
+        trained = TrainedModel.read(training.file, training)
+        return cls.build(
+            trained, training.model_options, training.entry, run.entry, device, views(run.evaluation)
+        )
+
+    @classmethod
+    def build(
+        cls,
+        trained: TrainedModel,
+        options: ModelOptions,
+        trained_entry: MethodEntry,
+        entry: MethodEntry,
+        device: torch.device,
+        views: tuple[View, ...] = (View(),),
+    ) -> Predictor:
+        """Puts together what a predictor needs.
+
+        Args:
+            trained: The trained model.
+            options: The options of its network.
+            trained_entry: The method that it was trained with.
+            entry: The method of the run; the same, or one that reuses the model.
+            device: Where to put all of it.
+            views: At which scales, and whether mirrored, images are seen.
+
+        Raises:
+            UserError: A method refuses an option.
+            RuntimeError: The weights do not fit the code.
+        """
+        network = Network(trained.model, trained.num_classes, dataclasses.replace(options, weights="none"))
+        network.load_state_dict(trained.network)
+        trained_method = trained_entry.build(trained.num_classes, network.feature_channels)
+        trained_method.load_state_dict(trained.method_state)
+        trained_method.progress = 1.0
+        method = trained_method
+        if entry.name != trained_entry.name:
+            method = entry.build(trained.num_classes, network.feature_channels)
+            method.progress = 1.0
+        model = StructuredNetwork(network.to(memory_format=torch.channels_last), trained_method)
+        return cls(
+            model.to(device).eval(), method.to(device).eval(), device, tuple(views), facts=trained.facts
+        )
+
+
+def labels_of(probabilities: Tensor) -> Tensor:
+    """The most probable class of every pixel: `[N, K, H, W]` to uint8 `[N, H, W]`."""
+    return probabilities.argmax(dim=1).to(torch.uint8)

@@ -1,0 +1,201 @@
+"""A finished run as its own files describe it: what predicts and exports without a configuration."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+import methods
+from common.config.entries import MethodEntry
+from common.config.method_code import code_digest
+from common.config.settings import typed
+from common.errors import UserError
+from common.images.palette import Colour
+from common.networks.options import ModelOptions
+from common.prediction.predictor import Predictor, View, views
+from common.runs.records import Metrics, TrainedModel, TrainedModelFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a file that is made with a run says of it.
+
+    Attributes:
+        dataset: Name of the dataset that its model was trained on.
+        model: Name of the model.
+        method: Name of the method entry.
+        seed: The seed.
+        digest: Of everything that its output depends on.
+        trained_as: Name of the entry that trained the model.
+        trained: Where the model comes from.
+        class_names: One name per class.
+        colours: One RGB colour per class.
+    """
+
+    dataset: str
+    model: str
+    method: str
+    seed: int
+    digest: str
+    trained_as: str
+    trained: TrainedModelFacts
+    class_names: list[str]
+    colours: list[Colour]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A trained model on disk, and the method that is used with it.
+
+    Attributes:
+        method: Name of the method entry.
+        digest: Of everything that its output depends on.
+        trained: The trained model.
+        trained_entry: The method that the model was trained with.
+        entry: The method of the run; the same, or one that reuses the model.
+        views: At which scales, and whether mirrored, the run was evaluated.
+    """
+
+    method: str
+    digest: str
+    trained: TrainedModel
+    trained_entry: MethodEntry
+    entry: MethodEntry
+    views: tuple[View, ...] = (View(),)
+
+    @classmethod
+    def read(cls, path: Path) -> StoredRun:
+        """Reads a run folder, the folder of a trained model, or its `model.pt`.
+
+        A run folder finds its model where the train stage has put it, or in itself.
+
+        Raises:
+            UserError: It is none of these, or something in it is missing or damaged.
+        """
+        if path.is_dir() and (path / "metrics.json").exists():
+            return cls._evaluated(path, Metrics.read_file(path / "metrics.json"))
+        file = path / "model.pt" if path.is_dir() else path
+        if file.name == "model.pt" and file.exists():
+            trained = TrainedModel.read(file)
+            entry = _trained_entry(trained)
+            return cls(trained.method, trained.digest, trained, entry, entry)
+        raise UserError(
+            f"{path} has neither metrics.json nor model.pt: name the folder of an evaluated run "
+            "(results/runs/<dataset>/<model>/<method>/seed…) or of a trained model (results/models/…)"
+        )
+
+    @classmethod
+    def _evaluated(cls, folder: Path, metrics: Metrics) -> StoredRun:
+        trained = TrainedModel.read(_model_file(folder, metrics))
+        trained_entry = entry = _trained_entry(trained)
+        if metrics.method != trained.method:
+            entry = _run_entry(folder, metrics)
+        return cls(metrics.method, metrics.digest, trained, trained_entry, entry, views(metrics.evaluation))
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset that it was trained on."""
+        return self.trained.dataset
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.trained.model
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return self.trained.seed
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
+        return tuple(self.trained.class_names)
+
+    @property
+    def colours(self) -> tuple[Colour, ...]:
+        """One RGB colour per class."""
+        return tuple(self.trained.colours)
+
+    def predictor(self, device: torch.device, views: tuple[View, ...] | None = None) -> Predictor:
+        """The network with its methods.
+
+        Args:
+            device: Where to put it.
+            views: At which scales, and whether mirrored, it sees images, if not as it was evaluated.
+
+        Raises:
+            UserError: The code of the model or of a method does not fit the files any more.
+        """
+        trained = self.trained
+        try:
+            options = typed(ModelOptions, trained.model_options)
+            entries = (self.trained_entry, self.entry)
+            return Predictor.build(trained, options, *entries, device, self.views if views is None else views)
+        except (RuntimeError, msgspec.ValidationError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the trained model of {self.model} with {self.trained_entry.name} does not fit the code "
+                f"({reason}): use the code of commit {trained.provenance.commit}"
+            ) from error
+
+    def described(self) -> Description:
+        """What a file that is made with the run says of it."""
+        return Description(
+            dataset=self.dataset,
+            model=self.model,
+            method=self.method,
+            seed=self.seed,
+            digest=self.digest,
+            trained_as=self.trained_entry.name,
+            trained=self.trained.facts,
+            class_names=list(self.class_names),
+            colours=list(self.colours),
+        )
+
+
+def _model_file(folder: Path, metrics: Metrics) -> Path:
+    """Where the model of a run lies: beside the runs, or in the run's own folder."""
+    if metrics.trained is None or metrics.trained_as is None:
+        raise UserError(f"{folder} is of predictions that were read from a folder: it has no model")
+    own = folder / "model.pt"
+    if own.exists():
+        return own
+    name = f"seed{metrics.seed}-{metrics.trained.digest}"
+    results = (folder.resolve() / "../../../../..").resolve()
+    file = results.joinpath("models", metrics.dataset, metrics.model, metrics.trained_as, name, "model.pt")
+    if not file.exists():
+        raise UserError(f"{file} is missing: {folder} needs it; copy it there or into the folder of the run")
+    return file
+
+
+def _trained_entry(trained: TrainedModel) -> MethodEntry:
+    """The method entry that trained a model."""
+    return _entry(trained.method, trained.method_module, trained.method_code, trained.method_options)
+
+
+def _run_entry(folder: Path, metrics: Metrics) -> MethodEntry:
+    """The method entry of an evaluated run."""
+    module, code, options = metrics.method_module, metrics.method_code, metrics.method_options
+    if module is None or code is None or options is None:
+        raise UserError(f"{folder / 'metrics.json'} does not say what {metrics.method} is: evaluate again")
+    return _entry(metrics.method, module, code, options)
+
+
+def _entry(name: str, module: str, code: str, options: dict[str, Any]) -> MethodEntry:
+    """The method entry that a record tells of; a warning if its code has changed since."""
+    if module not in methods.names():
+        raise UserError(f"methods/{module}.py is missing: the run of {name} needs it")
+    if code != code_digest(module):
+        print(
+            f"structseg: methods/{module}.py has changed since this run: its output may differ",
+            file=sys.stderr,
+        )
+    return MethodEntry(name, module, options, None)

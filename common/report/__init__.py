@@ -1,0 +1,1 @@
+"""The page with everything, its charts and tables."""

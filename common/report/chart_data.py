@@ -1,0 +1,215 @@
+"""From tables and logs to the charts of one dataset and model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from common.errors import UnreadableRecord
+from common.report import chart_files, charts, heat_maps
+from common.report.chart_style import Style
+from common.report.charts import Curve, Point
+from common.report.contents import Chart
+from common.runs.jobs import TrainedRun
+from common.runs.plan import Group
+from common.runs.records import read_log
+from common.tables.cells import device_of
+from common.tables.frames import Tables
+from common.tables.results import Row
+
+POINTS = 300
+"""A training curve has at most so many."""
+
+Losses = dict[str, dict[int, NDArray[np.float64]]]
+"""Iteration and loss `[n, 2]` of every training, by method and seed."""
+
+
+@dataclass
+class GroupCharts:
+    """The charts of one dataset and model, drawn one after the other.
+
+    Attributes:
+        group: The dataset and model.
+        folder: Where the files are written.
+        style: Of the methods.
+        charts: What stands in the page, by kind.
+        files: The names of all files that were written, without suffix.
+    """
+
+    group: Group
+    folder: Path
+    style: Style
+    charts: dict[str, Chart] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+
+    def add(self, kind: str, figure: Figure, caption: str, alt: str) -> None:
+        """Writes a chart that stands in the page."""
+        self.charts[kind] = Chart(self.save(kind, figure), caption, alt)
+
+    def save(self, kind: str, figure: Figure) -> str:
+        """Writes a chart and returns it as SVG."""
+        name = f"{self.group.dataset}-{self.group.model}-{kind}"
+        self.files.add(name)
+        return chart_files.save(figure, self.folder / name)
+
+
+def draw_charts(
+    group: Group,
+    tables: Tables,
+    rows: Iterable[Row],
+    counts: Mapping[str, NDArray[np.int64]],
+    style: Style,
+    folder: Path,
+) -> GroupCharts:
+    """Draws the charts that there are numbers for.
+
+    Args:
+        group: The dataset and model.
+        tables: The lines about it.
+        rows: Its methods, for the logs of their trainings.
+        counts: Confusion counts `[K, K]` by method.
+        style: Of the methods.
+        folder: Where the files are written.
+    """
+    drawn = GroupCharts(group, folder, style)
+    _draw_costs(drawn, tables.leaderboard)
+    if len(tables.trimap):
+        _draw_trimap(drawn, tables.trimap)
+    if len(tables.calibration):
+        _draw_calibration(drawn, tables.calibration)
+    losses = _losses(rows)
+    if losses:
+        _draw_losses(drawn, losses)
+    order = list(tables.leaderboard["method"])
+    if len(tables.per_class):
+        values = tables.per_class.pivot(index="method", columns="class", values="iou_mean")
+        values = values.loc[[m for m in order if m in values.index], tables.per_class["class"].unique()]
+        names = list(values.index), list(values.columns)
+        drawn.save("classes", heat_maps.heat_map(values.to_numpy(), *names, "IoU in %"))
+    if counts:
+        known = {method: counts[method] for method in order if method in counts}
+        drawn.save("confusion", heat_maps.confusions(known, group.data.dataset.class_names))
+    return drawn
+
+
+def _draw_costs(drawn: GroupCharts, board: pd.DataFrame) -> None:
+    """Accuracy against latency, and against the time of training."""
+    device = device_of(board)
+    minutes = board["training_step_ms"] * drawn.group.training.iterations / 60_000
+    for kind, flag, cost, label, unit in (
+        ("latency", "pareto_latency", board["latency_ms"], "latency of one image in ms", "ms"),
+        ("training-cost", "pareto_training", minutes, "time of all training steps in minutes", "min"),
+    ):
+        points = _points(board, cost, flag)
+        if points:
+            front = ", ".join(point.method for point in points if point.best)
+            drawn.add(
+                kind,
+                charts.pareto(points, drawn.style, label, "mIoU in %"),
+                f"mIoU against {label}, measured on {device}. The line joins the methods that no other beats "
+                f"in both: {front}.",
+                f"mIoU against {label}: "
+                + "; ".join(f"{p.method} {p.score:.1f} % at {p.cost:.3g} {unit}" for p in points),
+            )
+
+
+def _draw_trimap(drawn: GroupCharts, trimap: pd.DataFrame) -> None:
+    """Accuracy near boundaries."""
+    bands = _trimap_curves(trimap)
+    drawn.add(
+        "trimap",
+        charts.curves(bands, drawn.style, "width of the band in pixels", "mIoU in %"),
+        "mIoU within a band around the truth's boundaries, by its width; shaded: 95 % interval over "
+        "seeds. A control far below all methods is left out.",
+        "mIoU near boundaries: "
+        + "; ".join(f"{m} from {c.mean[0]:.1f} % to {c.mean[-1]:.1f} %" for m, c in bands.items()),
+    )
+
+
+def _draw_calibration(drawn: GroupCharts, calibration: pd.DataFrame) -> None:
+    """Accuracy against confidence."""
+    bins = _calibration_curves(calibration)
+    drawn.add(
+        "calibration",
+        charts.reliability(bins, drawn.style),
+        "How often the labels of a confidence are right; on the diagonal, confidence is honest.",
+        "Accuracy against confidence: "
+        + "; ".join(f"{m} {c.mean[-1]:.0f} % right where surest" for m, c in bins.items()),
+    )
+
+
+def _draw_losses(drawn: GroupCharts, losses: Losses) -> None:
+    """Training curves."""
+    last = {m: np.mean([lines[-1, 1] for lines in seeds.values()]) for m, seeds in losses.items()}
+    drawn.add(
+        "training",
+        charts.training(losses, drawn.style),
+        "Loss of every training, one dash per seed. Scales differ: losses of different methods do not "
+        "compare, and a loss with a log-determinant can be negative. A first peak may be cut off.",
+        "Loss at the end of training: " + "; ".join(f"{m} {loss:.3g}" for m, loss in last.items()),
+    )
+
+
+def _points(board: pd.DataFrame, cost: pd.Series, flag: str) -> list[Point]:
+    """The methods whose score and cost are known, with the column that says which are on the front."""
+    chosen = board[["method", "miou_mean", "miou_low", "miou_high", flag]].assign(cost=cost)
+    chosen = chosen[chosen["miou_mean"].notna() & (cost > 0)]
+    return [
+        Point(str(method), float(spent), float(mean), float(low), float(high), str(best) == "True")
+        for method, mean, low, high, best, spent in chosen.itertuples(index=False)
+    ]
+
+
+def _trimap_curves(trimap: pd.DataFrame) -> dict[str, Curve]:
+    curves = {}
+    lowest = trimap.loc[~trimap["control"], "miou_mean"].min()
+    for method, lines in trimap.groupby("method", sort=False):
+        if lines["control"].any() and lines["miou_mean"].max() < lowest:
+            continue
+        lines = lines.sort_values("width")
+        columns = (lines[key].to_numpy(float) for key in ("width", "miou_mean", "miou_low", "miou_high"))
+        curves[str(method)] = Curve(*columns)
+    return curves
+
+
+def _calibration_curves(calibration: pd.DataFrame) -> dict[str, Curve]:
+    curves = {}
+    known = calibration.dropna(subset=["confidence", "accuracy"])
+    for method, lines in known.groupby("method", sort=False):
+        nothing = np.full(len(lines), np.nan)
+        percent = 100 * lines[["confidence", "accuracy"]].to_numpy(float)
+        curves[str(method)] = Curve(percent[:, 0], percent[:, 1], nothing, nothing)
+    return curves
+
+
+def _losses(rows: Iterable[Row]) -> Losses:
+    """The training curves of the methods that train their own models, as far as their logs can be read."""
+    losses: Losses = {}
+    for row in rows:
+        for result in row.results:
+            run = result.run
+            if isinstance(run, TrainedRun) and run.training.method == run.method:
+                lines = _loss(run.training.log)
+                if len(lines) > 1:
+                    losses.setdefault(run.method, {})[run.seed] = lines
+    return losses
+
+
+def _loss(path: Path) -> NDArray[np.float64]:
+    """Iteration and loss `[n, 2]` of a training log, thinned to means of as many lines as needed."""
+    try:
+        log = read_log(path)
+    except UnreadableRecord:
+        log = []
+    lines = np.array([(line.iteration, line.loss) for line in log], float).reshape(-1, 2)
+    step = -(-len(lines) // POINTS)
+    if step <= 1:
+        return lines
+    parts = np.array_split(lines, -(-len(lines) // step))
+    return np.array([part.mean(axis=0) for part in parts])

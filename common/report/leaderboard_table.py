@@ -1,0 +1,155 @@
+"""The leaderboard as the page shows it: which columns it has, and how their cells are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from common.report.sortable_tables import (
+    Cell,
+    Column,
+    SortableTable,
+    TableRow,
+    digits_text,
+    interval,
+    number,
+    value_of,
+    word,
+)
+from common.tables.frames import Line
+
+
+@dataclass(frozen=True)
+class ShownColumn:
+    """A column of the leaderboard: where its values come from, and how they are shown.
+
+    Attributes:
+        key: The column of the CSV file; without a value there, it is left out.
+        column: Its heading.
+        cell: Makes its cell in a line.
+    """
+
+    key: str
+    column: Column
+    cell: Callable[[Line], Cell]
+
+
+def leaderboard(lines: pd.DataFrame, compared: pd.DataFrame, baseline: str, caption: str) -> SortableTable:
+    """The leaderboard of one dataset and model.
+
+    Args:
+        lines: Its lines of `leaderboard.csv`, best first. Columns without a value are left out.
+        compared: Its lines of `comparisons.csv`.
+        baseline: The method that the others are compared with.
+        caption: Of the table.
+    """
+    over_images = compared.loc[compared["metric"] == "miou", ["method", "images_low", "images_high"]]
+    lines = lines.merge(over_images, on="method", how="left")
+    columns = (*_accuracy(baseline), *_OTHERS)
+    shown = [s for s in columns if s.key in lines and lines[s.key].notna().any()]
+    table = SortableTable(caption, [Column("method", words=True), *(s.column for s in shown)])
+    for line in lines.to_dict("records"):
+        name = word(line["method"])
+        if isinstance(line["error"], str):
+            name.note = line["error"]
+        cells = [name, *(column.cell(line) for column in shown)]
+        table.rows.append(TableRow(cells, str(line["method"]), bool(line["control"])))
+    return table
+
+
+def _plain(key: str, title: str, about: str, group: str, digits: int, scale: float = 1.0) -> ShownColumn:
+    """A number of its own."""
+    column = Column(title, about, group)
+    return ShownColumn(key, column, lambda line: number(value_of(line, key) * scale, digits))
+
+
+def _spread(name: str, title: str, about: str, group: str, digits: int = 2, order: str = "") -> ShownColumn:
+    """A mean with its interval over seeds."""
+    return ShownColumn(
+        f"{name}_mean",
+        Column(title, f"{about}; below it the 95 % interval over seeds", group, sorted=order),
+        lambda line: interval(line, f"{name}_mean", f"{name}_low", f"{name}_high", digits),
+    )
+
+
+def _latency(line: Line) -> Cell:
+    cell = number(value_of(line, "latency_ms"), 1)
+    slowest = value_of(line, "latency_p95_ms")
+    if cell.value is not None and not math.isnan(slowest):
+        cell.note = f"95 %: {slowest:.1f}"
+    return cell
+
+
+def _difference(line: Line) -> Cell:
+    if line.get("reading") == "baseline":
+        return Cell("baseline", 0.0)
+    cell = interval(line, "difference_mean", "difference_low", "difference_high", 2, "+")
+    if not cell.note:
+        cell = interval(line, "difference_mean", "images_low", "images_high", 2, "+")
+        cell.note = cell.note and f"{cell.note}*"
+    return cell
+
+
+def _published(line: Line) -> Cell:
+    cell = number(value_of(line, "published"), 2)
+    difference = value_of(line, "published_difference")
+    cell.note = "" if math.isnan(difference) else digits_text(difference, 2, "+")
+    return cell
+
+
+def _seeds(line: Line) -> Cell:
+    return number(math.nan if line.get("control") else value_of(line, "seeds"), 0)
+
+
+def _accuracy(baseline: str) -> list[ShownColumn]:
+    """The columns of accuracy, which have the baseline's name in them."""
+    rank = "by mIoU; those not shown to be worse than its best share one"
+    miou = "mean over classes of intersection over union"
+    difference = (
+        f"difference of mIoU to {baseline}, paired by seed; below it the interval over seeds and images, "
+        "or with one seed, marked by *, over images alone"
+    )
+    detectable = "the smallest difference that these seeds and images show in 4 of 5 cases"
+    pixels = "share of labelled pixels that are right"
+    reading = Column("reading", f"what the comparison with {baseline} shows", "Accuracy", words=True)
+    published = Column("published %", "mIoU by others; below it, ours less theirs", "Accuracy")
+    return [
+        _plain("rank", "rank", rank, "Accuracy", 0),
+        _spread("miou", "mIoU %", miou, "Accuracy", order="descending"),
+        ShownColumn("difference_mean", Column(f"Δ {baseline}", difference, "Accuracy"), _difference),
+        ShownColumn("reading", reading, lambda line: word(line.get("reading"))),
+        _plain("detectable", "could show", detectable, "Accuracy", 2),
+        _spread("pixel_accuracy", "pixel acc. %", pixels, "Accuracy"),
+        ShownColumn("seeds", Column("seeds", "how many seeds have scores", "Accuracy"), _seeds),
+        ShownColumn("published", published, _published),
+    ]
+
+
+_LATENCY = Column("latency ms", "one image from pixels to probabilities, median", "Inference")
+_GAP = "how far the CRF's labelling is from the best one at most, per cell of the output grid"
+_AGREEMENT = "the share of cells at which all chains of the CRF have the same best label"
+_ECE = "calibration error: how far confidence is from accuracy"
+_NLL = "negative log-likelihood of the truth, nats per pixel"
+
+_OTHERS = (
+    _spread("boundary_iou", "boundary IoU %", "IoU of the bands along boundaries", "Boundaries"),
+    _spread("boundary_f", "boundary F %", "F-score of contours, within a tolerance", "Boundaries"),
+    ShownColumn("latency_ms", _LATENCY, _latency),
+    _plain("network_ms", "network ms", "the network's part of the latency", "Inference", 1),
+    _plain("structure_ms", "structure ms", "the part of structure inside the network", "Inference", 1),
+    _plain("refine_ms", "refine ms", "the part of refinement after the network", "Inference", 1),
+    _plain("throughput", "images/s", "at the best batch size", "Inference", 1),
+    _plain("training_step_ms", "train step ms", "one step, without loading data", "Training", 1),
+    _plain("training_images_per_second", "train images/s", "of these steps", "Training", 1),
+    _plain("training_peak_memory", "train GB", "peak memory of the device", "Training", 2, 1e-9),
+    _spread("ece", "ECE %", _ECE, "Calibration"),
+    _spread("nll", "NLL", _NLL, "Calibration", 3),
+    _plain("parameters", "params M", "millions of parameters", "Size", 2, 1e-6),
+    _plain("multiply_adds", "mult-adds G", "billions for one image, without refinement", "Size", 2, 1e-9),
+    _plain("gap_per_cell", "gap/cell", _GAP, "Certificate", 3),
+    _plain("agreement", "agreement %", _AGREEMENT, "Certificate", 1, 100),
+)
+"""The columns behind those of accuracy."""

@@ -1,0 +1,102 @@
+"""The page, made from tables and run files and rendered from its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import jinja2
+import yaml
+
+from common import provenance
+from common.report.chart_files import forget_charts
+from common.report.chart_style import Style
+from common.report.contents import Section
+from common.report.gallery import fill_galleries
+from common.report.runs_table import package_versions, runs_table
+from common.report.section import make_section
+from common.report.sources import emphasised, linked, module_sources
+from common.runs.plan import Benchmark
+from common.tables.frames import Tables
+from common.tables.legend import legend
+from common.tables.notes import notes
+from common.tables.results import Result, read_controls, read_results, rows_of
+
+TEMPLATES = provenance.ROOT / "workflow/report"
+
+
+def make_page(benchmark: Benchmark, tables: Tables) -> str:
+    """Draws all charts and returns the page.
+
+    Args:
+        benchmark: What was asked.
+        tables: What the tabulate stage wrote of it.
+    """
+    baseline = benchmark.tables.baseline
+    figures = benchmark.outputs.results / "figures"
+    results = read_results(benchmark)
+    rows = rows_of(benchmark, results)
+    style = Style(list(dict.fromkeys([*benchmark.methods, *tables.leaderboard["method"]])))
+    sections, drawn = [], set()
+    for index, group in enumerate(benchmark.groups, 1):
+        own = [row for row in rows if row.group.key == group.key]
+        section, files = make_section(
+            f"b{index}", group, tables.of(*group.key), own, baseline, style, figures
+        )
+        sections.append(section)
+        drawn |= files
+    forget_charts(figures, drawn)
+    left_out = fill_galleries(sections, rows, benchmark.tables)
+    return _render(
+        benchmark,
+        sections,
+        results,
+        left_out,
+        legend(tables.leaderboard, baseline),
+        notes(rows, read_controls(benchmark), tables.comparisons),
+    )
+
+
+def _render(
+    benchmark: Benchmark,
+    sections: Sequence[Section],
+    results: Sequence[Result],
+    left_out: int,
+    explanations: Sequence[str],
+    warnings: Sequence[str],
+) -> str:
+    """The page from its parts.
+
+    Args:
+        benchmark: What was asked.
+        sections: What there is to say about every dataset and model.
+        results: Of all runs.
+        left_out: How many examples did not fit.
+        explanations: What the tables mean.
+        warnings: What a reader must know before comparing rows.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"linked": linked, "emphasised": emphasised}
+    return environment.get_template("report.html.j2").render(
+        sections=sections,
+        explanations=explanations,
+        baseline=benchmark.tables.baseline,
+        done=sum(result.complete for result in results),
+        failures=[result for result in results if result.error],
+        total=len(results),
+        notes=warnings,
+        runs=runs_table(results),
+        versions=package_versions(results),
+        configuration=yaml.safe_dump(benchmark.configuration, sort_keys=False, allow_unicode=True, width=100),
+        sources=module_sources(benchmark),
+        left_out=left_out,
+        megabytes=benchmark.tables.report_mb,
+        made=f"{datetime.now(UTC):%-d %B %Y, %H:%M} UTC",
+        commit=provenance.commit(),
+    )

@@ -1,0 +1,319 @@
+"""What there is to do, with all that a stage needs for it: preparations, trainings, runs, controls, searches.
+
+The digest in a folder's name says what its content depends on, so a changed option is a new folder, an old
+result is never mistaken for a new one, and results copied from elsewhere are simply found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.config.entries import MethodEntry
+from common.config.settings import EvaluationSettings, TrainingSettings, TuningSettings
+from common.datasets.base import Dataset
+from common.datasets.manifest import Manifest
+from common.images.foreign_predictions import ForeignPredictions
+from common.networks.options import ModelOptions
+
+CONTROLS = ("majority", "ceiling")
+"""The labellings that bracket every table: the commonest class of the training images everywhere, and the
+truth seen through the network's output grid."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A dataset to be looked at, once: what it is, and the files that say what is there.
+
+    Attributes:
+        dataset: The dataset as the configuration describes it.
+        options: All of its options.
+        digest: Of the options that its content depends on.
+        results: The folder of all results.
+    """
+
+    dataset: Dataset
+    options: dict[str, Any]
+    digest: str
+    results: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the dataset in the configuration."""
+        return self.dataset.entry
+
+    @property
+    def path(self) -> Path:
+        """The manifest."""
+        return self.results / "datasets" / f"{self.name}-{self.digest}.json"
+
+    @property
+    def panel(self) -> Path:
+        """The images and labels that the picture panels show."""
+        return self.path.with_suffix(".panel.npz")
+
+    @property
+    def error(self) -> Path:
+        """Where a failure of the prepare stage is told."""
+        return self.path.with_suffix(".error.json")
+
+    def manifest(self) -> Manifest:
+        """What the prepare stage found.
+
+        Raises:
+            UserError: It has not run, or its file is damaged.
+        """
+        return Manifest.read(self.path)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One model to train.
+
+    Attributes:
+        data: The dataset.
+        model: Name of the model.
+        model_options: Its options.
+        entry: The method entry that trains it.
+        seed: The seed.
+        settings: The settings of training.
+        digest: Of everything that the trained model depends on.
+        results: The folder of all results.
+    """
+
+    data: Preparation
+    model: str
+    model_options: ModelOptions
+    entry: MethodEntry
+    seed: int
+    settings: TrainingSettings
+    digest: str
+    results: Path
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.data.name
+
+    @property
+    def method(self) -> str:
+        """Name of the method entry."""
+        return self.entry.name
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        place = self.results / "models" / self.dataset / self.model / self.method
+        return place / f"seed{self.seed}-{self.digest}"
+
+    @property
+    def file(self) -> Path:
+        """The trained model."""
+        return self.folder / "model.pt"
+
+    @property
+    def log(self) -> Path:
+        """The log of its training."""
+        return self.folder / "training.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """The folder with what an interrupted training goes on from; it is no declared output."""
+        return self.folder / "state"
+
+    @property
+    def error(self) -> Path:
+        """Where a failure is told."""
+        return self.folder / "error.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One (dataset, model, method, seed) to score: a `TrainedRun` or a `ReadRun`.
+
+    Attributes:
+        data: The dataset.
+        model: Name of the model.
+        method: Name of the method entry.
+        seed: The seed.
+        evaluation: The settings of evaluation.
+        digest: Of everything that the scores depend on.
+        results: The folder of all results.
+    """
+
+    data: Preparation
+    model: str
+    method: str
+    seed: int
+    evaluation: EvaluationSettings
+    digest: str
+    results: Path
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.data.name
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        place = self.results / "runs" / self.dataset / self.model / self.method
+        return place / f"seed{self.seed}-{self.digest}"
+
+    @property
+    def metrics(self) -> Path:
+        """The scores."""
+        return self.folder / "metrics.json"
+
+    @property
+    def per_image(self) -> Path:
+        """The confusion, boundary and calibration counts of every image."""
+        return self.folder / "per_image.npz"
+
+    @property
+    def panel(self) -> Path:
+        """The predicted labels of the images that the picture panels show."""
+        return self.folder / "panel.npz"
+
+    @property
+    def labels(self) -> Path:
+        """The predicted labels of the images that the report chooses from."""
+        return self.folder / "labels.zip"
+
+    @property
+    def error(self) -> Path:
+        """Where a failure is told."""
+        return self.folder / "error.json"
+
+
+@dataclass(frozen=True)
+class TrainedRun(Run):
+    """A run that scores a trained model.
+
+    Attributes:
+        training: The model.
+        entry: The method entry of the run: the one that trains the model, or one that reuses it.
+    """
+
+    training: Training
+    entry: MethodEntry
+
+    @property
+    def cost(self) -> Path:
+        """Time and memory."""
+        return self.folder / "cost.json"
+
+
+@dataclass(frozen=True)
+class ReadRun(Run):
+    """A run that scores the predictions of another system, read from a folder.
+
+    Attributes:
+        predictions: Where they lie.
+    """
+
+    predictions: ForeignPredictions
+
+
+@dataclass(frozen=True)
+class Control:
+    """A labelling that no model made, which brackets the runs of a dataset and model.
+
+    Attributes:
+        data: The dataset.
+        model: Name of the model, whose output grid it sees.
+        model_options: The model's options.
+        name: What it is, one of `CONTROLS`.
+        training_split: What the models are trained on.
+        split: What is scored.
+        digest: Of everything that its scores depend on.
+        results: The folder of all results.
+    """
+
+    data: Preparation
+    model: str
+    model_options: ModelOptions
+    name: str
+    training_split: str
+    split: str
+    digest: str
+    results: Path
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.data.name
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.results / "controls" / self.dataset / self.model / self.digest / self.name
+
+    @property
+    def metrics(self) -> Path:
+        """The scores."""
+        return self.folder / "metrics.json"
+
+    @property
+    def per_image(self) -> Path:
+        """The confusion and boundary counts of every image."""
+        return self.folder / "per_image.npz"
+
+    @property
+    def error(self) -> Path:
+        """Where a failure of the stage is told, for all controls of the dataset and model."""
+        return self.folder.parent / "error.json"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One search for the options of a method that refines the output of a trained model.
+
+    Attributes:
+        run: The run of the method, with its own options.
+        settings: What is tried.
+        candidates: The options of every candidate.
+        digest: Of everything that the search depends on.
+    """
+
+    run: TrainedRun
+    settings: TuningSettings
+    candidates: tuple[dict[str, Any], ...]
+    digest: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        run = self.run
+        return run.results / "tuning" / run.dataset / run.model / f"{run.method}-{self.digest}"
+
+    @property
+    def table(self) -> Path:
+        """The scores of all candidates."""
+        return self.folder / "candidates.csv"
+
+    @property
+    def chosen(self) -> Path:
+        """The best candidate."""
+        return self.folder / "chosen.json"
+
+    @property
+    def report(self) -> Path:
+        """What there is to read about it."""
+        return self.folder / "report.md"
+
+    @property
+    def state(self) -> Path:
+        """The folder with the confusion counts of every image."""
+        return self.folder / "counts"
+
+    @property
+    def error(self) -> Path:
+        """Where a failure is told."""
+        return self.folder / "error.json"
+
+
+def described(job: Training | Run) -> str:
+    """A run or a training, as messages name it."""
+    return f"{job.model} with {job.method} on {job.dataset}, seed {job.seed}"

@@ -1,0 +1,330 @@
+"""From a complete configuration to the benchmark: every run with all that a stage needs.
+
+Only this module and the entry of the stages see a whole configuration; what it says of a run is looked up
+here once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from common.config import entries
+from common.config.entries import Config, MethodEntry, PredictionsEntry
+from common.config.method_code import code_digest
+from common.config.settings import (
+    EvaluationSettings,
+    Execution,
+    TableSettings,
+    TrainingSettings,
+    TuningSettings,
+    typed,
+)
+from common.errors import UserError
+from common.files import digest
+from common.images.foreign_predictions import ForeignPredictions, has_seeds
+from common.networks.options import ModelOptions
+from common.runs.jobs import CONTROLS, Control, Preparation, ReadRun, Run, TrainedRun, Training, Tuning
+from common.runs.outputs import Outputs
+
+
+@dataclass(frozen=True)
+class Group:
+    """One dataset and model: the runs that one table compares.
+
+    Attributes:
+        data: The dataset.
+        model: Name of the model.
+        training: The settings of training.
+        evaluation: The settings of evaluation.
+        controls: The labellings that bracket the table.
+    """
+
+    data: Preparation
+    model: str
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    controls: tuple[Control, ...]
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.data.name
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Names of dataset and model."""
+        return self.dataset, self.model
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All that a configuration asks for.
+
+    Attributes:
+        groups: Every combination of datasets and models.
+        methods: The names of the methods, in their order.
+        runs: Every combination of datasets, models, methods and seeds.
+        tunings: The searches for options, one per group, if there is one to be made.
+        tables: How results are put together.
+        execution: How things are run.
+        outputs: The files that are made from all runs.
+        configuration: What was asked, complete, to be shown.
+    """
+
+    groups: tuple[Group, ...]
+    methods: tuple[str, ...]
+    runs: tuple[Run, ...]
+    tunings: tuple[Tuning, ...]
+    tables: TableSettings
+    execution: Execution
+    outputs: Outputs
+    configuration: Config
+
+
+def benchmark(config: Config) -> Benchmark:
+    """The benchmark that a complete configuration describes.
+
+    Raises:
+        UserError: Predictions that are to be read are not there.
+    """
+    groups = tuple(
+        _group(config, dataset, model)
+        for dataset, model in itertools.product(config["datasets"], config["models"])
+    )
+    jobs = tuple(runs(config))
+    outputs = Outputs(
+        Path(config["results"]),
+        tuple(group.key for group in groups),
+        tuple(str(run.folder) for run in jobs),
+        config["tables"],
+    )
+    return Benchmark(
+        groups,
+        tuple(config["methods"]),
+        jobs,
+        tuple(tunings(config)),
+        typed(TableSettings, config["tables"]),
+        execution(config),
+        outputs,
+        config,
+    )
+
+
+def execution(config: Config) -> Execution:
+    """How things are run."""
+    return typed(Execution, config["execution"])
+
+
+def _group(config: Config, dataset: str, model: str) -> Group:
+    return Group(
+        preparation(config, dataset),
+        model,
+        training_settings(config, dataset, model),
+        _evaluation_settings(config, dataset, model),
+        tuple(controls(config, dataset, model)),
+    )
+
+
+def training_settings(config: Config, dataset: str, model: str) -> TrainingSettings:
+    """The settings of training for one dataset and model."""
+    return typed(TrainingSettings, entries.settings(config, "training", dataset, model))
+
+
+def _evaluation_settings(config: Config, dataset: str, model: str) -> EvaluationSettings:
+    return typed(EvaluationSettings, entries.settings(config, "evaluation", dataset, model))
+
+
+def _model_options(config: Config, model: str) -> ModelOptions:
+    return typed(ModelOptions, config["model_options"][model])
+
+
+def preparation(config: Config, name: str) -> Preparation:
+    """The dataset that the configuration calls `name`, to be looked at."""
+    dataset = entries.dataset(config, name)
+    options = entries.dataset_options(config, name)
+    content = {
+        "module": entries.dataset_module(config, name),
+        "options": {key: value for key, value in options.items() if key not in dataset.locations},
+    }
+    return Preparation(dataset, options, digest(content), Path(config["results"]))
+
+
+def training(config: Config, dataset: str, model: str, method: str, seed: int) -> Training:
+    """The training of one method entry that trains its own model.
+
+    Raises:
+        UserError: It reads predictions.
+    """
+    return _trainings(config, dataset, model, method, [seed])[0]
+
+
+def _trainings(config: Config, dataset: str, model: str, method: str, seeds: Sequence[int]) -> list[Training]:
+    """Trainings with several seeds, which share all but the last step."""
+    entry = entries.method(config, method, dataset)
+    data = preparation(config, dataset)
+    options = dict(config["model_options"][model])
+    options["weights"] = PurePath(options["weights"]).name  # where it lies does not matter
+    content = {
+        "dataset": data.digest,
+        "model": [model, options],
+        "training": entries.settings(config, "training", dataset, model),
+        "method": _identity(entry),
+    }
+    settings = training_settings(config, dataset, model)
+    built = _model_options(config, model)
+    return [
+        Training(
+            data,
+            model,
+            built,
+            entry,
+            seed,
+            settings,
+            digest(content | {"seed": seed}),
+            Path(config["results"]),
+        )
+        for seed in seeds
+    ]
+
+
+def run(config: Config, dataset: str, model: str, method: str, seed: int) -> Run:
+    """One run of the configuration.
+
+    Raises:
+        UserError: It reads predictions, and there are none.
+    """
+    return _runs(config, dataset, model, method, [seed])[0]
+
+
+def runs(config: Config) -> list[Run]:
+    """Every combination of datasets, models, methods and seeds.
+
+    Predictions that are read and not told apart by seed are one run, at the first seed.
+    """
+    names = (config["datasets"], config["models"], config["methods"])
+    return [
+        run
+        for dataset, model, method in itertools.product(*names)
+        for run in _runs(config, dataset, model, method, config["seeds"])
+    ]
+
+
+def _runs(config: Config, dataset: str, model: str, method: str, seeds: Sequence[int]) -> Sequence[Run]:
+    entry = entries.entry(config, method, dataset)
+    if isinstance(entry, PredictionsEntry):
+        read = seeds if has_seeds(entry.folder) else seeds[:1]
+        return [_read_run(config, dataset, model, entry, seed) for seed in read]
+    trained = entries.trained_method(config, method, dataset).name
+    content = {
+        "method": _identity(entry),
+        "evaluation": entries.settings(config, "evaluation", dataset, model),
+    }
+    evaluation = _evaluation_settings(config, dataset, model)
+    return [
+        TrainedRun(
+            source.data,
+            model,
+            method,
+            source.seed,
+            evaluation,
+            digest(content | {"training": source.digest}),
+            source.results,
+            source,
+            entry,
+        )
+        for source in _trainings(config, dataset, model, trained, seeds)
+    ]
+
+
+def _read_run(config: Config, dataset: str, model: str, entry: PredictionsEntry, seed: int) -> ReadRun:
+    """A run that reads predictions: it depends on what they are, not on where they lie."""
+    data = preparation(config, dataset)
+    settings = entries.settings(config, "evaluation", dataset, model)
+    predictions = ForeignPredictions.of(entry.folder, dataset, model, seed)
+    content = {
+        "dataset": data.digest,
+        "predictions": predictions.content_sha256(data.dataset.parts(settings["split"])),
+        "evaluation": settings,
+    }
+    evaluation = _evaluation_settings(config, dataset, model)
+    results = Path(config["results"])
+    return ReadRun(data, model, entry.name, seed, evaluation, digest(content), results, predictions)
+
+
+def controls(config: Config, dataset: str, model: str) -> list[Control]:
+    """The controls of a dataset and model."""
+    data = preparation(config, dataset)
+    options = config["model_options"][model]
+    training, evaluation = (
+        entries.settings(config, section, dataset, model)["split"] for section in ("training", "evaluation")
+    )
+    content = {
+        "dataset": data.digest,
+        "model": [model, options["output_stride"], options["align_corners"]],
+        "training": training,
+        "evaluation": evaluation,
+    }
+    code, built = digest(content), _model_options(config, model)
+    results = Path(config["results"])
+    return [Control(data, model, built, name, training, evaluation, code, results) for name in CONTROLS]
+
+
+def tuning(config: Config, dataset: str, model: str) -> Tuning:
+    """The search that `tuning` describes, for one dataset and model.
+
+    Raises:
+        UserError: No method is named, or the split that it names is scored.
+    """
+    settings = typed(TuningSettings, config["tuning"])
+    if settings.method is None:
+        raise UserError("tuning.method: name the method whose options are to be tried, such as crf-5")
+    refining = run(config, dataset, model, settings.method, config["seeds"][0])
+    if not isinstance(refining, TrainedRun):
+        raise UserError(f"tuning.method: {settings.method} is read from a folder: it has no options")
+    code = digest({"run": refining.digest, "tuning": config["tuning"]})
+    return Tuning(refining, settings, tuple(entries.tuning_grid(config)), code)
+
+
+def tunings(config: Config) -> list[Tuning]:
+    """The searches for all datasets and models; none unless `tuning.method` is set."""
+    if config["tuning"]["method"] is None:
+        return []
+    return [tuning(config, *pair) for pair in itertools.product(config["datasets"], config["models"])]
+
+
+def check_selection(config: Config, **names: Any) -> None:
+    """Refuses a dataset, model, method or seed that the configuration does not know.
+
+    Raises:
+        UserError: A name is unknown; the sentence names the choices.
+    """
+    known = {
+        "dataset": config["datasets"],
+        "model": config["models"],
+        "method": [*config["methods"], *_trained_only(config)],
+        "seed": config["seeds"],
+    }
+    for kind, name in names.items():
+        if name not in known[kind]:
+            choices = ", ".join(map(str, known[kind]))
+            raise UserError(f"--{kind}: {name!r} is not in the configuration; choose from {choices}")
+
+
+def _trained_only(config: Config) -> Iterator[str]:
+    """Entries that are trained because others reuse their models, but are not runs themselves."""
+    tuned = config["tuning"]["method"]
+    trained = {
+        entries.trained_method(config, name, dataset).name
+        for name in [*config["methods"], *([tuned] if tuned else [])]
+        for dataset in config["datasets"]
+        if isinstance(entries.entry(config, name, dataset), MethodEntry)
+    }
+    yield from sorted(trained - {*config["methods"]})
+
+
+def _identity(entry: MethodEntry) -> list[Any]:
+    return [entry.module, entry.options, code_digest(entry.module)]

@@ -1,0 +1,26 @@
+"""The records that stages hand each other: model, metrics, cost, training log, chosen options.
+
+Each is a class that alone knows the keys of its file. `read` checks types and ranges, and that a record
+belongs to its folder, and raises `UnreadableRecord` with a sentence; `write` leaves a whole file or the old
+one. The manifest of a dataset is in `common/datasets/manifest.py` and the record of a failure in
+`common/failures.py`, for rooms below this one.
+"""
+
+from common.runs.records.cost import Cost
+from common.runs.records.scores import ControlMetrics, Metrics, PredictionsSource, Reliability, Scores
+from common.runs.records.training import LogLine, TrainedModel, TrainedModelFacts, read_log
+from common.runs.records.tuning import Chosen
+
+__all__ = [
+    "Chosen",
+    "ControlMetrics",
+    "Cost",
+    "LogLine",
+    "Metrics",
+    "PredictionsSource",
+    "Reliability",
+    "Scores",
+    "TrainedModel",
+    "TrainedModelFacts",
+    "read_log",
+]

@@ -1,0 +1,1 @@
+"""Scores, and the counts of every image that they are computed from."""

@@ -1,0 +1,84 @@
+"""Confusion counts of many refinements of one model, kept image by image so that a search can go on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from common.datasets.split import Sample, Split
+from common.files import replacing
+from common.networks.structured import refined
+from common.prediction.predictor import Predictor, labels_of
+from common.scoring import metrics
+from methods import Method
+
+
+def spread(count: int, wanted: int | None) -> list[int]:
+    """Indices of at most `wanted` of `count` images, evenly spread; None is all."""
+    if wanted is None or wanted >= count:
+        return list(range(count))
+    return [round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)]
+
+
+@torch.inference_mode()
+def candidate_counts(
+    folder: Path, predictor: Predictor, candidates: Sequence[Method], split: Split, indices: Sequence[int]
+) -> NDArray[np.int64]:
+    """Confusion counts without refinement, and with that of every candidate.
+
+    Those of every image are kept in a file of their own, which an interrupted search reads again.
+
+    Args:
+        folder: Where they are kept.
+        predictor: Gives the probabilities that are refined.
+        candidates: What refines them.
+        split: The images.
+        indices: Which of them.
+
+    Returns:
+        `[images, 1 + candidates, K, K]`; the first are those without refinement.
+
+    Raises:
+        UserError: An image is missing, or a candidate cannot work with it.
+    """
+    num_classes = len(split.dataset.class_names)
+    result = []
+    for index in tqdm(indices, desc="images", disable=None):
+        file, name = folder / f"{index}.npz", split.names[index][1]
+        counts = _kept(file, name, (1 + len(candidates), num_classes, num_classes))
+        if counts is None:
+            counts = _count(predictor, candidates, split[index], num_classes)
+            with replacing(file, "wb") as opened:
+                np.savez_compressed(opened, name=name, counts=counts)
+        result.append(counts)
+    return np.stack(result)
+
+
+def _kept(file: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """The counts that were kept of an image, if they are of this very image and shape."""
+    try:
+        with np.load(file) as arrays:
+            counts = arrays["counts"]
+            return counts if str(arrays["name"]) == name and counts.shape == shape else None
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged file fails in many ways
+        print(f"structseg: {file} is damaged ({type(error).__name__}) and written anew")
+        return None
+
+
+def _count(
+    predictor: Predictor, candidates: Sequence[Method], sample: Sample, num_classes: int
+) -> NDArray[np.int64]:
+    """The counts `[1 + candidates, K, K]` of one image."""
+    image = sample.image.unsqueeze(0).to(predictor.device)
+    probabilities = predictor.unrefined(image)
+    refinements = (refined(candidate, image, probabilities) for candidate in candidates)
+    labels = (labels_of(x)[0].cpu() for x in itertools.chain([probabilities], refinements))
+    return np.stack([metrics.confusion(x, sample.labels, num_classes) for x in labels])

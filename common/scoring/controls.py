@@ -1,0 +1,88 @@
+"""Labellings that no model made: the commonest class, and the truth seen through the output grid."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from common.datasets.manifest import Manifest
+from common.labels import VOID
+from common.networks.network import Network, upsample
+from common.networks.options import ModelOptions
+from common.prediction.predictor import labels_of
+from common.runs.jobs import Control
+
+Labelling = Callable[[Tensor], Tensor]
+"""From the true labels `[H, W]` of an image to those of a control."""
+
+
+def labelling(control: Control, manifest: Manifest) -> Labelling:
+    """The labelling of a control, by its name.
+
+    Args:
+        control: The control.
+        manifest: Of its dataset.
+    """
+    dataset = control.data.dataset
+    if control.name == "majority":
+        return majority(manifest, dataset.parts(control.training_split))
+    return Ceiling(control.model, control.model_options, len(dataset.class_names))
+
+
+def majority(manifest: Manifest, splits: Sequence[str]) -> Labelling:
+    """The labelling with the commonest class of one or several splits."""
+    pixels = np.array([list(manifest.splits[part].pixels.values()) for part in splits])
+    commonest = int(pixels.sum(axis=0).argmax())
+    return lambda labels: torch.full_like(labels, commonest)
+
+
+class Ceiling:
+    """The truth seen through a network's output grid."""
+
+    def __init__(self, model: str, options: ModelOptions, num_classes: int) -> None:
+        """
+        Args:
+            model: `<architecture>-<backbone>`.
+            options: The model's options.
+            num_classes: K.
+        """
+        self.network = Network(model, num_classes, replace(options, weights="none")).eval()
+        self.shapes = copy.deepcopy(self.network).to("meta")  # only its shapes are needed
+        self.num_classes = num_classes
+        self.grids: dict[tuple[int, int], tuple[Tensor, torch.Size]] = {}
+
+    @torch.inference_mode()
+    def __call__(self, labels: Tensor) -> Tensor:
+        """Labels `[H, W]` of the same size, from shares of the labelled pixels of each cell."""
+        height, width = labels.shape
+        corners = self.network.align_corners
+        padded, grid = self._grid(height, width)
+        below, right = padded.shape[2] - height, padded.shape[3] - width
+        labels = functional.pad(labels, (0, right, 0, below), value=VOID).long()
+        one_hot = functional.one_hot(labels.clamp(max=self.num_classes), self.num_classes + 1)
+        one_hot = one_hot.permute(2, 0, 1)[None].float()
+        if corners:  # a cell lies at a multiple of the stride, in the middle of its pixels
+            rows, columns = (side // cells for side, cells in zip(padded.shape[2:], grid[2:]))
+            shifted = functional.pad(one_hot, (columns // 2, 0, rows // 2, 0))
+            shares = functional.avg_pool2d(shifted, (rows, columns))[..., : grid[2], : grid[3]]
+        else:
+            shares = functional.adaptive_avg_pool2d(one_hot, (grid[2], grid[3]))
+        shares = shares[:, :-1] / shares[:, :-1].sum(dim=1, keepdim=True).clamp(min=1e-6)
+        return labels_of(upsample(shares, padded, (height, width), corners))[0]
+
+    def _grid(self, height: int, width: int) -> tuple[Tensor, torch.Size]:
+        """The network's input, without content, and the shape `[1, K, h, w]` of its output."""
+        if (height, width) not in self.grids:
+            padded = self.network.pad(torch.zeros(1, 3, height, width))
+            try:
+                output = self.shapes(padded.to("meta"))
+            except RuntimeError:  # some networks look at numbers
+                output = self.network(padded)
+            self.grids[height, width] = padded, output.unary.shape
+        return self.grids[height, width]

@@ -1,0 +1,198 @@
+"""The counts of one image and of many: all that scores, tables and intervals are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import UnreadableRecord
+from common.files import read_arrays, replacing
+from common.runs.records import Reliability
+from common.scoring import boundaries, calibration, metrics
+from common.scoring.boundaries import BoundaryCounts, BoundaryScores
+from common.scoring.metrics import AccuracyScores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from common.datasets.split import Split
+
+OPTIONAL = ("calibration", "nll")
+"""The arrays that labels without probabilities have none of."""
+
+REMEDY = "delete its folder and evaluate again"
+
+
+class ImageCounts(NamedTuple):
+    """The counts of one image.
+
+    Attributes:
+        confusion: `[K, K]`, as of `metrics.confusion`.
+        boundaries: As of `boundaries.counts`.
+        calibration: `[BINS, 3]`, as of `calibration.counts`; None for labels without probabilities.
+        nll: The sum of −log p(truth) over pixels; None for labels without probabilities.
+    """
+
+    confusion: NDArray[np.int64]
+    boundaries: BoundaryCounts
+    calibration: NDArray[np.float64] | None = None
+    nll: float | None = None
+
+
+class LabelScores(AccuracyScores, BoundaryScores):
+    """The scores of labels alone: the fields of `runs.records.Scores` of these names."""
+
+
+class SplitScores(LabelScores, total=False):
+    """The scores of a split: the fields of `runs.records.Metrics` of these names.
+
+    Those that are not in `LabelScores` are of probabilities, and missing for labels without.
+    """
+
+    ece: float
+    nll: float
+    reliability: Reliability
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """The counts of all N images of a split: `per_image.npz`.
+
+    Attributes:
+        names: The images, `<split>/<name>`, `[N]`.
+        confusion: `[N, K, K]`: rows are the truth, columns the prediction.
+        trimap: `[N, W, 3, K]`: hits, truth and prediction in the bands of `boundaries.TRIMAP_WIDTHS`.
+        boundary: `[N, 2, K]`: intersection and union of the bands of Boundary IoU.
+        contour: `[N, 4, K]`: pixels of contours, predicted, matched, true, matched.
+        calibration: `[N, BINS, 3]`: pixels, right ones, sum of confidence; None for labels without
+            probabilities.
+        nll: `[N]`: the sum of −log p(truth) over pixels; None for labels without probabilities.
+    """
+
+    names: NDArray[np.str_]
+    confusion: NDArray[np.int64]
+    trimap: NDArray[np.int32]
+    boundary: NDArray[np.int32]
+    contour: NDArray[np.int32]
+    calibration: NDArray[np.float64] | None = None
+    nll: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, names: NDArray[np.str_], images: Sequence[ImageCounts]) -> SplitCounts:
+        """The counts of a split from those of its images, of which all have probabilities or none.
+
+        Args:
+            names: As of `image_names`.
+            images: One for every name.
+        """
+        bins = [image.calibration for image in images if image.calibration is not None]
+        nll = [image.nll for image in images if image.nll is not None]
+        return cls(
+            names,
+            np.stack([image.confusion for image in images]),
+            np.stack([image.boundaries.trimap for image in images]),
+            np.stack([image.boundaries.boundary for image in images]),
+            np.stack([image.boundaries.contour for image in images]),
+            np.stack(bins) if bins else None,
+            np.array(nll) if nll else None,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> SplitCounts:
+        """The counts that a stage wrote.
+
+        Raises:
+            UserError: The file is missing or damaged, lacks an array, or has one of another shape.
+        """
+        arrays = read_arrays(path)
+        lacking = sorted({*cls.__dataclass_fields__} - {*OPTIONAL} - {*arrays})
+        if lacking:
+            raise UnreadableRecord(f"{path} lacks {', '.join(lacking)}: {REMEDY}")
+        names, confusion = arrays["names"], arrays["confusion"]
+        shapes = _shapes(names.size, confusion.shape[-1] if confusion.ndim else 0)
+        for key in sorted(shapes.keys() & arrays.keys()):
+            if arrays[key].shape != shapes[key]:
+                raise UnreadableRecord(
+                    f"{path} has {key} of shape {arrays[key].shape}, not {shapes[key]}: {REMEDY}"
+                )
+        return cls(**{key: arrays[key] for key in cls.__dataclass_fields__ if key in arrays})
+
+    def write(self, path: Path) -> None:
+        """Writes the counts, whole or not at all."""
+        arrays = {key: array for key, array in asdict(self).items() if array is not None}
+        with replacing(path, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    @property
+    def total(self) -> NDArray[np.int64]:
+        """The confusion counts `[K, K]` of the whole split."""
+        return self.confusion.sum(axis=0)
+
+    def label_scores(self, class_names: Sequence[str]) -> LabelScores:
+        """The scores of the split's labels.
+
+        Args:
+            class_names: One name per class.
+
+        Raises:
+            ValueError: There is not one labelled pixel.
+        """
+        names = list(class_names)
+        bands = BoundaryCounts(self.trimap, self.boundary, self.contour)
+        return {**metrics.scores(self.total, names), **boundaries.scores(bands, names)}
+
+    def scores(self, class_names: Sequence[str]) -> SplitScores:
+        """All scores of the split; those of probabilities only if it has some.
+
+        Args:
+            class_names: One name per class.
+
+        Raises:
+            ValueError: There is not one labelled pixel.
+        """
+        scores = self.label_scores(class_names)
+        if self.calibration is None or self.nll is None:
+            return {**scores}
+        return {**scores, **calibration.scores(self.calibration, self.nll)}
+
+
+def _shapes(n: int, k: int) -> dict[str, tuple[int, ...]]:
+    """The shape of every array of `SplitCounts` for N images and K classes."""
+    return {
+        "names": (n,),
+        "confusion": (n, k, k),
+        "trimap": (n, len(boundaries.TRIMAP_WIDTHS), 3, k),
+        "boundary": (n, 2, k),
+        "contour": (n, 4, k),
+        "calibration": (n, calibration.BINS, 3),
+        "nll": (n,),
+    }
+
+
+def image_names(split: Split) -> NDArray[np.str_]:
+    """What the images of a split are called in `per_image.npz`, `<split>/<name>`."""
+    return np.array([f"{part}/{name}" for part, name in split.names])
+
+
+def image_counts(
+    predicted: Tensor, labels: Tensor, num_classes: int, probabilities: Tensor | None = None
+) -> ImageCounts:
+    """The counts of one image.
+
+    Args:
+        predicted: Integers `[H, W]` in 0..K−1, on the CPU.
+        labels: Integers `[H, W]` in 0..K−1, or 255 for void, on the CPU.
+        num_classes: K.
+        probabilities: `[K, H, W]`, summing to one over K, on any device; None for labels without.
+    """
+    confusion = metrics.confusion(predicted, labels, num_classes)
+    bands = boundaries.counts(predicted.numpy(), labels.numpy(), num_classes)
+    if probabilities is None:
+        return ImageCounts(confusion, bands)
+    bins, nll = calibration.counts(probabilities, labels.to(probabilities.device))
+    return ImageCounts(confusion, bands, bins, nll)

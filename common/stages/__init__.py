@@ -1,0 +1,1 @@
+"""The verbs: one module per stage, entered through `python -m common <verb>`."""

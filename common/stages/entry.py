@@ -1,0 +1,194 @@
+"""How a stage is entered: its arguments, the jobs that they name, and how it ends.
+
+A stage is a module with the functions `add_arguments(parser)` and `run(arguments)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from common import devices
+from common.config import checks, entries, reading
+from common.config.settings import Execution
+from common.errors import UserError
+from common.runs import plan
+from common.runs.jobs import Control, Preparation, Run, TrainedRun, Training, Tuning
+from common.runs.plan import Benchmark
+
+Arguments = argparse.Namespace
+
+
+def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) -> None:
+    """Runs a stage; a mistake of the user's is one sentence and exit status 2, no traceback.
+
+    Args:
+        stage: Its module.
+        verb: What it is called on the command line.
+        about: What it does, in a line.
+        arguments: Those of the command line behind the verb.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m common {verb}", description=f"{about}.")
+    stage.add_arguments(parser)
+    parsed = parser.parse_args(arguments)
+    try:
+        if "configfile" in parsed:
+            parsed.config = reading.load(parsed.configfile)
+        if "threads" in parsed:
+            devices.set_threads(parsed.threads)
+        devices.set_gpus(getattr(parsed, "gpus", None))
+        stage.run(parsed)
+    except UserError as error:
+        print(f"structseg: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# Arguments
+
+
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    """Adds `--configfile`."""
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="YAML or JSON, laid over config.yaml, later ones over earlier ones; a complete configuration "
+        "from results/configs/ stands alone",
+    )
+
+
+def add_selection(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Adds which dataset, model, method and seed a stage works on, and the digest that it is to have."""
+    for name in names:
+        parser.add_argument(f"--{name}", required=True, type=int if name == "seed" else str)
+    parser.add_argument("--digest", help="refuse to run if the code or settings have another one")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Adds `--threads`."""
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Adds `--threads` and `--gpus`."""
+    add_threads(parser)
+    parser.add_argument("--gpus", type=int, help="GPUs of this job (default: what the stage can use)")
+
+
+# What they name
+
+
+def benchmark(arguments: Arguments) -> Benchmark:
+    """All that the configuration asks for."""
+    return plan.benchmark(arguments.config)
+
+
+def execution(arguments: Arguments) -> Execution:
+    """How things are run."""
+    return plan.execution(arguments.config)
+
+
+def results(arguments: Arguments) -> Path:
+    """The folder of all results."""
+    return Path(arguments.config["results"])
+
+
+def preparation(arguments: Arguments) -> Preparation:
+    """The dataset that is selected.
+
+    Raises:
+        UserError: The configuration does not know it, or it has another digest.
+    """
+    plan.check_selection(arguments.config, dataset=arguments.dataset)
+    job = plan.preparation(arguments.config, arguments.dataset)
+    _check_digest(arguments, job.digest)
+    return job
+
+
+def training(arguments: Arguments) -> Training:
+    """The training of the selected method, or of the one that it is trained as.
+
+    Raises:
+        UserError: The configuration does not know it, or it has another digest.
+    """
+    dataset, model, method, seed = _selection(arguments)
+    trained = entries.trained_method(arguments.config, method, dataset).name
+    job = plan.training(arguments.config, dataset, model, trained, seed)
+    _check_digest(arguments, job.digest)
+    return job
+
+
+def run(arguments: Arguments) -> Run:
+    """The run that is selected.
+
+    Raises:
+        UserError: The configuration does not know it, or it has another digest.
+    """
+    job = plan.run(arguments.config, *_selection(arguments))
+    _check_digest(arguments, job.digest)
+    return job
+
+
+def trained_run(arguments: Arguments) -> TrainedRun:
+    """The run that is selected, if it scores a trained model.
+
+    Raises:
+        UserError: It reads predictions, or as `run` does.
+    """
+    job = run(arguments)
+    if not isinstance(job, TrainedRun):
+        raise UserError(f"{job.method} is read from a folder: there is nothing to measure")
+    return job
+
+
+def controls(arguments: Arguments) -> list[Control]:
+    """The controls of the selected dataset and model.
+
+    Raises:
+        UserError: The configuration does not know them, or they have another digest.
+    """
+    plan.check_selection(arguments.config, dataset=arguments.dataset, model=arguments.model)
+    jobs = plan.controls(arguments.config, arguments.dataset, arguments.model)
+    _check_digest(arguments, jobs[0].digest)
+    return jobs
+
+
+def tuning(arguments: Arguments) -> Tuning:
+    """The search for the selected dataset and model.
+
+    Raises:
+        UserError: There is none to be made, the tables score what it is tried on, or it has another digest.
+    """
+    plan.check_selection(arguments.config, dataset=arguments.dataset, model=arguments.model)
+    checks.check_tuning_splits(arguments.config)
+    job = plan.tuning(arguments.config, arguments.dataset, arguments.model)
+    _check_digest(arguments, job.digest)
+    return job
+
+
+def _selection(arguments: Arguments) -> tuple[str, str, str, int]:
+    selection = (arguments.dataset, arguments.model, arguments.method, arguments.seed)
+    names = ("dataset", "model", "method", "seed")
+    plan.check_selection(arguments.config, **dict(zip(names, selection)))
+    return selection
+
+
+def _check_digest(arguments: Arguments, actual: str) -> None:
+    """Refuses to write elsewhere than the workflow expects.
+
+    Raises:
+        UserError: A method's code or the predictions that are read were changed since the workflow started.
+    """
+    if arguments.digest not in (None, actual):
+        raise UserError(
+            "what this job depends on, such as the code of the method, has changed since the workflow began: "
+            "start it again"
+        )

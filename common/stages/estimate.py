@@ -1,0 +1,88 @@
+"""Stage `estimate`: what the configured benchmark will take, before it starts."""
+
+from __future__ import annotations
+
+import argparse
+
+import pandas as pd
+
+from common import devices
+from common.files import replacing
+from common.runs.plan import Benchmark
+from common.stages import entry
+from common.tables.cells import number
+from common.tables.markdown import github
+from common.timing.estimates import estimates
+
+
+def estimate(benchmark: Benchmark) -> pd.DataFrame:
+    """Writes what is still to be done, and what it will take, as `estimate.csv` and `estimate.md`.
+
+    Returns:
+        A row for each dataset, model and method, with the fields of `timing.estimates.Estimate`.
+
+    Raises:
+        UserError: A manifest or the data are missing.
+    """
+    table = estimates(benchmark)
+    folder = benchmark.outputs.results
+    text = summary(table, devices.describe(devices.choose(benchmark.execution.device)))
+    for path, content in (
+        (folder / "estimate.csv", table.to_csv(index=False)),
+        (folder / "estimate.md", f"# What this benchmark will take\n\n{text}\n"),
+    ):
+        with replacing(path) as file:
+            file.write(content)
+    return table
+
+
+def summary(table: pd.DataFrame, device: str) -> str:
+    """The table as Markdown, with totals."""
+    cells = pd.DataFrame(
+        {
+            "dataset": table["dataset"],
+            "model": table["model"],
+            "method": table["method"],
+            "runs": table["runs"],
+            "to train": table["to_train"],
+            "step ms": table["step_ms"].map(lambda x: number(x, 1)),
+            "image ms": table["image_ms"].map(lambda x: number(x, 1)),
+            "training h": table["training_hours"].map(lambda x: number(x, 2)),
+            "the rest h": table["other_hours"].map(lambda x: number(x, 2)),
+            "GPU memory GB": (table["gpu_memory"] / 1e9).map(lambda x: number(x, 1)),
+            "disk MB": (table["disk"] / 1e6).map(lambda x: number(x, 0)),
+            "from": table["source"],
+            "note": table["note"],
+        }
+    )
+    return f"{github(cells)}\n\n{_totals(table, device)}"
+
+
+def _totals(table: pd.DataFrame, device: str) -> str:
+    """What all lines together will take, in a few sentences."""
+    training, other = table["training_hours"].sum(), table["other_hours"].sum()
+    per_run = table["training_hours"] / table["to_train"].where(table["to_train"] > 0) / table["gpus"]
+    longest = per_run.max() if per_run.notna().any() else 0.0
+    failed = int((table["source"] == "failed").sum())
+    without = f", the {failed} that failed left out" if failed else ""
+    kind = "GPU-hours" if table["gpu_memory"].notna().any() else "hours of a job's cores"
+    return (
+        f"Still to do: {training + other:.2f} {kind} on {device}{without}, {training:.2f} of it "
+        f"training and {other:.2f} scoring and measuring; the longest single training takes "
+        f"{longest:.2f} hours. At the end all runs take at most {table['disk'].sum() / 1e9:.2f} GB of "
+        f"disk, and every training up to {table['checkpoint_disk'].max() / 1e9:.2f} GB more for its "
+        "checkpoints while it runs. Times are those of one job at a time, without loading data."
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the configuration and the machine."""
+    entry.add_configuration(parser)
+    entry.add_machine(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Estimates the configured benchmark and shows what came of it."""
+    benchmark = entry.benchmark(arguments)
+    table = estimate(benchmark)
+    print(summary(table, devices.describe(devices.choose(benchmark.execution.device))))

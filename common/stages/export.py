@@ -1,0 +1,45 @@
+"""Command `export`: a finished run as one file that runs without this project."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from common import devices
+from common.errors import UserError
+from common.prediction.export import SUFFIXES, WRITERS, export
+from common.prediction.stored_run import StoredRun
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what to export, where to, and how."""
+    parser.add_argument("output", type=Path, help="the file, .pt or .onnx")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="folder of a run or of a trained model, in results/"
+    )
+    parser.add_argument("--format", choices=sorted(WRITERS), help="by default what the file's ending says")
+    parser.add_argument(
+        "--size", type=_pixels, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of all images (default: any)"
+    )
+
+
+def _pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pixels: it must be at least 1")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the file and says what it is.
+
+    Raises:
+        UserError: The run is missing or cannot be exported, or the format is not clear.
+    """
+    output: Path = arguments.output
+    kind = arguments.format or SUFFIXES.get(output.suffix)
+    if kind is None:
+        raise UserError(f"{output}: end it with .pt or .onnx, or give --format")
+    devices.set_threads(None)
+    stored = StoredRun.read(arguments.run)
+    export(stored, output, kind, tuple(arguments.size) if arguments.size else None)
+    print(f"{output}: {kind}, the same as {stored.model} with {stored.method}, seed {stored.seed}")

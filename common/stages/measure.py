@@ -1,0 +1,79 @@
+"""Stage `measure`: what one run costs, alone on its device.
+
+Times are wall times after warm-up with the device's queue emptied before and after: inference of
+single images at their original size, split into network, structure and refinement, whole batches, and steps
+of training on real batches without the loading of data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+
+from common import devices, failures
+from common.config.settings import Execution, plain
+from common.datasets.split import Split
+from common.prediction.predictor import Predictor
+from common.provenance import Provenance, peak_memory
+from common.runs import jobs
+from common.runs.jobs import TrainedRun
+from common.runs.outputs import forget_tables
+from common.runs.records import Cost
+from common.stages import entry
+from common.timing.inference import batch_cost, example_images, inference_cost
+from common.timing.training import training_cost
+
+
+def measure(run: TrainedRun, execution: Execution) -> None:
+    """Writes the run's `cost.json`; times are medians in milliseconds, memory is in bytes.
+
+    Raises:
+        UserError: The trained model or the data are missing.
+    """
+    with (
+        failures.recording_failure(run.error, "measure", f"measuring {jobs.described(run)}"),
+        devices.leased(execution.device) as device,
+    ):
+        start = time.monotonic()
+        predictor = Predictor.of(run, device)
+        split = Split(run.data.dataset, run.data.manifest(), run.evaluation.split)
+        images = example_images(split, device)
+        inference = inference_cost(predictor, images)
+        batches = batch_cost(predictor, images[0])
+        parameters = sum(p.numel() for p in predictor.model.parameters())
+        del predictor, images
+        training = training_cost(run.training, execution, device)
+        forget_tables(run.results)
+        Cost(
+            dataset=run.dataset,
+            model=run.model,
+            method=run.method,
+            seed=run.seed,
+            digest=run.digest,
+            parameters=parameters,
+            **vars(inference),
+            **vars(batches),
+            **vars(training),
+            method_options=run.entry.options,
+            model_options=plain(run.training.model_options),
+            threads=torch.get_num_threads(),
+            wall_seconds=round(time.monotonic() - start, 3),
+            peak_memory=peak_memory(device),
+            provenance=Provenance.now(devices.describe(device)),
+        ).write(run.cost)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the configuration, the run and the machine."""
+    entry.add_configuration(parser)
+    entry.add_selection(parser, "dataset", "model", "method", "seed")
+    entry.add_machine(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measures the selected run."""
+    job = entry.trained_run(arguments)
+    measure(job, entry.execution(arguments))
+    print(job.cost)

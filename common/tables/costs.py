@@ -1,0 +1,113 @@
+"""What runs cost, as tables show it: never numbers of different devices in one column."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from common.runs.records import Cost
+from common.tables.results import Row
+
+MEASURED = (
+    "network_ms",
+    "structure_ms",
+    "refine_ms",
+    "latency_ms",
+    "network_p95_ms",
+    "structure_p95_ms",
+    "refine_p95_ms",
+    "latency_p95_ms",
+    "throughput",
+    "throughput_batch",
+)
+"""Attributes of a `Cost` that depend on the device."""
+
+TRAINING = ("training_step_ms", "training_images_per_second", "training_peak_memory")
+"""Attributes that say what the training of the model costs; they depend on the device, too."""
+
+COUNTED = ("parameters", "multiply_adds")
+"""Attributes that do not depend on the device."""
+
+
+def training_costs(rows: Sequence[Row]) -> list[list[Cost]]:
+    """For every row the costs of all rows whose models are trained the same way."""
+    costs_of: dict[Any, list[Cost]] = {}
+    for row in rows:
+        costs_of.setdefault(row.trained_as, []).extend(row.costs)
+    return [costs_of[row.trained_as] for row in rows]
+
+
+def medians(costs: Sequence[Cost], training: Sequence[Cost], device: str) -> dict[str, float]:
+    """The median over seeds of every number, on one device if it depends on that; NaN without any.
+
+    Args:
+        costs: Of the runs of one row.
+        training: Of all runs whose models are trained the same way: they measured the same training.
+        device: The name of the device.
+    """
+    there = [cost for cost in costs if cost.device == device]
+    trained = [cost for cost in training if there and cost.device == device]
+    result = {}
+    for keys, chosen in ((MEASURED, there), (TRAINING, trained), (COUNTED, costs)):
+        for key in keys:
+            values = [x for x in (getattr(cost, key) for cost in chosen) if x is not None]
+            result[key] = float(np.median(values)) if values else math.nan
+    return result
+
+
+def main_device(rows: Mapping[str, Sequence[Cost]], baseline: str) -> str:
+    """The device whose times a table shows: on which most methods were measured, and the baseline if so.
+
+    Args:
+        rows: The costs of every method of the table.
+        baseline: The method that the others are compared with.
+
+    Returns:
+        Its name; empty if nothing was measured.
+    """
+    methods = {name: {cost.device for cost in costs} for name, costs in rows.items()}
+    counts = Counter(device for devices in methods.values() for device in devices)
+    if not counts:
+        return ""
+    return min(counts, key=lambda device: (-counts[device], device not in methods.get(baseline, ()), device))
+
+
+def pareto(accuracy: Sequence[float], cost: Sequence[float]) -> list[bool | None]:
+    """Which results no other beats: none is at least as accurate and as cheap, and better in one of both.
+
+    Returns:
+        A flag for each result, None where a number is missing.
+    """
+    flags: list[bool | None] = []
+    for a, c in zip(accuracy, cost):
+        if math.isnan(a) or math.isnan(c):
+            flags.append(None)
+        else:
+            flags.append(not any(b >= a and d <= c and (b > a or d < c) for b, d in zip(accuracy, cost)))
+    return flags
+
+
+def cost_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line per row and device, with what was measured there."""
+    lines = []
+    for row, training in zip(rows, training_costs(rows)):
+        sizes = sorted({size for cost in row.costs for size in cost.image_sizes})
+        uncounted = sorted({name for cost in row.costs for name in cost.uncounted_operations})
+        for device in sorted({cost.device for cost in row.costs}):
+            lines.append(
+                {
+                    **row.names,
+                    "device": device,
+                    "seeds": sum(cost.device == device for cost in row.costs),
+                    **medians(row.costs, training, device),
+                    "image_sizes": " ".join(sizes),
+                    "uncounted_operations": " ".join(uncounted),
+                }
+            )
+    columns = ["dataset", "model", "method", "device", "seeds", *MEASURED, *TRAINING, *COUNTED]
+    return pd.DataFrame(lines, columns=[*columns, "image_sizes", "uncounted_operations"])

@@ -1,0 +1,72 @@
+"""All tables of a benchmark as data frames, and the CSV files that they are kept in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from common.files import replacing
+
+TEXTS = ("dataset", "model", "method", "class", "reading", "note", "error", "device")
+"""Columns that hold words."""
+
+
+Line = dict[str, Any]
+"""A line of a table, by the names of its columns."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of numbers; every one has the columns `dataset` and `model`.
+
+    Attributes:
+        leaderboard: One line per method and control.
+        comparisons: One line per comparison with the baseline.
+        per_class: One line per method or control and class.
+        trimap: One line per method or control and width of the band.
+        calibration: One line per method and bin of confidence.
+        cost: One line per method and device.
+    """
+
+    leaderboard: pd.DataFrame
+    comparisons: pd.DataFrame
+    per_class: pd.DataFrame
+    trimap: pd.DataFrame
+    calibration: pd.DataFrame
+    cost: pd.DataFrame
+
+    def _named(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        for field in dataclasses.fields(self):
+            yield field.name, getattr(self, field.name)
+
+    def of(self, dataset: str, model: str) -> Tables:
+        """The lines about one dataset and model."""
+        return Tables(
+            **{
+                name: table[(table["dataset"] == dataset) & (table["model"] == model)]
+                for name, table in self._named()
+            }
+        )
+
+    def write(self, folder: Path) -> None:
+        """Writes one CSV file per table, each whole or not at all."""
+        for name, table in self._named():
+            with replacing(folder / f"{name}.csv") as file:
+                file.write(table.to_csv(index=False))
+
+    @classmethod
+    def read(cls, folder: Path) -> Tables:
+        """The tables that the tabulate stage wrote."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: read_csv(folder / f"{name}.csv") for name in names})
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table; words stay words, as a class may be called None or NA."""
+    words = dict.fromkeys(TEXTS, "object")
+    return pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""])

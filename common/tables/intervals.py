@@ -1,0 +1,298 @@
+"""What numbers over seeds and images can say: intervals, comparisons, and when to say nothing.
+
+A score has two sources of chance: the seed, which is new in each run, and the images, which all runs share.
+The difference D of two methods, the mean over S seeds of differences within a seed, has an interval that
+covers both ("two-level"): D ± √(t²·v/S + u²·b), where v is the variance of the difference over seeds, b the
+variance of D over resamples of the N images, and t and u are the quantiles of Student's t for S − 1 and N −
+1 degrees of freedom. It covers at least as often as it says, whatever the shares of the two sources are
+(Banerjee, Sankhyā 22, 1960), while Satterthwaite's is too short for few seeds. What seeds and images do
+together is in both parts, which errs on the safe side. One seed gives no v, and so no such interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+CONFIDENCE = 0.95
+"""Of intervals; tests are at the level 1 − CONFIDENCE."""
+
+RESAMPLES = 10_000
+"""How often the images are resampled."""
+
+POWER = 0.8
+"""The probability with which a detectable difference would be shown."""
+
+BETTER, WORSE, UNDECIDED = "better", "worse", "no difference shown"
+ONE_SEED = "one seed"
+"""What `reading` says."""
+
+_STREAM = 20_211_202
+"""The seed of the resamples of all tables, so that the same files give the same tables."""
+
+_CHUNK = 2_000
+_EXACT_FLOAT32 = 2**24
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n − 1); NaN where there are too few values."""
+    count = len(values)  # a few numbers, many times: NumPy would take ten times as long
+    mean = math.fsum(values) / count if count else math.nan
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return mean, math.sqrt(squares / (count - 1)) if count > 1 else math.nan
+
+
+def paired_differences(values: Mapping[int, float], baseline: Mapping[int, float]) -> list[float]:
+    """The differences to the baseline for the seeds that both have, in the order of the seeds.
+
+    Runs of one seed share initial network, data order and augmentation, so the difference within a
+    seed is less noisy than the difference of two means.
+    """
+    return [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
+
+
+def interval_over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean by Student's t; NaN for fewer than two values."""
+    mean, deviation = mean_and_deviation(values)
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    margin = _quantile_of(len(values) - 1) * deviation / len(values) ** 0.5
+    return mean - margin, mean + margin
+
+
+def paired_t(differences: Sequence[float]) -> float:
+    """The two-sided p of the paired t test over seeds; NaN for fewer than two differences."""
+    mean, deviation = mean_and_deviation(differences)
+    if len(differences) < 2:
+        return float("nan")
+    if deviation == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(mean) / deviation * len(differences) ** 0.5, len(differences) - 1))
+
+
+@lru_cache(maxsize=4)
+def _resamples(images: int, resamples: int, kind: torch.dtype) -> torch.Tensor:
+    """How often each resample of the images has each of them, `[images, resamples]`."""
+    random = np.random.Generator(np.random.PCG64([_STREAM, images]))
+    weights = torch.empty(images, resamples, dtype=kind)
+    for first in range(0, resamples, 500):
+        drawn = random.integers(images, size=(min(500, resamples - first), images))
+        places = drawn + images * np.arange(len(drawn))[:, None]
+        counted = np.bincount(places.ravel(), minlength=drawn.size)
+        weights[:, first : first + 500] = torch.from_numpy(counted.reshape(drawn.shape)).T
+    return weights
+
+
+def resampled_mean_iou(
+    intersection: NDArray[np.integer], union: NDArray[np.integer], resamples: int = RESAMPLES
+) -> NDArray[np.float32]:
+    """The mean IoU of resamples of the images, drawn with replacement, as many as there are.
+
+    The resamples are the same for all runs on as many images, so differences of two results are paired.
+    Sums of counts are exact, so that it does not matter in which order a machine adds.
+
+    Args:
+        intersection: Of each image and class, `[…, N, K]`.
+        union: Likewise.
+        resamples: How many.
+
+    Returns:
+        `[…, resamples]` in 0..1; NaN where no class occurs in a resample.
+    """
+    images, classes = union.shape[-2:]
+    exact = int(union.max(initial=0)) * images < _EXACT_FLOAT32
+    kind = torch.float32 if exact else torch.float64
+    weights = _resamples(images, resamples, kind)
+    columns = [
+        torch.from_numpy(np.ascontiguousarray(counts.swapaxes(-1, -2))).to(kind).view(-1, images)
+        for counts in (intersection, union)
+    ]
+    means = []
+    for chunk in weights.split(_CHUNK, dim=1):
+        hits, unions = ((counts @ chunk).view(-1, classes, chunk.shape[1]) for counts in columns)
+        missing = unions == 0
+        values = hits.div_(unions).masked_fill_(missing, 0).sum(dim=1)
+        means.append(values.div_(classes - missing.sum(dim=1)).float())
+    return torch.cat(means, dim=1).numpy().reshape(*union.shape[:-2], resamples)
+
+
+class ImageLevel(NamedTuple):
+    """What the bootstrap over images says of a difference, in the unit of its input.
+
+    Attributes:
+        variance: Of the difference, over resamples.
+        low: Of the 95 % percentile interval.
+        high: Likewise.
+        p: Twice the share of resamples on the other side of zero.
+    """
+
+    variance: float
+    low: float
+    high: float
+    p: float
+
+
+def resampled_difference(values: NDArray[np.floating], baseline: NDArray[np.floating]) -> ImageLevel:
+    """The bootstrap over images of a difference of two means over seeds.
+
+    Each resample has the same images for all seeds, which are strata: every seed keeps its weight.
+
+    Args:
+        values: The mean over seeds of each resample, `[resamples]`.
+        baseline: Likewise.
+    """
+    difference = values.astype(float) - baseline
+    difference = np.sort(difference[~np.isnan(difference)])
+    count = len(difference)
+    if not count:
+        return ImageLevel(*[float("nan")] * 4)
+    shares = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.interp(shares * (count - 1), np.arange(count), difference)
+    tail = min(np.searchsorted(difference, 0, "right"), count - np.searchsorted(difference, 0, "left"))
+    p = min(1.0, 2 * (tail + 1) / (count + 1))
+    return ImageLevel(float(difference.var(ddof=1)), float(low), float(high), float(p))
+
+
+class TwoLevel(NamedTuple):
+    """Two-level intervals and tests; every attribute has one value per comparison, NaN for one seed or image.
+
+    Attributes:
+        low: Of the 95 % interval.
+        high: Likewise.
+        p: Two-sided.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    p: NDArray[np.float64]
+
+
+def margin(
+    level: float, seed_variance: ArrayLike, seeds: ArrayLike, image_variance: ArrayLike, images: ArrayLike
+) -> NDArray[np.float64]:
+    """Half the width of the two-level interval of confidence 1 − `level`; else as in `two_level`."""
+    _, *parts = _parts(0.0, seed_variance, seeds, image_variance, images)
+    return _margin(level, *parts)
+
+
+def two_level(
+    mean: ArrayLike, seed_variance: ArrayLike, seeds: ArrayLike, image_variance: ArrayLike, images: ArrayLike
+) -> TwoLevel:
+    """Intervals and tests of differences over seeds and images. Arguments are broadcast.
+
+    Args:
+        mean: The mean difference over seeds.
+        seed_variance: Variance of the difference over seeds (with S − 1).
+        seeds: S.
+        image_variance: Variance of `mean` over resamples of the images.
+        images: N.
+    """
+    mean, by_seeds, seeds, by_images, images = _parts(mean, seed_variance, seeds, image_variance, images)
+    margin = _margin(1 - CONFIDENCE, by_seeds, seeds, by_images, images)
+    low, high = np.full(mean.shape, -40.0), np.zeros(mean.shape)  # of the logarithm of p
+    for _ in range(50):
+        middle = (low + high) / 2
+        wider = _margin(np.exp(middle), by_seeds, seeds, by_images, images) > np.abs(mean)
+        low, high = np.where(wider, middle, low), np.where(wider, high, middle)
+    p = np.where(mean == 0, 1.0, np.exp(high))
+    return TwoLevel(mean - margin, mean + margin, np.where(np.isnan(margin), np.nan, p))
+
+
+def detectable(
+    seed_variance: ArrayLike,
+    seeds: ArrayLike,
+    image_variance: ArrayLike,
+    images: ArrayLike,
+    comparisons: ArrayLike,
+) -> NDArray[np.float64]:
+    """The smallest true difference that the two-level test would show with a probability of `POWER`.
+
+    It takes the estimated variances for the true ones. The test is that of the first step of Holm's
+    correction.
+
+    Args:
+        seed_variance: As in `two_level`, and likewise the next three.
+        seeds: S.
+        image_variance: Of the mean.
+        images: N.
+        comparisons: How many comparisons the table has.
+    """
+    _, by_seeds, seeds, by_images, images = _parts(0.0, seed_variance, seeds, image_variance, images)
+    level = (1 - CONFIDENCE) / np.maximum(np.broadcast_to(comparisons, seeds.shape), 1)
+    # The variance over seeds is itself an estimate: the power is a mean over what it might come out as.
+    share = (np.arange(64) + 0.5) / 64
+    freedom = np.maximum(seeds - 1, 1)[..., None]
+    spread = by_seeds[..., None] * stats.chi2.ppf(share, freedom) / freedom
+    margin = _margin(level[..., None], spread, seeds[..., None], by_images[..., None], images[..., None])
+    deviation = np.sqrt(by_seeds + by_images)
+    safe = np.where(deviation > 0, deviation, 1.0)
+    low, high = np.zeros(deviation.shape), margin.max(axis=-1) + 10 * deviation
+    for _ in range(50):
+        middle = (low + high) / 2
+        power = stats.norm.cdf((middle[..., None] - margin) / safe[..., None]).mean(axis=-1)
+        low, high = np.where(power < POWER, middle, low), np.where(power < POWER, high, middle)
+    return np.where(deviation > 0, high, 0.0 * deviation)
+
+
+def _parts(
+    mean: ArrayLike, seed_variance: ArrayLike, seeds: ArrayLike, image_variance: ArrayLike, images: ArrayLike
+) -> tuple[NDArray[np.float64], ...]:
+    """The mean, and squared standard errors over seeds and images, with S and N; NaN if one of these is 1."""
+    arrays = np.broadcast_arrays(
+        *(np.asarray(x, float) for x in (mean, seed_variance, seeds, image_variance, images))
+    )
+    mean, seed_variance, seeds, image_variance, images = arrays
+    enough = (seeds > 1) & (images > 1)
+    by_seeds = np.where(enough, seed_variance / np.maximum(seeds, 1), np.nan)
+    # Resampling N images gives (N − 1)/N of the variance.
+    by_images = np.where(enough, image_variance * images / np.maximum(images - 1, 1), np.nan)
+    return mean, by_seeds, seeds, by_images, images
+
+
+def _margin(
+    level: ArrayLike, by_seeds: NDArray, seeds: NDArray, by_images: NDArray, images: NDArray
+) -> NDArray[np.float64]:
+    """Half the width of the interval of confidence 1 − `level`, from what `_parts` gives."""
+    over_seeds, over_images = (_quantile(level, np.maximum(n - 1, 1)) for n in (seeds, images))
+    return np.sqrt(over_seeds**2 * by_seeds + over_images**2 * by_images)
+
+
+def _quantile(level: ArrayLike, freedom: ArrayLike) -> NDArray[np.float64]:
+    """How many standard errors a two-sided interval of confidence 1 − level reaches to either side."""
+    return stats.t.isf(np.asarray(level) / 2, freedom)
+
+
+@lru_cache(maxsize=1024)
+def _quantile_of(freedom: int) -> float:
+    """`_quantile` of the usual confidence for one number of degrees of freedom, which is often asked for."""
+    return float(_quantile(1 - CONFIDENCE, freedom))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjustment of the p values of a table; NaN stays NaN and does not count."""
+    adjusted = np.full(len(p), np.nan)
+    known = np.flatnonzero(~np.isnan(np.asarray(p, float)))
+    order = known[np.argsort(np.asarray(p, float)[known], kind="stable")]
+    largest = 0.0
+    for place, index in enumerate(order):
+        largest = max(largest, min(1.0, p[index] * (len(order) - place)))
+        adjusted[index] = largest
+    return adjusted.tolist()
+
+
+def reading(difference: float, p: float, seeds: int) -> str:
+    """What a comparison says in plain words, given its adjusted two-level p; empty if there is nothing."""
+    if seeds == 1:
+        return ONE_SEED
+    if np.isnan(p):
+        return ""
+    if p > 1 - CONFIDENCE:
+        return UNDECIDED
+    return BETTER if difference > 0 else WORSE

@@ -1,0 +1,62 @@
+"""What the tables mean, in words."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from common.tables.cells import methods_of
+from common.tables.intervals import RESAMPLES
+from common.tables.results import CERTIFICATE, READ
+
+_READING = """\
+**How to read this.** mIoU: mean over seeds ± half of its 95 % interval over seeds (t). Δ {baseline}:
+difference of mIoU to {baseline}, paired by seed, with its 95 % interval over seeds and images; the images
+are resampled {resamples:,} times, the same ones for all methods and seeds. *better* and *worse*: the test
+that belongs to this interval, with Holm's correction over the table, has p ≤ 0.05; *no difference shown*
+does not mean that there is none. could show: the smallest true difference that would be shown with a
+probability of 80 %, as much as seeds and images vary here. rank: methods that are not shown to be worse
+than the best of a rank share it (Bonferroni over all pairs)."""
+
+_ONE_SEED = """\
+One seed says nothing of another: rows with one seed have no interval, rank or reading, and an interval with
+* is over the images alone, for these very trained models."""
+
+_CONTROLS = """\
+Controls, in parentheses, bracket the table and are not compared: *majority* gives every pixel the commonest
+class of the training images; *ceiling* is the truth seen through the network's output grid."""
+
+_BOUNDARIES = """\
+trimap: mIoU of the pixels at most so far from the truth's contours; boundary IoU: Cheng et al. 2021, bands
+of 2 % of the diagonal; boundary F: Csurka et al. 2013, tolerance 0.75 % of the diagonal. Void is in no
+band. ECE: calibration error with 15 bins; NLL: nats per pixel."""
+
+_COSTS = """\
+Times: medians, measured alone on the device; latency of a single image at its original size, p95 the 95th
+percentile. Multiply-adds are those of network and structure, for one image. Pareto: no other method is as
+accurate at as little latency, or at as little time per training step."""
+
+_CERTIFICATE = """\
+gap/cell: how far the score of the CRF's labelling is from that of the best one at most, per cell of the
+output grid; agreement: the share of cells at which all chains of the CRF have the same best label."""
+
+_READ = f"†: {READ} and scored in the same way; not trained or measured here."
+
+
+def legend(leaderboard: pd.DataFrame, baseline: str) -> list[str]:
+    """What the columns mean, as paragraphs of Markdown; only of those that the tables have.
+
+    Args:
+        leaderboard: Of all datasets and models.
+        baseline: The name of the method that the others are compared with.
+    """
+    methods = methods_of(leaderboard)
+    wanted = (
+        (_READING.format(baseline=baseline, resamples=RESAMPLES), True),
+        (_ONE_SEED, (methods["seeds"] == 1).any()),
+        (_CONTROLS, leaderboard["control"].any()),
+        (_BOUNDARIES, not leaderboard["boundary_iou_mean"].isna().all()),
+        (_COSTS, not methods["device"].fillna("").eq("").all()),
+        (_READ, (leaderboard["origin"] == READ).any()),
+        (_CERTIFICATE, not leaderboard[[*CERTIFICATE]].isna().all(axis=None)),
+    )
+    return [text for text, shown in wanted if shown]

@@ -1,0 +1,63 @@
+"""The tables as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from tabulate import tabulate as format_table
+
+from common.runs.plan import Group
+from common.tables import cells, published
+from common.tables.frames import Tables
+from common.tables.legend import legend
+from common.tables.published import Numbers
+from common.tables.results import CERTIFICATE
+
+
+def page(
+    groups: Sequence[Group], baseline: str, tables: Tables, numbers: Numbers, notes: Sequence[str]
+) -> str:
+    """All tables, with what they mean.
+
+    Args:
+        groups: The datasets and models.
+        baseline: The name of the method that the others are compared with.
+        tables: Of all of them.
+        numbers: What is published about their methods.
+        notes: What a reader must know before comparing rows.
+    """
+    parts = ["# Leaderboard"]
+    for group in groups:
+        own = tables.of(*group.key)
+        parts.append(f"## {group.dataset}, {group.model} (scored on {cells.scored_on(group.evaluation)})")
+        parts.append(github(cells.main_cells(own, baseline)))
+        sources = published.sources(numbers, cells.methods_of(own.leaderboard))
+        if sources:
+            parts.append("Published mIoU, % (the table shows the first source's):\n\n" + "\n".join(sources))
+        parts += _secondary(own, baseline)
+    parts += legend(tables.leaderboard, baseline)
+    if notes:
+        parts.append("\n".join(f"- {note}" for note in notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def github(table: pd.DataFrame) -> str:
+    """Cells as a Markdown table."""
+    return format_table(table, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)
+
+
+def _secondary(tables: Tables, baseline: str) -> list[str]:
+    """The tables below the main one of a dataset and model, those of which something is known."""
+    parts = []
+    if len(tables.trimap):
+        parts.append("Boundaries and calibration:\n\n" + github(cells.boundary_cells(tables, baseline)))
+    methods = cells.methods_of(tables.leaderboard)
+    device = cells.device_of(methods)
+    if device:
+        parts.append(f"Cost on {device}:\n\n" + github(cells.cost_cells(methods)))
+    if not methods[[*CERTIFICATE]].isna().all(axis=None):
+        parts.append("Certificate of the CRF:\n\n" + github(cells.certificate_cells(methods)))
+    if len(tables.per_class):
+        parts.append("IoU per class, %:\n\n" + github(cells.class_cells(tables.per_class)))
+    return parts

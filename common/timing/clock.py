@@ -1,0 +1,37 @@
+"""How often something is timed, and how."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from common import devices
+
+Value = TypeVar("Value")
+
+WARM_UP = 5
+"""So many inferences or steps come before those that are timed."""
+
+SECONDS = 20.0
+"""Each measurement ends after this time, once it has three values."""
+
+
+def timed(function: Callable[[], Value], device: torch.device) -> tuple[Value, float]:
+    """What a function returns, and its wall time in seconds, the device's queue emptied before and after."""
+    results: list[Value] = []
+    seconds = devices.seconds(lambda: results.append(function()), device)
+    return results[0], seconds
+
+
+def enough(count: int, wanted: int, start: float) -> bool:
+    """Whether a measurement has as many values as are wanted, or has taken long enough.
+
+    Args:
+        count: How many values it has.
+        wanted: How many are wanted.
+        start: When it began, in the seconds of `time.monotonic`.
+    """
+    return count >= wanted or (count >= 3 and time.monotonic() - start > SECONDS)

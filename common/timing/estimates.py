@@ -1,0 +1,248 @@
+"""What a benchmark will take, before it starts.
+
+The numbers of a dataset, model and method are those of its measured runs, if there are some on this kind of
+device. Otherwise a new model is measured here and now, for a few training steps and images, as the `measure`
+stage does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from common import devices
+from common.config.settings import Execution
+from common.datasets.split import Split
+from common.errors import OutOfMemory, UserError
+from common.prediction.predictor import Pipeline, labels_of, views
+from common.runs.jobs import TrainedRun, Training
+from common.runs.plan import Benchmark
+from common.runs.records import Cost
+from common.scoring.counts import image_counts
+from common.timing.clock import SECONDS, WARM_UP
+from common.timing.inference import INFERENCES, example_images, inference_cost
+from common.timing.training import TRAINING_STEPS, batch_per_gpu, training_cost
+from common.training.step import build
+
+REPEATS = 3
+"""So many steps and inferences of a new model are timed."""
+
+
+@dataclass(kw_only=True)
+class Estimate:
+    """What the runs of one dataset, model and method will take; NaN where it could not be measured.
+
+    Attributes:
+        dataset: Name of the dataset.
+        model: Name of the model.
+        method: Name of the method entry.
+        runs: How many there are.
+        gpus: Of each.
+        to_train: How many are to be trained, counted with one of the methods that share a model.
+        to_score: How many are to be scored or measured.
+        step_ms: Of a training step.
+        image_ms: Of an image.
+        training_hours: Of a device, or without a GPU of a job's cores.
+        other_hours: For all but training; likewise.
+        gpu_memory: In bytes; NaN without a GPU.
+        disk: What all runs leave, in bytes.
+        checkpoint_disk: What checkpoints take while one is trained, in bytes.
+        source: Where the numbers are from.
+        note: Why there are none.
+    """
+
+    dataset: str
+    model: str
+    method: str
+    runs: int
+    gpus: int
+    to_train: int
+    to_score: int
+    step_ms: float = math.nan
+    image_ms: float = math.nan
+    training_hours: float = math.nan
+    other_hours: float = math.nan
+    gpu_memory: float = math.nan
+    disk: float = math.nan
+    checkpoint_disk: float = math.nan
+    source: str = "failed"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Times:
+    """What a step and an image cost.
+
+    Attributes:
+        step_ms: Of a training step.
+        image_ms: Of an image.
+        memory: Of a GPU in training, in bytes; None on a CPU.
+        source: Where the numbers are from.
+    """
+
+    step_ms: float
+    image_ms: float
+    memory: int | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Members:
+    """The runs of one dataset, model and method.
+
+    Attributes:
+        runs: One per seed.
+        own: Whether the models count as those of this method, if several share them.
+    """
+
+    runs: Sequence[TrainedRun]
+    own: bool
+
+    @property
+    def first(self) -> TrainedRun:
+        """The run that is measured, where none was."""
+        return self.runs[0]
+
+    @property
+    def to_train(self) -> int:
+        """How many models are to be trained and counted here."""
+        return sum(self.own and not run.training.file.exists() for run in self.runs)
+
+    @property
+    def to_score(self) -> int:
+        """How many runs lack scores or cost."""
+        return sum(not (run.metrics.exists() and run.cost.exists()) for run in self.runs)
+
+
+def estimates(benchmark: Benchmark) -> pd.DataFrame:
+    """What is still to be done, and what it will take.
+
+    Returns:
+        A row for each dataset, model and method, with the fields of `Estimate`.
+
+    Raises:
+        UserError: A manifest or the data are missing.
+    """
+    for group in benchmark.groups:
+        group.data.manifest()  # without one there is no estimate at all, not just no line
+    with devices.leased(benchmark.execution.device) as device:
+        lines = [_line(members, benchmark.execution, device) for members in _groups(benchmark)]
+    return pd.DataFrame([asdict(line) for line in lines], columns=[field.name for field in fields(Estimate)])
+
+
+def _groups(benchmark: Benchmark) -> list[Members]:
+    """The runs that a line is about; a model that several methods use counts as that of one."""
+    trained = [run for run in benchmark.runs if isinstance(run, TrainedRun)]
+    groups: dict[tuple[str, str, str], list[TrainedRun]] = {}
+    owners: dict[Path, str] = {}
+    for run in trained:
+        groups.setdefault((run.dataset, run.model, run.method), []).append(run)
+        folder = run.training.folder
+        owners[folder] = run.method if run.method == run.training.method else owners.get(folder, run.method)
+    return [Members(runs, owners[runs[0].training.folder] == runs[0].method) for runs in groups.values()]
+
+
+def _line(members: Members, execution: Execution, device: torch.device) -> Estimate:
+    """What some runs will take, or why that is unknown."""
+    run = members.first
+    line = Estimate(
+        dataset=run.dataset,
+        model=run.model,
+        method=run.method,
+        runs=len(members.runs),
+        gpus=execution.gpus_per_run if device.type == "cuda" else 1,
+        to_train=members.to_train,
+        to_score=members.to_score,
+    )
+    try:
+        times = _measured(members.runs, execution, device) or _measured_now(run, execution, device)
+    except (UserError, torch.OutOfMemoryError) as error:
+        line.note = OutOfMemory.kind if isinstance(error, torch.OutOfMemoryError) else str(error)
+        return line
+    model, optimiser = _bytes(run.training)
+    training_seconds = run.training.settings.iterations * times.step_ms / 1000
+    line.step_ms, line.image_ms, line.source = times.step_ms, times.image_ms, times.source
+    line.training_hours = line.gpus * training_seconds * line.to_train / 3600
+    line.other_hours = _other_seconds(run, times) * line.to_score / 3600
+    line.gpu_memory = math.nan if times.memory is None else times.memory
+    line.disk = line.runs * (model * members.own + _kept_bytes(run, execution))
+    line.checkpoint_disk = 2 * (model + optimiser) * members.own
+    return line
+
+
+def _measured(runs: Iterable[TrainedRun], execution: Execution, device: torch.device) -> Times | None:
+    """What the `measure` stage says of one of the runs, on such a device and with such batches."""
+    for run in runs:
+        settings = run.training.settings
+        if run.cost.exists():
+            cost = Cost.read(run)
+            same_batch = cost.training_batch == batch_per_gpu(settings, execution) * settings.accumulate
+            if cost.device == devices.describe(device) and same_batch:
+                memory = cost.training_peak_memory
+                return Times(cost.training_step_ms, cost.latency_ms, memory, "measured runs")
+    return None
+
+
+def _measured_now(run: TrainedRun, execution: Execution, device: torch.device) -> Times:
+    """What a few steps and images of a new model cost."""
+    images = example_images(_scored_split(run), device)
+    inference = inference_cost(_untrained(run, device), images, REPEATS)
+    training = training_cost(run.training, execution, device, REPEATS)
+    memory = training.training_peak_memory
+    return Times(training.training_step_ms, inference.latency_ms, memory, "a few steps")
+
+
+def _untrained(run: TrainedRun, device: torch.device) -> Pipeline:
+    """What turns images into probabilities, with a new model."""
+    model = build(run.training, pretrained=False).to(device).eval()
+    method = model.method
+    if run.method != run.training.method:
+        classes = len(run.data.dataset.class_names)
+        method = run.entry.build(classes, model.network.feature_channels).to(device).eval()
+    return Pipeline(model, method, device, views(run.evaluation))
+
+
+def _scored_split(run: TrainedRun) -> Split:
+    """The images that a run is scored on."""
+    return Split(run.data.dataset, run.data.manifest(), run.evaluation.split)
+
+
+def _other_seconds(run: TrainedRun, times: Times) -> float:
+    """Evaluation, with reading and counting timed on one image, and measurement."""
+    split, classes = _scored_split(run), len(run.data.dataset.class_names)
+    start = time.perf_counter()
+    labels = split[0].labels
+    image_counts(labels_of(_certain(labels, classes))[0], labels, classes)
+    counting = time.perf_counter() - start
+    image, step = times.image_ms / 1000, times.step_ms / 1000
+    inference = min(INFERENCES * image, max(SECONDS, 3 * image))
+    training = min(TRAINING_STEPS * step, max(SECONDS, 3 * step))
+    measuring = WARM_UP * (image + step) + inference + training + SECONDS
+    return len(split) * (image + counting) + measuring
+
+
+def _certain(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Probabilities `[1, K, H, W]` of a labelling `[H, W]`."""
+    known = labels.long().clamp(max=classes - 1)
+    return nn.functional.one_hot(known, classes).permute(2, 0, 1)[None].float()
+
+
+def _bytes(training: Training) -> tuple[int, int]:
+    """Bytes of a trained model, and of its optimiser's state."""
+    model = build(training, pretrained=False)
+    state = sum(x.numel() * x.element_size() for x in model.state_dict().values())
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return state, weights * (2 if training.settings.optimizer == "adamw" else 1)
+
+
+def _kept_bytes(run: TrainedRun, execution: Execution) -> float:
+    """At most so many bytes of a run: the counts of every image, uncompressed, and label maps."""
+    classes = len(run.data.dataset.class_names)
+    return 8 * len(_scored_split(run)) * (classes**2 + 20 * classes) + 1e6 * execution.labels_mb

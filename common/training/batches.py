@@ -1,0 +1,219 @@
+"""From a dataset's files to batches: augmentation and order."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from common.config.settings import TrainingSettings
+from common.datasets.split import Sample, Split
+from common.errors import LoaderDied, UserError
+from common.labels import VOID
+from common.seeds import derive
+
+GRACE = 60
+"""Seconds that processes that load images live on after SIGTERM."""
+
+
+class _Scale(v2.Transform):
+    """Resizes image and labels together by one random factor, drawn evenly or in steps."""
+
+    def __init__(self, low: float, high: float, step: float | None) -> None:
+        super().__init__()
+        self.low, self.high, self.step = low, high, step
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        if self.step:
+            count = round((self.high - self.low) / self.step)
+            factor = self.low + self.step * int(torch.randint(count + 1, ()))
+        else:
+            factor = self.low + (self.high - self.low) * float(torch.rand(()))
+        h, w = v2.functional.get_size(flat_inputs[0])
+        return {"size": [max(1, round(h * factor)), max(1, round(w * factor))]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return v2.functional.resize(inpt, params["size"], antialias=True)
+
+
+def augmentation(settings: TrainingSettings, mean: Sequence[float]) -> v2.Transform:
+    """The training augmentation, for image and labels together.
+
+    Args:
+        settings: The settings of training.
+        mean: The mean colour in 0–255 that fills what lies outside the image.
+    """
+    fill = {tv_tensors.Image: list(mean), tv_tensors.Mask: VOID}
+    steps: list[v2.Transform] = []
+    if settings.scale != (1, 1):
+        steps.append(_Scale(*settings.scale, settings.scale_step))
+    if settings.rotation:
+        bilinear = v2.InterpolationMode.BILINEAR
+        steps.append(v2.RandomRotation(settings.rotation, bilinear, fill=fill))
+    if settings.crop:
+        steps.append(v2.RandomCrop(settings.crop, pad_if_needed=True, fill=fill))
+    if settings.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if jitter := settings.jitter:
+        steps.append(v2.ColorJitter(jitter, jitter, jitter, min(jitter, 0.5)))
+    return v2.Compose(steps) if steps else v2.Identity()
+
+
+class Augmented(TorchDataset[Sample | UserError]):
+    """A split seen through the augmentation; an item's randomness depends on its position alone.
+
+    An image that cannot be read is returned as its error: raised in another process, it would lose its
+    sentence.
+    """
+
+    def __init__(self, split: Split, transform: v2.Transform, seed: int) -> None:
+        self.split, self.transform, self.seed = split, transform, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
+        position, index = key
+        try:
+            image, labels = self.split[index]
+        except UserError as error:
+            return error
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(derive(self.seed, "augmentation", position))
+            image, labels = self.transform(tv_tensors.Image(image), tv_tensors.Mask(labels))
+        return Sample(image.as_subclass(Tensor), labels.as_subclass(Tensor))
+
+
+class Order(Sampler[list[tuple[int, int]]]):
+    """Batches of keys (position in the training, index of the image): every epoch in another order."""
+
+    def __init__(
+        self, length: int, batch_size: int, first: int, last: int, seed: int, share: tuple[int, int] = (0, 1)
+    ) -> None:
+        """
+        Args:
+            length: Number of images.
+            batch_size: Images per batch; a batch may reach over the end of an epoch.
+            first: The first batch, counted from the start of training.
+            last: One past the last batch.
+            seed: The seed of the run.
+            share: Which part of every batch to give, and of how many equal ones.
+        """
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.first, self.last = first, last
+        part, parts = share
+        self.share = slice(part * batch_size // parts, (part + 1) * batch_size // parts)
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, torch.empty(0, dtype=torch.long)
+        for batch in range(self.first, self.last):
+            keys = []
+            for position in range(batch * self.batch_size, (batch + 1) * self.batch_size):
+                if position // self.length != epoch:
+                    epoch = position // self.length
+                    generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
+                    order = torch.randperm(self.length, generator=generator)
+                keys.append((position, int(order[position % self.length])))
+            yield keys[self.share]
+
+
+def training_batches(
+    split: Split,
+    settings: TrainingSettings,
+    mean: Sequence[float],
+    seed: int,
+    first: int,
+    last: int,
+    workers: int = 0,
+    share: tuple[int, int] = (0, 1),
+) -> Batches:
+    """Batches `first` to `last` − 1 of the training of one seed, images `[N, 3, H, W]` uint8.
+
+    Args:
+        split: The training images.
+        settings: The settings of training.
+        mean: The mean colour in 0–255.
+        seed: The seed of the run.
+        first: The first batch.
+        last: One past the last batch.
+        workers: Processes that load and augment; the batches do not depend on it.
+        share: Which part of every batch to give, and of how many equal ones.
+
+    Raises:
+        UserError: The images cannot be put into one batch.
+    """
+    if len(split.sizes) > 1 and not settings.crop:
+        raise UserError(
+            f"training.crop (for {split.dataset.entry}): the images have different sizes: "
+            "give [height, width]"
+        )
+    loader = DataLoader(
+        Augmented(split, augmentation(settings, mean), seed),
+        batch_sampler=Order(len(split), settings.batch_size, first, last, seed, share),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=False,
+        collate_fn=_collate,
+        worker_init_fn=_outlive_termination,
+    )
+    return Batches(loader)
+
+
+class Batches(Iterator[Sample]):
+    """The batches of a loader; an image that cannot be read raises its UserError when its batch is due.
+
+    Attributes:
+        waited: Seconds that batches were waited for.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._batches: Iterator[Any] = iter(loader)
+        self.waited = 0.0
+
+    def __next__(self) -> Sample:
+        start = time.monotonic()
+        try:
+            batch = next(self._batches)
+        except (ConnectionError, EOFError) as error:  # it was about to hand over a batch
+            raise LoaderDied from error
+        self.waited += time.monotonic() - start
+        if isinstance(batch, UserError):
+            raise batch
+        return batch
+
+    def close(self) -> None:
+        """Ends the processes that load; an error that is under way would keep them until it is told.
+
+        PyTorch interrupts a process wherever it is when one of its loaders has died: from here on it does
+        not.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._batches = iter(())
+
+
+def _collate(samples: list[Sample | UserError]) -> Sample | UserError:
+    """A batch, or the first error of its images."""
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+    return default_collate(samples)
+
+
+def _outlive_termination(_: int) -> None:
+    """Has a process that loads images live on for some time after SIGTERM.
+
+    Sent to a whole job, the signal is for the process that trains, which needs its loaders for the step that
+    it ends. A loader that its own process ends by it, because that has crashed, must not stay for ever.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

@@ -1,0 +1,135 @@
+"""The loop of a training: a plain one over iterations, from its last checkpoint to the finished model."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import sys
+from contextlib import closing
+
+import torch
+
+from common import devices
+from common.config.method_code import code_digest
+from common.config.settings import Execution, plain
+from common.datasets.split import Split
+from common.networks.structured import StructuredNetwork
+from common.networks.weights import weights_digest
+from common.provenance import Provenance, peak_memory
+from common.runs.jobs import Training
+from common.runs.records import TrainedModel
+from common.seeds import derive
+from common.training import finished_model
+from common.training.batches import Batches, training_batches
+from common.training.checkpoints import Checkpoint, Checkpoints
+from common.training.group import ProcessGroup
+from common.training.monitor import Monitor
+from common.training.preemption import Preemption
+from common.training.step import Objective, build, make_optimizer, set_learning_rate, training_step
+
+
+def train_model(training: Training, execution: Execution, group: ProcessGroup) -> None:
+    """Trains a model from its last checkpoint on, and writes it.
+
+    After SIGTERM it saves a checkpoint and exits with status 143.
+
+    Args:
+        training: What is trained.
+        execution: How; the model does not depend on it, but for rounding.
+        group: The processes that train it together.
+
+    Raises:
+        UserError: The data or weights are missing, or the loss is not finite any more.
+    """
+    settings, total = training.settings, training.settings.iterations
+    model = build(training).to(group.device).train()
+    group.prepare(model)
+    objective = group.wrap(Objective(model, group.gather))
+    optimizer = make_optimizer(model, settings)
+    checkpoints = Checkpoints(training.state, training.digest)
+    start = checkpoints.resume(model, optimizer)
+    batches = _batches(training, execution, group, model, start.iteration)
+    about = inspect.getdoc(inspect.getmodule(type(model.method))) or ""
+    monitor = Monitor(training, batches, start, about, silent=not group.leads)
+    with monitor, closing(batches), Preemption() as preemption:
+        for iteration in range(start.iteration, total):
+            model.method.progress = iteration / total
+            rate = set_learning_rate(optimizer, settings, iteration)
+            seed = derive(training.seed, "dropout", iteration)
+            monitor.step(training_step(objective, optimizer, batches, settings, group.device, seed))
+            done = iteration + 1
+            ends = done == total
+            preempted = group.any(preemption.asked) and not ends
+            saves = preempted or (done % execution.checkpoint_every == 0 and not ends)
+            if saves or ends or done % execution.log_every == 0:
+                monitor.write(done, rate, model.method.diagnostics())
+            if saves and group.leads:
+                checkpoints.save(Checkpoint.of(monitor.position(done), model, optimizer))
+            if preempted:
+                _end(group, done)
+    if group.leads:
+        finished_model.keep(training, _record(training, group, model, monitor.seconds))
+        checkpoints.clear()
+
+
+def _batches(
+    training: Training, execution: Execution, group: ProcessGroup, model: StructuredNetwork, first: int
+) -> Batches:
+    """The batches of all iterations from `first` on, this process's share of each."""
+    settings = training.settings
+    return training_batches(
+        Split(training.data.dataset, training.data.manifest(), settings.split),
+        settings,
+        model.network.mean.flatten().tolist(),
+        training.seed,
+        first * settings.accumulate,
+        settings.iterations * settings.accumulate,
+        _workers(execution, group.device),
+        (group.rank, group.size),
+    )
+
+
+def _workers(execution: Execution, device: torch.device) -> int:
+    """How many processes load images."""
+    if execution.workers is not None:
+        return execution.workers
+    spare = torch.get_num_threads() - 1
+    return spare if device.type == "cuda" else min(1, spare)
+
+
+def _end(group: ProcessGroup, done: int) -> None:
+    """Ends this process, and so its group, after a signal: the checkpoint is saved."""
+    group.any(False)  # the first to end has the others ended: wait until all is saved
+    print(f"structseg: asked to end at iteration {done}; the same command goes on from there")
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _record(
+    training: Training, group: ProcessGroup, model: StructuredNetwork, seconds: float
+) -> TrainedModel:
+    """The trained model with all that is needed to use it."""
+    dataset, options = training.data.dataset, training.model_options
+    machine = devices.describe(group.device)
+    return TrainedModel(
+        dataset=training.dataset,
+        model=training.model,
+        model_options=plain(options),
+        method=training.method,
+        method_module=training.entry.module,
+        method_code=code_digest(training.entry.module),
+        method_options=training.entry.options,
+        num_classes=len(dataset.class_names),
+        class_names=list(dataset.class_names),
+        colours=list(dataset.colours),
+        seed=training.seed,
+        digest=training.digest,
+        training=plain(training.settings),
+        content_sha256=training.data.manifest().content_sha256,
+        weights_sha256=weights_digest(options.weights),
+        processes=group.size,
+        provenance=Provenance.now(machine if group.size == 1 else f"{group.size} × {machine}"),
+        wall_seconds=seconds,
+        peak_memory=peak_memory(group.device),
+        network=model.network.state_dict(),
+        method_state=model.method.state_dict(),
+    )

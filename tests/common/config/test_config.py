@@ -1,0 +1,211 @@
+"""Wrong configurations, each refused with its one sentence before anything runs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common.config import entries, reading, values
+from common.errors import UserError
+from common.files import write_json
+from common.runs import plan
+from tests.conftest import ROOT, TINY
+
+MODEL = "deeplabv3plus-test_resnet"
+BASE = ROOT / "config.yaml"
+
+WRONG = [
+    ("datasets: [digitz]", r"datasets: unknown dataset 'digitz' \(did you mean digits\?\); choose from camvid, cityscapes, digits"),
+    ("datasets: digits", "datasets: 'digits' is not of type array"),
+    ("datasets: []", r"datasets: \[\] should be non-empty"),
+    ("datasets: null", "datasets: None is not of type array"),
+    ("models: [resnet50]", "models: 'resnet50' must be <architecture>-<backbone> .* deeplabv3, deeplabv3plus"),
+    ("models: [unet-resnet50]", "models: 'unet-resnet50' must be .* deeplabv3, deeplabv3plus"),
+    ("models: [deeplabv3-resnet5]", "the backbone 'resnet5' is known neither to .* nor to timm"),
+    ("methods: [ce, rmii]", r"methods: unknown method 'rmii' \(did you mean rmi\?\); choose from affinity, bce, ce, crf-1"),
+    ("methods: [ce, ce]", r"methods: \['ce', 'ce'\] has non-unique elements"),
+    ("seeds: [zero]", r"seeds.0: 'zero' is not of type integer"),
+    ("seeds: [-1]", "seeds.0: -1 is less than the minimum of 0"),
+    ("seed: [1]", r"the configuration: unknown key 'seed' \(did you mean seeds\?\)"),
+    ("method_options: {x: {module: crf}}\nmethods: [x]", "method_options.x: unknown module .* 'crf' .*; choose from affinity"),
+    ("method_options: {rmi: {radios: 3}}\nmethods: [rmi]", r"method_options.rmi: unknown option 'radios' \(did you mean radius\?\); choose from radius, pool"),
+    ("method_options: {ce: {radius: 3}}", "method_options.ce: unknown option 'radius'; there are none"),
+    ("method_options: {rmi: {radius: three}}\nmethods: [rmi]", "method_options.rmi.radius: 'three' is not of type int"),
+    ("method_options: {rmi: {radius: 0}}\nmethods: [rmi]", "method_options.rmi: radius must be an integer from 1 to 10, not 0"),
+    ("method_options: {rmi: {pool: median}}\nmethods: [rmi]", "method_options.rmi.pool: 'median' is not of type Literal"),
+    ("method_options: {ddcrf: {iterations: 0}}\nmethods: [ddcrf]", "method_options.ddcrf: iterations must be at least 1"),
+    ("method_options: {ddcrf: {gamma: .nan}}\nmethods: [ddcrf]", "method_options.ddcrf.gamma: nan is not a finite number"),
+    ("method_options: {crf-1: {bilateral: [1, 2]}}\nmethods: [crf-1]", "method_options.crf-1: bilateral must be 3 positive"),
+    ("method_options: {crf-1: {trained_as: cee}}\nmethods: [crf-1]", r"method_options.crf-1.trained_as: unknown method 'cee' \(did you mean ce\?\)"),
+    ("method_options: {crf-2: {module: densecrf, trained_as: crf-1}}\nmethods: [crf-2]", "crf-1 trains no model itself: name ce"),
+    ("method_options: {rmi: {per_dataset: {digit: {radius: 2}}}}", r"method_options.rmi.per_dataset: unknown dataset 'digit'"),
+    ("method_options: {rmi: {per_dataset: {digits: {radius: 11}}}}\nmethods: [rmi]", "method_options.rmi: radius must be an integer"),
+    ("dataset_options: {digits: {sise: 48}}", r"dataset_options.digits: unknown option 'sise' \(did you mean size\?\)"),
+    ("dataset_options: {digits: {size: 8}}", "dataset_options.digits: size must be at least 48, not 8"),
+    ("dataset_options: {digits: {size: large}}", "dataset_options.digits.size: 'large' is not of type int"),
+    ("training: {itrations: 5}", r"training: unknown key 'itrations' \(did you mean iterations\?\)"),
+    ("training: {iterations: 0}", "training.iterations: 0 is less than the minimum of 1"),
+    ("training: {iterations: 2.5}", "training.iterations: 2.5 is not of type integer"),
+    ("training: {optimizer: adam}", "training.optimizer: 'adam' is none of sgd, adamw"),
+    ("training: {learning_rate: 0}", "training.learning_rate: 0 is less than or equal to the minimum of 0"),
+    ("training: {warmup: 4}", r"training.warmup \(for digits\): 4 must be less than the 4 iterations"),
+    ("training: {scale: [0.5, 2]}", r"training.crop \(for digits\): images of random scale need one"),
+    ("training: {learning_rate: .nan}", "training.learning_rate: nan is not a finite number"),
+    ("method_options: {rmii: {radius: 5}}", r"method_options.rmii: unknown module of methods/ 'rmii'"),
+    ("method_options: {crf-9: {module: densecrf, iterationz: 3}}", "method_options.crf-9: unknown option 'iterationz'"),
+    ("dataset_options: {digts: {size: 50}}", "dataset_options.digts: unknown module of common/datasets/ 'digts'"),
+    ("evaluation: {per_model: {nonsense: {split: val}}}", "models: 'nonsense' must be <architecture>-<backbone>"),
+    ("training: {scale: [2, 1]}", r"training.scale \(for digits\): 2 is greater than 1"),
+    ("tuning: {method: crf}", r"tuning.method: unknown method 'crf' .*; choose from affinity"),
+    ("tuning: {method: ce}", "tuning.method: ce refines no other method's output"),
+    ("tuning: {method: crf-1, grid: {gausian: [[1], [2]]}}", r"tuning.grid: unknown option 'gausian' \(did you mean gaussian\?\)"),
+    ("tuning: {method: crf-1, grid: {iterations: [5, [1, 2]]}}", "tuning.grid.iterations: give either values, or a list of values"),
+    ("tuning: {method: crf-1, grid: {gaussian: [[1], [0]]}}", "method_options.crf-1: gaussian must be 2 positive numbers"),
+    ("training: {split: training}", r"training.split \(for digits\): unknown split 'training' \(did you mean train\?\)"),
+    ("training: {split: train+test}", r"evaluation.split \(for digits\): test is also trained on"),
+    ("training: {per_dataset: {digit: {flip: true}}}", r"training.per_dataset: unknown dataset 'digit'"),
+    ("training: {per_dataset: {digits: {crops: 3}}}", r"training.per_dataset.digits: unknown key 'crops' \(did you mean crop\?\)"),
+    ("training: {per_dataset: {digits: {crop: 3}}}", "training.per_dataset.digits.crop: 3"),
+    ("training: {per_model: {resnet: {iterations: 3}}}", "models: 'resnet' must be <architecture>-<backbone>"),
+    (f"model_options: {{{MODEL}: {{output_stride: 4}}}}", rf"model_options.{MODEL}.output_stride: 4 is none of 8, 16"),
+    (f"model_options: {{{MODEL}: {{stride: 8}}}}", rf"model_options.{MODEL}: unknown key 'stride'"),
+    ("execution: {device: gpu}", "execution.device: 'gpu'"),
+    ("tables: {baseline: cee}", r"tables.baseline: unknown method 'cee' \(did you mean ce\?\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "sentence"), WRONG, ids=[change for change, _ in WRONG])
+def test_wrong_configurations_are_one_sentence(change: str, sentence: str, tmp_path: Path) -> None:
+    base, over = tmp_path / "base.yaml", tmp_path / "over.yaml"
+    base.write_text(yaml.safe_dump(TINY))
+    over.write_text(change)
+    with pytest.raises(UserError, match=sentence) as caught:
+        values.check_values(reading.load([over], base=base))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("datasets: [", "is no valid YAML"),
+        ("- a", "must be a mapping"),
+        (None, "cannot be read"),
+        ("", "the configuration: datasets is missing"),
+    ],
+)
+def test_unreadable_files_are_one_sentence(content: str | None, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        reading.load([], base=path)
+
+
+def test_later_files_lie_over_earlier_ones(tmp_path: Path) -> None:
+    over = tmp_path / "over.yaml"
+    over.write_text("methods: [rmi]\ntraining: {per_dataset: {digits: {batch_size: 3}}}\n")
+    config = reading.load([over], base=BASE)
+    assert config["methods"] == ["rmi"]
+    settings = entries.settings(config, "training", "digits", MODEL)
+    assert settings["batch_size"] == 3
+    assert settings["optimizer"] == "adamw", "mappings are merged"
+    assert settings["momentum"] == 0.9, "defaults are filled in"
+
+
+def test_exponents_are_numbers(tmp_path: Path) -> None:
+    over = tmp_path / "over.yaml"
+    over.write_text("training: {learning_rate: 1e-3, weight_decay: 5E-4}")
+    training = reading.load([over], base=BASE)["training"]
+    assert (training["learning_rate"], training["weight_decay"]) == (0.001, 0.0005)
+    over.write_text("training: {iterations: 1e4, batch_size: 16.0}")
+    training = reading.load([over], base=BASE)["training"]
+    assert (type(training["iterations"]), type(training["batch_size"])) == (int, int)
+
+
+def test_texts_from_the_command_line_get_their_types() -> None:
+    texts = {
+        "seeds": ["0", "1"],
+        "a": {"b": "0.5", "c": "none", "d": "null", "e": "true", "f": "1: 2"},
+        "g": "",
+    }
+    expected = {"seeds": [0, 1], "a": {"b": 0.5, "c": "none", "d": None, "e": True, "f": "1: 2"}, "g": ""}
+    assert reading.from_command_line(texts) == expected
+
+
+def test_options_of_a_method_may_depend_on_the_dataset() -> None:
+    options = {"rmi": {"radius": 2, "per_dataset": {"digits": {"pool_size": 2}}}}
+    config = reading.complete(TINY | {"method_options": options})
+    on_digits, on_camvid = (entries.method(config, "rmi", name) for name in ("digits", "camvid"))
+    assert (on_digits.options["radius"], on_digits.options["pool_size"]) == (2, 2)
+    assert (on_camvid.options["radius"], on_camvid.options["pool_size"]) == (2, 4)
+
+
+def test_settings_of_a_model_win_over_those_of_a_dataset() -> None:
+    config = copy.deepcopy(TINY)
+    config["training"] |= {
+        "per_dataset": {"digits": {"batch_size": 3, "iterations": 5}},
+        "per_model": {MODEL: {"batch_size": 4}},
+    }
+    settings = entries.settings(reading.complete(config), "training", "digits", MODEL)
+    assert (settings["batch_size"], settings["iterations"]) == (4, 5)
+
+
+def test_a_completed_configuration_completes_to_itself() -> None:
+    config = reading.complete(TINY)
+    assert reading.complete(config) == config
+    assert "evaluation" not in TINY, "the argument is left as it was"
+
+
+def test_a_complete_configuration_stands_alone(tmp_path: Path) -> None:
+    config = reading.complete(TINY)
+    complete, over, broken = (tmp_path / name for name in ("complete.json", "over.yaml", "broken.yaml"))
+    write_json(complete, config)
+    over.write_text("seeds: [3]\n")
+    broken.write_text("datasets: [")
+    assert reading.load([complete], base=broken) == config
+    assert reading.load([complete], over={"seeds": [3]}, base=broken)["seeds"] == [3]
+    for files in ([complete, over], [over, complete]):
+        with pytest.raises(UserError, match="a complete configuration stands alone"):
+            reading.load(files, base=broken)
+
+
+def test_files_may_have_nothing_below_them(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(yaml.safe_dump(TINY))
+    assert reading.load([file], base=None) == reading.complete(TINY)
+
+
+def test_what_needs_imports_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict] = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(values, "check_values", calls.append)
+    config = reading.complete(TINY)
+    for seeds, count in (([0], 1), ([0], 1), ([5], 1)):  # it does not look at seeds
+        values.check_values_once(config | {"seeds": seeds})
+        assert len(calls) == count
+    values.check_values_once(reading.complete(TINY | {"methods": ["ce", "rmi"]}))
+    assert len(calls) == 2
+
+
+def test_what_is_wrong_is_said_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = reading.complete(TINY | {"methods": ["rmi"], "method_options": {"rmi": {"radius": 0}}})
+    for _ in range(2):
+        with pytest.raises(UserError, match="radius must be an integer"):
+            values.check_values_once(config)
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "workflow/presets").glob("*.yaml")), ids=lambda p: p.stem)
+def test_presets_are_valid(preset: Path) -> None:
+    config = reading.load([preset], base=BASE)
+    values.check_values(config)
+    assert plan.runs(config)
+
+
+def test_the_default_configuration_is_the_benchmark_of_the_readme() -> None:
+    config = reading.load([], base=BASE)
+    values.check_values(config)
+    assert len(plan.runs(config)) == 8

@@ -1,0 +1,50 @@
+"""Digits: drawn, the same every time, with neighbours that tell of each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.datasets import digits
+from common.datasets.digits import SOURCE, Digits, source
+
+
+def test_digits_are_the_same_every_time() -> None:
+
+    first = Digits(size=48).read("train", "train-00003")
+    digits._compose.cache_clear()
+    again = Digits(size=48).read("train", "train-00003")
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    other = Digits(size=48, seed=1).read("train", "train-00003")
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_digits_are_images_with_legal_labels() -> None:
+    dataset = Digits()
+    seen = set()
+    for name in dataset.names("train")[:60]:
+        image, labels = dataset.read("train", name)
+        assert image.shape == (64, 64, 3) and image.dtype == np.uint8
+        assert labels.shape == (64, 64) and labels.dtype == np.uint8
+        seen |= set(np.unique(labels).tolist())
+    assert seen == set(range(11)), "background and every digit occur"
+
+
+def test_neighbouring_digits_tell_of_each_other() -> None:
+    """The digits of a canvas are consecutive, modulo ten."""
+    dataset = Digits()
+    for name in dataset.names("val")[:40]:
+        found = sorted(set(np.unique(dataset.read("val", name)[1]).tolist()) - {0})
+        digits = {label - 1 for label in found}
+        starts = [d for d in digits if (d - 1) % 10 not in digits]
+        gaps = len(starts)
+        assert gaps <= 2, f"{name} shows {sorted(digits)}: a run, of which clutter may hide one digit"
+
+
+def test_writers_of_the_splits_are_apart() -> None:
+    """Every writer filled in the same form: the file repeats its first labels where one begins."""
+    images, targets = source()
+    for split in SOURCE.values():
+        assert np.array_equal(targets[split.start : split.start + 60], targets[:60])
+    used = [set(range(*SOURCE[split].indices(len(images)))) for split in ("train", "val", "test")]
+    assert not used[0] & used[1] and not used[0] & used[2] and not used[1] & used[2]
+    assert len(set.union(*used)) == len(images) == 1797

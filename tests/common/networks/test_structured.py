@@ -1,0 +1,113 @@
+"""The path from images to logits, loss and probabilities."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from common.config import reading
+from common.config.settings import typed
+from common.errors import UserError
+from common.networks.network import Network
+from common.networks.options import ModelOptions
+from common.networks.structured import StructuredNetwork, refined
+from methods.base import Method, cross_entropy
+
+MODEL = "deeplabv3plus-test_resnet"
+CLASSES = 3
+
+
+class Doubling(Method):
+    """Doubles the scores, and the size of the grid."""
+
+    def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
+        return functional.interpolate(2 * unary, scale_factor=2, mode="nearest")
+
+
+class Refusing(Method):
+    """Can work with nothing."""
+
+    def refuse(self, *_: Tensor) -> Tensor:
+        raise ValueError("the image is too small")
+
+    structure = probabilities = refine = refuse
+
+
+def structured(kind: type[Method] = Method, **changes: object) -> StructuredNetwork:
+    base = {"datasets": ["digits"], "models": [MODEL], "methods": ["ce"], "seeds": [0]}
+    asked = {"weights": "none", "output_stride": 8, "decoder_channels": 8} | changes
+    complete = reading.complete(base | {"model_options": {MODEL: asked}})
+    torch.manual_seed(0)
+    network = Network(MODEL, CLASSES, typed(ModelOptions, complete["model_options"][MODEL]))
+    return StructuredNetwork(network, kind(CLASSES, network.feature_channels)).eval()
+
+
+def images(height: int = 50, width: int = 70) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("kind", [Method, Doubling])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_probabilities_are_of_the_images_size_and_sum_to_one(kind: type[Method], align_corners: bool) -> None:
+    model = structured(kind, align_corners=align_corners)
+    with torch.no_grad():
+        probabilities = model.probabilities(images())
+    assert probabilities.shape == (2, CLASSES, 50, 70)
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2, 50, 70))
+
+
+def test_the_steps_of_the_path_are_its_whole() -> None:
+    model = structured(Doubling)
+    with torch.no_grad():
+        result = model.run_network(images())
+        logits = model.structured(result)
+        probabilities = model.normalised(logits, result)
+        assert torch.equal(probabilities, model.probabilities(images()))
+    assert result.size == (50, 70) and result.padded.shape[2:] == (56, 72)
+    assert logits.shape[2:] == tuple(2 * side for side in result.output.unary.shape[2:])
+    assert torch.equal(probabilities, model.upsampled(logits, result).softmax(dim=1))
+
+
+def test_the_loss_is_that_of_the_logits_and_of_the_auxiliary_ones() -> None:
+    model = structured(auxiliary_weight=0.4, freeze_batchnorm=True, dropout=0.0).train()
+    model.network.auxiliary[1].p = 0.0  # no dropout, so that both computations are the same
+    labels = torch.randint(CLASSES, (2, 50, 70), dtype=torch.uint8)
+    labels[:, :10] = 255
+    result = model.run_network(images())
+    main = cross_entropy(model.upsampled(result.output.unary, result), labels)
+    auxiliary = cross_entropy(model.upsampled(result.output.auxiliary, result), labels)
+    torch.testing.assert_close(model.loss(images(), labels), main + 0.4 * auxiliary)
+    torch.testing.assert_close(model.eval().loss(images(), labels), main)
+
+
+def test_the_loss_of_a_share_is_that_of_what_is_gathered() -> None:
+    model = structured(freeze_batchnorm=True, dropout=0.0)
+    labels = torch.randint(CLASSES, (2, 50, 70))
+    labels[0, :40] = 255  # the halves have not the same number of pixels
+
+    def join(share: Tensor) -> Tensor:
+        """What another process would have sent, beside the own share."""
+        if share.ndim == 3:
+            return labels
+        with torch.no_grad():
+            other = model.structured(model.run_network(images()[1:]))
+        return torch.cat([share, other])
+
+    torch.testing.assert_close(model.loss(images()[:1], labels[:1], join), model.loss(images(), labels))
+
+
+def test_what_a_hook_refuses_is_one_sentence() -> None:
+    sentence = "^the method refuses its input: the image is too small$"
+    model = structured(Refusing)
+    result = model.run_network(images())
+    with pytest.raises(UserError, match=sentence):
+        model.loss(images(), torch.zeros(2, 50, 70))
+    with pytest.raises(UserError, match=sentence):
+        model.probabilities(images())
+    with pytest.raises(UserError, match=sentence):
+        model.normalised(result.output.unary, result)
+    with pytest.raises(UserError, match=sentence):
+        refined(model.method, images(), torch.zeros(2, CLASSES, 50, 70))

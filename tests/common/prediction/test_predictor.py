@@ -1,0 +1,144 @@
+"""Evaluation at several scales and mirrored: against an average written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional
+
+from common import devices
+from common.config import reading
+from common.config.settings import EvaluationSettings, typed
+from common.datasets.split import Split
+from common.errors import UserError
+from common.files import read_json
+from common.networks.network import Network
+from common.networks.options import ModelOptions
+from common.networks.structured import StructuredNetwork
+from common.prediction.predictor import Pipeline, Predictor, View, views
+from common.runs import plan
+from common.runs.records import Cost, Metrics
+from common.stages import evaluate, measure, prepare, tabulate, train
+from methods.base import Method
+
+MODEL = "deeplabv3-test_resnet"
+
+
+def pipeline(*of_views: View) -> Pipeline:
+    torch.manual_seed(0)
+    selection = {"datasets": ["digits"], "models": [MODEL], "methods": ["ce"], "seeds": [0]}
+    complete = reading.complete(selection | {"model_options": {MODEL: {"weights": "none"}}})
+    network = Network(MODEL, 3, typed(ModelOptions, complete["model_options"][MODEL])).eval()
+    torch.nn.init.normal_(network.classifier.weight, std=10)  # so that a new network tells pixels apart
+    method = Method(3, network.feature_channels)
+    return Pipeline(StructuredNetwork(network, method), method, torch.device("cpu"), of_views or (View(),))
+
+
+def evaluation(*scales: float, flip: bool) -> EvaluationSettings:
+    return EvaluationSettings("test", scales, flip)
+
+
+@torch.inference_mode()
+def test_scales_and_flips_are_averaged() -> None:
+    images = torch.randint(256, (2, 3, 40, 56), dtype=torch.uint8)
+    average = pipeline(*views(evaluation(0.5, 1, 1.25, flip=True)))(images)
+    plain, total = pipeline(), torch.zeros(2, 3, 40, 56)
+    for h, w in ((20, 28), (40, 56), (50, 70)):
+        scaled = images.float()
+        if h != 40:
+            scaled = functional.interpolate(scaled, (h, w), mode="bilinear", antialias=True)
+        for mirrored in (False, True):
+            shown = scaled.flip(-1) if mirrored else scaled
+            probabilities = plain(shown)
+            if mirrored:
+                probabilities = probabilities.flip(-1)
+            total += functional.interpolate(probabilities, (40, 56), mode="bilinear") / 6
+    torch.testing.assert_close(average, total)
+    torch.testing.assert_close(average.sum(dim=1), torch.ones(2, 40, 56))
+    assert (average - plain(images)).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_a_mirrored_image_has_mirrored_probabilities_if_flips_are_averaged() -> None:
+    images = torch.randint(256, (1, 3, 32, 48), dtype=torch.uint8)
+    both = pipeline(*views(evaluation(1, flip=True)))
+    torch.testing.assert_close(both(images.flip(-1)), both(images).flip(-1))
+    assert views(evaluation(1, flip=False)) == (View(),)
+
+
+def test_the_method_refines_the_average_once() -> None:
+    class Counting(Method):
+        calls = 0
+
+        def refine(self, images: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            assert images.dtype == torch.uint8
+            return probabilities
+
+    counting = Counting(3, 16)
+    two = pipeline(View(0.5), View())
+    two.method = counting
+    two(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert counting.calls == 1
+
+
+def test_an_image_that_the_method_refuses_is_one_sentence() -> None:
+    class Refusing(Method):
+        def refine(self, images: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+            raise ValueError("images must be large")
+
+    refusing = pipeline()
+    refusing.method = Refusing(3, 4)
+    with pytest.raises(UserError, match="the method refuses its input: images must be large"):
+        refusing(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_how_a_run_was_seen_is_recorded_and_measured(tiny: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    def second(function: Callable[[], object], device: torch.device) -> float:
+        function()
+        return 1.0
+
+    monkeypatch.setattr(devices, "seconds", second)  # whatever is timed takes a second
+    tiny["evaluation"] = {"scales": [1, 0.75], "flip": True}
+    config = reading.complete(tiny)
+    plain = reading.complete(tiny | {"evaluation": {}})
+    execution = plan.execution(config)
+    (run,), (other,) = plan.runs(config), plan.runs(plain)
+    assert run.digest != other.digest and run.training.digest == other.training.digest
+    prepare.prepare(run.data)
+    train.train(run.training, execution)
+    for each in (run, other):
+        evaluate.evaluate(each, execution)
+        measure.measure(each, execution)
+    assert read_json(run.metrics)["evaluation"] == {"split": "test", "scales": [1, 0.75], "flip": True}
+    assert Metrics.read(run).evaluation == run.evaluation
+    assert Cost.read(run).network_ms > 1.5 * Cost.read(other).network_ms, "four views, not one"
+    text = tabulate.tabulate(plan.benchmark(config)).read_text()
+    assert "(scored on test, mean of scales 1, 0.75 and of flips)" in text
+    table = pd.read_csv(Path(config["results"]) / "leaderboard.csv")
+    assert table["scored_on"].tolist() == ["test, mean of scales 1, 0.75 and of flips"]
+    assert "(scored on test)" in tabulate.tabulate(plan.benchmark(plain)).read_text()
+
+
+@pytest.mark.parametrize("scales", [[], [0], [1, 1], "all"])
+def test_impossible_scales_are_refused(scales: object, tiny: dict) -> None:
+    with pytest.raises(UserError, match="evaluation.scales"):
+        reading.complete(tiny | {"evaluation": {"scales": scales}})
+
+
+def test_a_network_with_the_colours_of_the_data_set_keeps_them(tiny: dict) -> None:
+    (model,) = tiny["models"]
+    tiny["model_options"][model] |= {"mean": "dataset", "std": "dataset"}
+    config = reading.complete(tiny)
+    (run,) = plan.runs(config)
+    prepare.prepare(run.data)
+    train.train(run.training, plan.execution(config))
+    colours = Split(run.data.dataset, run.data.manifest(), "train").colours()
+    network = Predictor.of(run, torch.device("cpu")).model.network
+    for buffer, key in ((network.mean, "mean"), (network.std, "std")):
+        assert (buffer.flatten() / 255).tolist() == pytest.approx(colours[key])
+    assert not 0.48 < colours["mean"][0] < 0.49, "not ImageNet's"

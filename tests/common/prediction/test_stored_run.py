@@ -1,0 +1,55 @@
+"""What a finished run is, by its files alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config.entries import Config
+from common.errors import UserError
+from common.prediction.stored_run import StoredRun
+from tests.common.prediction.conftest import CPU, scored
+
+
+def test_a_run_is_found_by_its_files_alone(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = scored(config, "crf-1")
+    moved = tmp_path / "moved"
+    shutil.copytree(config["results"], moved)
+    monkeypatch.chdir(tmp_path)
+    read = StoredRun.read(Path("moved", evaluated.folder.relative_to(config["results"])))
+    assert (read.method, read.trained_entry.name, read.digest) == ("crf-1", "ce", evaluated.digest)
+    assert read.entry.options["iterations"] == 1
+    alone = tmp_path / "alone"
+    shutil.copytree(evaluated.folder, alone)
+    with pytest.raises(UserError, match=r"model.pt is missing: .*alone needs it"):
+        StoredRun.read(alone)
+    shutil.copy(evaluated.training.file, alone)
+    assert StoredRun.read(alone).method == "crf-1"
+    assert StoredRun.read(evaluated.training.file).method == "ce"
+    with pytest.raises(UserError, match=r"has neither metrics.json nor model.pt"):
+        StoredRun.read(tmp_path)
+
+
+def test_a_model_that_does_not_fit_the_code_is_one_sentence(config: Config, tmp_path: Path) -> None:
+    model = torch.load(scored(config, "ce").training.file, weights_only=True)
+    model["model_options"]["decoder_channels"] = 9
+    torch.save(model, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="does not fit the code") as caught:
+        StoredRun.read(tmp_path).predictor(CPU)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_method_that_was_edited_is_pointed_out(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    StoredRun.read(scored(config, "ce").training.folder)
+    assert capsys.readouterr().err == ""
+    model = torch.load(scored(config, "ce").training.file, weights_only=True) | {"method_code": "0"}
+    torch.save(model, tmp_path / "model.pt")
+    StoredRun.read(tmp_path)
+    assert "methods/ce.py has changed since this run" in capsys.readouterr().err

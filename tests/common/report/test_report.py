@@ -1,0 +1,401 @@
+"""The report: a sound page that needs nothing else, with everything that the run files say."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import time
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from common.config.entries import Config
+from common.datasets.digits import Digits
+from common.errors import UserError
+from common.failures import Failure
+from common.files import write_record
+from common.report import (
+    chart_files,
+    confusion_tables,
+    examples,
+    gallery,
+    leaderboard_table,
+    score_tables,
+)
+from common.report.method_labels import MethodLabels
+from common.runs import plan
+from common.runs.plan import Benchmark
+from common.stages import controls, prepare, report
+from tests.conftest import TINY
+from tests.synthetic import WRONG, make_config, write_all, write_run
+
+VOID_ELEMENTS = {"meta", "link", "img", "input", "br", "use", "path"}
+
+
+class Page(HTMLParser):
+    """Reads a page and notes what is in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attributes}))
+        if tag not in VOID_ELEMENTS:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attributes}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID_ELEMENTS:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> at {self.getpos()}")
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & {*self.open}:
+            self.words += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def values(self, attribute: str) -> list[str]:
+        return [attributes[attribute] for _, attributes in self.elements if attribute in attributes]
+
+
+def made_page(config: Config) -> Page:
+    """The report that the stage makes."""
+    return Page(report.publish(plan.benchmark(config)).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Of a folder in which all runs are there and the report is made. Tests leave it as it is."""
+    config = make_config(tmp_path_factory.mktemp("report"))
+    benchmark = plan.benchmark(config)
+    write_all(benchmark)
+    (group,) = benchmark.groups
+    prepare.prepare(group.data)
+    controls.score(group.controls)
+    report.publish(benchmark)
+    return config
+
+
+@pytest.fixture(scope="module")
+def benchmark(config: Config) -> Benchmark:
+    return plan.benchmark(config)
+
+
+@pytest.fixture(scope="module")
+def text(benchmark: Benchmark) -> str:
+    return benchmark.outputs.report.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_the_page_is_well_formed(page: Page) -> None:
+    assert page.faults == [] and page.open == []
+    assert page.all("html")[0]["lang"] == "en"
+    assert [count for count in Counter(page.values("id")).values() if count > 1] == []
+
+
+def test_every_reference_inside_the_page_has_its_target(page: Page) -> None:
+    ids = set(page.values("id"))
+    links = [link[1:] for link in page.values("href") if link.startswith("#")]
+    labels = [name for names in page.values("aria-labelledby") for name in names.split()]
+    for attribute in ("for", "aria-describedby", "data-table", "data-gallery"):
+        labels += page.values(attribute)
+    urls = re.findall(r"url\(#([^)]+)\)", " ".join(page.values("clip-path") + page.values("style")))
+    assert len(links) > 5 and len(labels) > 5 and urls
+    assert {*links, *labels, *urls} <= ids
+
+
+def test_nothing_is_fetched_from_anywhere(text: str, page: Page) -> None:
+    for tag, attributes in page.elements:
+        for key in ("src", "srcset", "data", "poster", "action"):
+            assert attributes.get(key, "data:").startswith("data:"), (tag, attributes)
+        if tag != "a":
+            assert attributes.get("href", "#").startswith(("#", "data:")), (tag, attributes)
+    (policy,) = (meta["content"] for meta in page.all("meta") if "http-equiv" in meta)
+    assert policy.startswith("default-src 'none'") and "http" not in policy
+    assert "@import" not in text and not re.search(r"url\(\s*['\"]?(?!#)", text)
+
+
+def test_pictures_and_charts_are_said_in_words(page: Page) -> None:
+    images = page.all("img")
+    assert images and all(len(image["alt"]) > 10 for image in images)
+    charts = [attributes for _, attributes in page.elements if attributes.get("role") == "img"]
+    assert charts and all(re.search(r"\d", chart["aria-label"]) for chart in charts)
+    assert len(page.all("svg")) == len(charts)
+
+
+def test_tables_have_captions_and_headings(page: Page) -> None:
+    tables = page.all("table")
+    assert len(tables) >= 4
+    captions = [element for element in page.elements if element[0] == "caption"]
+    assert len(captions) == len(tables)
+    headings = page.all("th")
+    assert headings and {heading["scope"] for heading in headings} == {"col", "row"}
+    assert all("aria-sort" in heading for heading in headings if heading["scope"] == "col")
+
+
+def test_what_it_says(page: Page) -> None:
+    words = " ".join(page.words.split())
+    assert "8 of 8 runs are done" in words
+    for method in WRONG:
+        assert f"Confusion matrix of {method}" in words
+    assert "Times measured on: a CPU." in words
+    assert "gap/cell" in words and "0.250" in words
+    assert "a" * 10 in words, "the commit of the runs"
+    assert "arXiv 1910.12037" in words and "arXiv 1912.02937" in words
+    assert "batch_size: 2" in words, "the configuration"
+    assert {"https://arxiv.org/abs/1910.12037"} <= {*page.values("href")}
+
+
+def test_cells_are_sorted_by_exact_numbers_and_read_well() -> None:
+    lines = pd.DataFrame(
+        {
+            "method": ["rmi", "ce"],
+            "miou_mean": [61.23456, 60.0],
+            "miou_low": [60.1, math.nan],
+            "miou_high": [62.4, math.nan],
+            "difference_mean": [1.23456, math.nan],
+            "reading": ["no difference shown", "baseline"],
+            "parameters": [1.5e6, 1.5e6],
+            "agreement": [math.nan, math.nan],
+            "control": [False, False],
+            "error": ["seed 1: failed", math.nan],
+        }
+    )
+    compared = pd.DataFrame(
+        [["rmi", "miou", 0.1, 2.3]], columns=["method", "metric", "images_low", "images_high"]
+    )
+    table = leaderboard_table.leaderboard(lines, compared, "ce", "a caption")
+    titles = [column.title for column in table.columns]
+    assert titles == ["method", "mIoU %", "Δ ce", "reading", "params M"], "without columns that are empty"
+    rmi, ce = (dict(zip(titles, row.cells)) for row in table.rows)
+    assert (rmi["mIoU %"].text, rmi["mIoU %"].value, rmi["mIoU %"].note) == (
+        "61.23",
+        61.23456,
+        "60.10 to 62.40",
+    )
+    assert (rmi["Δ ce"].text, ce["Δ ce"].text) == ("+1.23", "baseline")
+    assert rmi["Δ ce"].note == "+0.10 to +2.30*", "of images alone, if seeds say nothing"
+    assert rmi["method"].note == "seed 1: failed" and rmi["params M"].text == "1.50"
+    assert ce["mIoU %"].note == "" and not table.rows[1].control
+
+
+def test_classes_are_coloured_by_the_difference_to_the_baseline() -> None:
+    lines = pd.DataFrame(
+        [
+            ("ce", "road", 50.0),
+            ("ce", "pole", 20.0),
+            ("rmi", "road", 45.0),
+            ("rmi", "pole", math.nan),
+            ("majority", "road", 40.0),
+            ("majority", "pole", 0.0),
+        ],
+        columns=["method", "class", "iou_mean"],
+    )
+    table = score_tables.class_table(lines, ["rmi", "ce", "majority"], {"majority"}, "ce", "a caption")
+    road, pole = table.rows[0].cells[1:]
+    assert (road.text, road.note, road.tone, road.strength) == ("45.0", "−5.0", "minus", 0.5)
+    assert pole.text == "–" and pole.value is None and pole.tone == ""
+    for row in table.rows[1:]:
+        assert [cell.tone for cell in row.cells] == ["", "", ""], "neither the baseline nor a control"
+    assert [row.control for row in table.rows] == [False, False, True]
+
+
+def test_confusions_in_words_leave_out_what_is_right() -> None:
+    counts = np.array([[90, 10, 0], [30, 70, 0], [0, 0, 0]])
+    assert (
+        confusion_tables.confusions_text(counts, ["a", "b", "c"])
+        == "b taken for a (30 %), a taken for b (10 %)"
+    )
+    table = confusion_tables.confusion_table(counts, ["a", "b", "c"], "a caption")
+    assert [cell.text for cell in table.rows[1].cells] == ["b", "30.0", "70.0", ""]
+    assert [cell.text for cell in table.rows[2].cells] == ["c", "–", "–", "–"]
+
+
+def test_charts_for_papers_lie_in_figures(config: Config) -> None:
+    folder = Path(config["results"]) / "figures"
+    kinds = {"latency", "training-cost", "trimap", "calibration", "training", "classes", "confusion"}
+    stem = "digits-deeplabv3plus-test_resnet"
+    for kind in kinds:
+        assert (folder / f"{stem}-{kind}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / f"{stem}-{kind}.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.fixture
+def without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a report's time goes into its charts."""
+    monkeypatch.setattr(chart_files, "save", lambda figure, path: '<svg viewBox="0 0 1 1"></svg>')
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_runs_of_two_machines_merge_by_copying(config: Config, text: str, tmp_path: Path) -> None:
+    merged = config | {"results": str(tmp_path / "results")}
+    for run in plan.runs(config):  # one machine has seed 0, the other seed 1
+        target = tmp_path / f"machine{run.seed}" / run.folder.relative_to(config["results"])
+        shutil.copytree(run.folder, target)
+    for machine in ("machine0", "machine1"):
+        shutil.copytree(tmp_path / machine / "runs", tmp_path / "results/runs", dirs_exist_ok=True)
+    found = made_page(merged)
+    assert found.all("img") == Page(text).all("img"), "the same gallery"
+    assert "8 of 8 runs are done" in found.words and "Loss of every" not in found.words
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_removing_and_adding_runs_updates_everything(config: Config, text: str, tmp_path: Path) -> None:
+    shutil.copytree(config["results"], tmp_path / "results")
+    moved = config | {"results": str(tmp_path / "results")}
+    gone = next(run for run in plan.runs(moved) if (run.method, run.seed) == ("rmi", 1))
+    failure = Failure("the loss is nan <at> iteration 7", "diverged", "train", "")
+    shutil.move(gone.folder, tmp_path / "kept")
+    gone.training.log.unlink()
+    write_record(gone.training.error, failure)
+    found = made_page(moved)
+    assert not plan.benchmark(moved).outputs.page_stamp.exists()
+    assert "7 of 8 runs are done" in found.words and "the loss is nan <at> iteration 7" in found.words
+    fewer = moved | {"methods": ["ce", "ddcrf"]}
+    found = made_page(fewer)
+    assert "4 of 4 runs are done" in found.words and "rmi" not in {*found.values("data-method")}
+    assert plan.benchmark(fewer).outputs.page_stamp.exists()
+    shutil.move(tmp_path / "kept", gone.folder)
+    gone.training.error.unlink()
+    assert made_page(moved).all("img") == Page(text).all("img")
+
+
+def test_charts_of_what_is_not_shown_any_more_are_removed(config: Config, tmp_path: Path) -> None:
+    stale = tmp_path / "results/figures/camvid-old-latency.pdf"
+    mine = tmp_path / "results/figures/mine.pdf"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    mine.touch()
+    made_page(config | {"results": str(tmp_path / "results")})
+    assert not stale.exists() and mine.exists()
+
+
+def test_a_page_without_a_single_result(tmp_path: Path) -> None:
+    found = made_page(make_config(tmp_path))
+    assert "0 of 8 runs are done" in found.words and "not trained yet" in found.words
+    assert found.faults == [] and found.all("img") == []
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_without_kept_labels_the_images_of_the_panel_are_shown(config: Config, tmp_path: Path) -> None:
+    shutil.copytree(config["results"], tmp_path / "results")
+    moved = config | {"results": str(tmp_path / "results")}
+    for run in plan.runs(moved):
+        run.labels.unlink()
+    found = made_page(moved)
+    assert len([image for image in found.all("img") if image["alt"].startswith("Labels by ce")]) == 3
+    for run in plan.runs(moved):
+        if run.method == "rmi":
+            run.panel.unlink()
+    found = made_page(moved)
+    assert "Not shown: rmi: its runs kept no labels." in " ".join(found.words.split())
+    assert not any("Labels by rmi" in image["alt"] for image in found.all("img"))
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_a_damaged_file_costs_its_method_the_pictures_and_nothing_else(
+    config: Config, tmp_path: Path
+) -> None:
+    shutil.copytree(config["results"], tmp_path / "results")
+    moved = config | {"results": str(tmp_path / "results")}
+    next(run for run in plan.runs(moved) if run.method == "rmi").per_image.write_bytes(b"no file")
+    found = made_page(moved)
+    words = " ".join(found.words.split())
+    assert re.search(r"Not shown: rmi: \S*per_image.npz cannot be read", words)
+    assert any("Labels by ce" in image["alt"] for image in found.all("img"))
+
+
+def test_without_the_data_the_gallery_has_the_predictions(
+    benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise UserError("the data are not here")
+
+    monkeypatch.setattr(Digits, "read", missing)
+    labels = MethodLabels.of("ce", [run for run in benchmark.runs if run.method == "ce"])
+    dataset = benchmark.groups[0].data.dataset
+    example = examples.draw_example([labels], dataset, sorted(labels.names)[0], "usual")
+    assert [(p.title, [*p.views]) for p in example.pictures] == [("ce", ["labels", "zoom"])]
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_the_pictures_stay_within_their_limit(config: Config, tmp_path: Path) -> None:
+    small = config | {"tables": config["tables"] | {"report_mb": 0.1}}
+    shutil.copytree(config["results"], tmp_path / "results")
+    found = made_page(small | {"results": str(tmp_path / "results")})
+    size = sum(len(image["src"]) for image in found.all("img"))
+    assert 0 < size <= 100_000 and "more pictures did not fit into 0.1 MB" in found.words
+
+
+class Scored:
+    """What `choose` needs of predictions."""
+
+    def __init__(self, scores: dict[str, float]) -> None:
+        self.scores, self.names = scores, set(scores)
+
+
+def test_images_are_chosen_where_methods_differ_most_where_all_are_worst_and_in_the_middle() -> None:
+    first = Scored({"a": 90, "b": 10, "c": 60, "d": 61, "e": 80, "only here": 1})
+    second = Scored({"a": 90, "b": 12, "c": 95, "d": 60, "e": 79})
+    assert gallery.choose([first, second], 1) == [
+        ("c", "methods differ most"),
+        ("b", "worst of all methods"),
+        ("e", "usual"),
+    ]
+    everything = gallery.choose([first, second], 9)
+    assert sorted(name for name, _ in everything) == ["a", "b", "c", "d", "e"]
+    assert gallery.choose([first, second], 0) == [] and gallery.choose([], 3) == []
+    assert [reason for _, reason in gallery.choose([first], 1)] == ["worst of all methods", "usual"]
+
+
+def test_the_enlarged_part_is_where_methods_disagree(benchmark: Benchmark) -> None:
+    _, truth = benchmark.groups[0].data.dataset.read("test", "test-00000")
+    other = truth.copy()
+    other[30:40, 5:15] = (truth[30:40, 5:15] + 1) % 10
+    rows, columns = examples._window({"a": truth, "b": other}, truth)
+    assert (other != truth)[rows, columns].any()
+    flat = np.zeros_like(truth)
+    flat[30:40, 5:15] = 1
+    rows, columns = examples._window({"a": flat, "b": np.zeros_like(flat)}, flat)
+    assert rows.start <= 30 and rows.stop >= 40 and columns.start <= 5 and columns.stop >= 15
+
+
+@pytest.mark.long
+def test_a_hundred_runs_take_less_than_half_a_minute(tmp_path: Path) -> None:
+    modules = ["ce", "rmi", "bce", "dice", "lovasz", "affinity", "pyramid", "ddcrf", "crfrnn"]
+    methods = [*modules, "crf-1"]
+    data = TINY["dataset_options"]["digits"] | {"test_images": 60}
+    config = make_config(
+        tmp_path,
+        methods=methods,
+        seeds=[0, 1, 2, 3, 4],
+        datasets=["digits", "other"],
+        dataset_options={"digits": data, "other": data | {"module": "digits", "seed": 1}},
+    )
+    benchmark = plan.benchmark(config)
+    for place, run in enumerate(benchmark.runs):
+        write_run(run, 0.1 + 0.001 * (place % 50))
+    start = time.process_time()
+    report.publish(benchmark)
+    assert time.process_time() - start < 30
+    assert benchmark.outputs.report.stat().st_size < 30e6

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, jaccard_score
+
+from common.scoring import metrics
+
+
+def test_equals_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    truth, predicted = random.integers(0, 5, (2, 30, 40))
+    truth[:5] = 255
+    valid = truth != 255
+    counts = metrics.confusion(torch.from_numpy(predicted), torch.from_numpy(truth), 5)
+    assert np.array_equal(counts, confusion_matrix(truth[valid], predicted[valid], labels=range(5)))
+    expected = jaccard_score(truth[valid], predicted[valid], average=None)
+    np.testing.assert_allclose(metrics.iou(counts), expected)
+    assert metrics.mean_iou(counts) == pytest.approx(expected.mean())
+    assert metrics.pixel_accuracy(counts) == pytest.approx((truth == predicted)[valid].mean())
+
+
+def test_classes_in_neither_truth_nor_prediction_do_not_count() -> None:
+    truth = torch.tensor([[0, 0, 1, 1]])
+    counts = metrics.confusion(torch.tensor([[0, 1, 1, 2]]), truth, 5)
+    np.testing.assert_allclose(metrics.iou(counts), [1 / 2, 1 / 3, 0, np.nan, np.nan])
+    assert metrics.mean_iou(counts) == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
+    scores = metrics.scores(counts, list("abcde"))
+    assert scores["iou"]["d"] is None and scores["iou"]["c"] == 0
+
+
+def test_the_mean_is_over_the_whole_split_not_over_images() -> None:
+    first = metrics.confusion(torch.tensor([[0, 0]]), torch.tensor([[0, 1]]), 2)
+    second = metrics.confusion(torch.tensor([[1, 1]]), torch.tensor([[1, 1]]), 2)
+    together = metrics.mean_iou(first + second)
+    assert together == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert together != pytest.approx((metrics.mean_iou(first) + metrics.mean_iou(second)) / 2)
+
+
+def test_a_split_without_labels_has_no_score() -> None:
+    counts = metrics.confusion(torch.zeros(3, 3), torch.full((3, 3), 255), 2)
+    assert counts.sum() == 0
+    for score in (metrics.mean_iou, metrics.pixel_accuracy):
+        with pytest.raises(ValueError, match="no pixel is labelled"):
+            score(counts)

@@ -1,0 +1,136 @@
+"""Comparisons of runs from their files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from common.scoring import metrics
+from common.tables import bootstrap, comparisons, intervals
+from common.tables.bootstrap import Bootstrap
+from common.tables.comparisons import compare
+from common.tables.sides import METRICS, Side
+from tests.synthetic import counts_of
+
+IMAGES, CLASSES = 40, 4
+
+
+def write(folder: Path, seed: int, skill: float, images: int = IMAGES, common: int = 0) -> tuple[Path, dict]:
+    """Counts of a run that finds a share `skill` of the pixels, and its scores."""
+    random = np.random.default_rng([seed, round(1000 * skill), common])
+    truth = np.random.default_rng(common).integers(50, 200, (images, CLASSES))
+    hits = random.binomial(truth, np.clip(skill + 0.02 * random.normal(), 0, 1))
+    confusion = np.zeros((images, CLASSES, CLASSES), np.int64)
+    for k in range(CLASSES):
+        confusion[:, k, k] = hits[:, k]
+        confusion[:, k, (k + 1) % CLASSES] = truth[:, k] - hits[:, k]
+    boundary = np.stack([hits // 2, truth], axis=1).astype(np.int32)
+    path = folder / f"{skill}-{seed}.npz"
+    folder.mkdir(parents=True, exist_ok=True)
+    counts_of(confusion, boundary).write(path)
+    band = boundary.sum(axis=0)
+    miou = metrics.mean_iou(confusion.sum(axis=0))
+    return path, {"miou": miou, "boundary_iou": float((band[0] / band[1]).mean())}
+
+
+def side(folder: Path, skill: float, seeds: range = range(3), **options: int) -> Side:
+    written = {seed: write(folder, seed, skill, **options) for seed in seeds}
+    scores = {metric: {seed: values[metric] for seed, (_, values) in written.items()} for metric in METRICS}
+    return Side(scores, {seed: path for seed, (path, _) in written.items()})
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_comparison_says_what_its_parts_say(metric: str, tmp_path: Path) -> None:
+    one, other = side(tmp_path, 0.8), side(tmp_path, 0.7)
+    (line,) = compare(metric, [(one, other)], Bootstrap(None)).to_dict("records")
+    differences = [100 * (one.scores[metric][seed] - other.scores[metric][seed]) for seed in range(3)]
+    assert line["difference"] == pytest.approx(np.mean(differences))
+    assert line["p_seeds"] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    assert (line["seeds"], line["images"], line["note"]) == (3, IMAGES, "")
+    assert line["images_low"] < line["difference"] < line["images_high"]
+    assert line["low"] < min(line["images_low"], line["seeds_low"])
+    assert line["p_holm"] == line["p"] and line["reading"] in ("better", "no difference shown")
+    assert line["detectable"] > 0
+
+
+def test_the_resampled_score_is_that_of_the_counts(tmp_path: Path) -> None:
+    path, scores = write(tmp_path, 0, 0.6)
+    for metric in METRICS:
+        resampled = bootstrap.resampled_scores([path])[metric]
+        assert resampled.means.mean() == pytest.approx(scores[metric], abs=0.003)
+
+
+def test_p_values_are_adjusted_over_the_table(tmp_path: Path) -> None:
+    sides = [side(tmp_path, skill) for skill in (0.9, 0.75, 0.71)]
+    table = compare("miou", [(s, side(tmp_path, 0.7)) for s in sides], Bootstrap(None))
+    assert table["p_holm"].tolist() == pytest.approx(intervals.holm(table["p"].tolist()))
+    assert (table["p_holm"] >= table["p"]).all() and table["p_holm"][0] > table["p"][0]
+    alone = compare("miou", [(sides[0], side(tmp_path, 0.7))], Bootstrap(None))
+    assert alone["detectable"][0] < table["detectable"][0]
+
+
+def test_what_was_computed_is_remembered_until_the_counts_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cache/bootstrap.json"
+    one, other = side(tmp_path, 0.8), side(tmp_path, 0.7)
+    remembered = Bootstrap(file)
+    first = compare("miou", [(one, other)], remembered)
+    remembered.save()
+    with monkeypatch.context() as patch:
+        patch.setattr(intervals, "resampled_difference", lambda *_: pytest.fail("computed again"))
+        again = compare("miou", [(one, other)], Bootstrap(file))
+        assert again.equals(first)
+        write(tmp_path, 0, 0.8, common=5)
+        with pytest.raises(pytest.fail.Exception, match="computed again"):
+            compare("miou", [(one, other)], Bootstrap(file))
+    for damaged in ("{", "[]"):
+        file.write_text(damaged)
+        assert compare("miou", [(other, other)], Bootstrap(file))["difference"].tolist() == [0]
+
+
+def test_identical_results_do_not_differ(tmp_path: Path) -> None:
+    one = side(tmp_path, 0.8)
+    (line,) = compare("miou", [(one, one)], Bootstrap(None)).to_dict("records")
+    assert line["reading"] == "no difference shown" and line["p"] == 1 and line["low"] == line["high"] == 0
+
+
+def test_one_seed_says_what_it_cannot_say(tmp_path: Path) -> None:
+    (line,) = compare(
+        "miou", [(side(tmp_path, 0.9, range(1)), side(tmp_path, 0.5))], Bootstrap(None)
+    ).to_dict("records")
+    assert line["reading"] == "one seed" and line["images_low"] > 0
+    assert all(math.isnan(line[key]) for key in ("low", "high", "p", "p_holm", "detectable", "p_seeds"))
+
+
+def test_missing_and_unlike_counts_are_noted(tmp_path: Path) -> None:
+    baseline = side(tmp_path / "a", 0.7)
+    unlike, absent = side(tmp_path / "b", 0.8, images=7), side(tmp_path / "c", 0.8)
+    partial, broken = side(tmp_path / "d", 0.8), side(tmp_path / "e", 0.8)
+    absent.files[1].unlink()
+    for path in partial.files.values():
+        with np.load(path) as arrays:
+            content = {key: array for key, array in arrays.items() if key != "boundary"}
+        np.savez_compressed(path, **content)
+    broken.files[0].write_bytes(b"PK no archive")
+    pairs = [
+        (s, baseline) for s in (unlike, absent, partial, broken, Side({metric: {} for metric in METRICS}, {}))
+    ]
+    table = compare("miou", pairs, Bootstrap(None))
+    assert table["note"].tolist()[:2] == ["different images", "no counts per image"]
+    assert "lacks boundary" in table["note"][2]
+    assert "cannot be read" in table["note"][3] and table["note"][4] == "no common seed"
+    assert table["p"].isna().all() and table["reading"].tolist() == [""] * 5
+    assert not table["seeds_low"][:4].isna().any(), "the seeds still say what they can"
+
+
+def test_ranks_with_ties(tmp_path: Path) -> None:
+    skills = (0.5, 0.9, 0.905, 0.5)
+    sides = [side(tmp_path / str(place), skill, range(6)) for place, skill in enumerate(skills)]
+    sides.append(side(tmp_path, 0.99, range(1)))
+    ranks = comparisons.ranks("miou", sides, Bootstrap(None))
+    assert ranks[:4] == [3, 1, 1, 3] and math.isnan(ranks[4])

@@ -1,0 +1,140 @@
+"""What the files of runs say, and what is said of those that are damaged or of another run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from common.config import reading
+from common.config.entries import Config
+from common.failures import Failure
+from common.files import write_record
+from common.runs import plan
+from common.runs.jobs import TrainedRun
+from common.runs.plan import Benchmark
+from common.tables.frames import Tables, read_csv
+from common.tables.results import READ, TRAINED, Result, Row, read_controls, read_results, rows_of
+from common.tables.writing import write_tables
+from tests.synthetic import control_metrics_of, cost_of, metrics_of, plain_scores
+
+
+@pytest.fixture
+def benchmark(tiny: dict) -> Benchmark:
+    return plan.benchmark(reading.complete(tiny | {"methods": ["ce", "rmi"]}))
+
+
+def write(run: TrainedRun) -> None:
+    metrics_of(run, **plain_scores(0.6)).write(run.metrics)
+    cost_of(run).write(run.cost)
+
+
+def results(benchmark: Benchmark) -> dict[str, Result]:
+    """Of all runs, whose files are sound before a test changes them, by method."""
+    return {result.run.method: result for result in read_results(benchmark)}
+
+
+@pytest.fixture
+def trained(benchmark: Benchmark) -> dict[str, TrainedRun]:
+    """All runs, with all their files, by method."""
+    runs = {run.method: run for run in benchmark.runs if isinstance(run, TrainedRun)}
+    for run in runs.values():
+        write(run)
+    assert all(result.complete and result.error is None for result in read_results(benchmark))
+    return runs
+
+
+def test_a_record_of_another_run_is_the_reason_of_its_row(
+    benchmark: Benchmark, trained: dict[str, TrainedRun]
+) -> None:
+    trained["rmi"].metrics.write_bytes(trained["ce"].metrics.read_bytes())
+    rmi, ce = results(benchmark)["rmi"], results(benchmark)["ce"]
+    assert rmi.metrics is None
+    assert "does not belong to its folder: its method is ce, not rmi" in (rmi.error or "")
+    assert rmi.cost is not None and not rmi.complete and ce.complete
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"miou": 0.5}', ""])
+def test_a_damaged_cost_leaves_the_scores(
+    damage: str, benchmark: Benchmark, trained: dict[str, TrainedRun]
+) -> None:
+    trained["rmi"].cost.write_text(damage)
+    rmi = results(benchmark)["rmi"]
+    assert rmi.metrics is not None and rmi.cost is None
+    assert "cost.json cannot be read" in (rmi.error or "") and "measure again" in (rmi.error or "")
+
+
+def test_a_score_out_of_range_is_refused(benchmark: Benchmark, trained: dict[str, TrainedRun]) -> None:
+    metrics_of(trained["rmi"], **(plain_scores(0.6) | {"miou": 60.0})).write(trained["rmi"].metrics)
+    assert "miou" in (results(benchmark)["rmi"].error or "")
+
+
+def test_tables_are_made_of_what_is_sound(benchmark: Benchmark, trained: dict[str, TrainedRun]) -> None:
+    trained["rmi"].metrics.write_text("no JSON")
+    table = read_csv(write_tables(benchmark).parent / "leaderboard.csv").set_index("method")
+    assert table.loc["ce", "miou_mean"] == pytest.approx(60) and table.loc["rmi", "seeds"] == 0
+    assert "cannot be read" in table.loc["rmi", "error"] and not benchmark.outputs.stamp.exists()
+
+
+def test_a_damaged_record_of_a_failure_is_as_good_as_none(
+    benchmark: Benchmark, trained: dict[str, TrainedRun]
+) -> None:
+    run = trained["rmi"]
+    run.metrics.unlink()
+    run.error.write_text("{")
+    assert results(benchmark)["rmi"].error == "not trained yet"
+    write_record(run.error, Failure("no memory", "out of memory", "evaluate", ""))
+    assert results(benchmark)["rmi"].error == "evaluate failed: no memory"
+
+
+def test_a_control_of_another_folder_is_a_row_with_its_reason(benchmark: Benchmark) -> None:
+    majority, ceiling = benchmark.groups[0].controls
+    control_metrics_of(majority, **plain_scores(0.1)).write(majority.metrics)
+    control_metrics_of(ceiling, **plain_scores(0.9), digest="0123456789").write(ceiling.metrics)
+    rows = {row.method: row for row in read_controls(benchmark)}
+    assert rows["majority"].percent("miou") == [10] and rows["majority"].result.error is None
+    assert rows["ceiling"].scores == [] and "does not belong" in (rows["ceiling"].result.error or "")
+
+
+def test_values_of_a_row(benchmark: Benchmark, trained: dict[str, TrainedRun]) -> None:
+    run = trained["rmi"]
+    bands = {"trimap_miou": {"1": 0.25, "2": None}, "diagnostics": {"agreement": 0.5}}
+    metrics_of(run, **(plain_scores(0.6) | bands)).write(run.metrics)
+    row = next(row for row in rows_of(benchmark, read_results(benchmark)) if row.method == "rmi")
+    assert row.values("miou") == [0.6] and row.percent("trimap_miou", "1") == [25]
+    assert row.values("trimap_miou", "2") == row.values("trimap_miou", "3") == row.values("ece") == []
+    assert row.values("diagnostics", "agreement") == [0.5]
+    assert row.trained_as == ("digits", run.model, "rmi") and row.origin == TRAINED
+    assert row.entry == run.entry and row.error == ""
+
+
+def test_predictions_that_are_read_have_no_cost(tiny: dict, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs" / "test"
+    folder.mkdir(parents=True)
+    (folder / "test-00000.png").write_bytes(b"a PNG")
+    entry = {"theirs": {"predictions": str(tmp_path / "theirs" / "{split}")}}
+    config: Config = tiny | {"methods": ["ce", "theirs"], "method_options": tiny["method_options"] | entry}
+    benchmark = plan.benchmark(reading.complete(config))
+    run = benchmark.runs[1]
+    assert results(benchmark)["theirs"].error == "not evaluated yet"
+    write_record(run.data.error, Failure("no disk", "input", "prepare", ""))
+    assert results(benchmark)["theirs"].error == "prepare failed: no disk"
+    metrics_of(run, **plain_scores(0.7)).write(run.metrics)
+    assert results(benchmark)["theirs"].complete and results(benchmark)["theirs"].error is None
+    row = Row(benchmark.groups[0], "theirs", [results(benchmark)["theirs"]])
+    assert (row.origin, row.entry, row.trained_as, row.costs) == (READ, None, None, [])
+    text = write_tables(benchmark).read_text()
+    assert "| theirs † " in text and f"†: {READ}" in text
+
+
+def test_tables_are_read_as_they_were_written(
+    benchmark: Benchmark, trained: dict[str, TrainedRun], tmp_path: Path
+) -> None:
+    write_tables(benchmark)
+    tables = Tables.read(benchmark.outputs.results)
+    tables.write(tmp_path)
+    for field in dataclasses.fields(Tables):
+        assert getattr(Tables.read(tmp_path), field.name).equals(getattr(tables, field.name))
+    assert len(tables.of(*benchmark.groups[0].key).leaderboard) == 2
+    assert len(tables.of("digits", "another").leaderboard) == 0

@@ -1,0 +1,69 @@
+"""Checkpoints: what they keep, whose they are, and what happens to a damaged one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config import reading
+from common.config.entries import Config
+from common.networks.structured import StructuredNetwork
+from common.runs import plan
+from common.runs.records import LogLine
+from common.training.checkpoints import Checkpoint, Checkpoints, Position
+from common.training.step import build, make_optimizer
+
+LINE = LogLine(1, 2.5, 0.1, 10.0, 0.5, 3.0, {"dual": 4.0})
+
+
+@pytest.fixture
+def pair(tiny: Config) -> tuple[StructuredNetwork, torch.optim.Optimizer]:
+    config = reading.complete(tiny | {"methods": ["ddcrf"]})
+    training = plan.training(config, "digits", "deeplabv3plus-test_resnet", "ddcrf", 0)
+    model = build(training)
+    return model, make_optimizer(model, training.settings)
+
+
+def step(model: StructuredNetwork, optimizer: torch.optim.Optimizer) -> None:
+    """Moves all weights."""
+    sum(parameter.square().sum() for parameter in model.parameters()).backward()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01
+    optimizer.step()
+
+
+def test_a_checkpoint_brings_back_what_it_was_made_of(
+    pair: tuple[StructuredNetwork, torch.optim.Optimizer], tmp_path: Path
+) -> None:
+    model, optimizer = pair
+    step(model, optimizer)
+    Checkpoints(tmp_path, "this").save(Checkpoint.of(Position(1, 3.0, [LINE]), model, optimizer))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    moments = [state["exp_avg"].clone() for state in optimizer.state.values()]
+    step(model, optimizer)
+    weight = "method.left.weight"
+    assert not torch.equal(model.state_dict()[weight], before[weight])
+
+    assert Checkpoints(tmp_path, "this").resume(model, optimizer) == Position(1, 3.0, [LINE])
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    restored = [state["exp_avg"] for state in optimizer.state.values()]
+    assert all(map(torch.equal, restored, moments))
+
+
+def test_the_one_before_stands_in_for_a_damaged_one_and_another_trainings_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    checkpoints = Checkpoints(tmp_path, "this")
+    assert checkpoints.latest() is None
+    for iteration in (2, 4):
+        checkpoints.save(Checkpoint(Position(iteration), {}, {}, {}))
+    assert checkpoints.latest().position.iteration == 4
+    assert Checkpoints(tmp_path, "another").latest() is None
+    assert checkpoints.current.exists() and checkpoints.previous.exists()
+    torch.save({"iteration": 4, "digest": "this"}, checkpoints.current)
+    assert checkpoints.latest().position.iteration == 2, "one that lacks something is as good as damaged"
+    assert "is damaged" in capsys.readouterr().out
+    checkpoints.clear()
+    assert not [*tmp_path.iterdir()]

@@ -1,0 +1,105 @@
+"""All that the workflow uses of Snakemake without it being documented, which another version may lack."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import snakemake.api  # to be imported before the others, which import each other in circles
+
+TESTED = "9.27.1"
+"""The version of Snakemake that all of this is tested with, as in requirements.txt and in the Snakefile."""
+
+USED = (
+    "workflow.config_settings.config",
+    "workflow.config_settings.configfiles",
+    "workflow.config_settings.config_args",
+    "workflow.config_settings.replace_workflow_config",
+    "workflow.is_main_process",
+    "workflow.remote_exec",
+    "workflow.global_resources",
+    "workflow.resource_settings.cores",
+    "snakemake.dag.DAG.check_incomplete",
+)
+"""What the functions below read or set."""
+
+
+def check(workflow: Any) -> None:
+    """Ends with one sentence and status 2 if this Snakemake lacks anything that is used.
+
+    Args:
+        workflow: What a Snakefile knows by this name.
+    """
+    for path in USED:
+        first, *names = path.split(".")
+        owner = {"workflow": workflow, "snakemake": snakemake}[first]
+        for name in names:
+            if not hasattr(owner, name):
+                print(
+                    f"structseg: Snakemake {snakemake.__version__} has no {path}, which the workflow needs: "
+                    f"install version {TESTED}, with which it is tested",
+                    file=sys.stderr,
+                )
+                sys.exit(2)
+            owner = getattr(owner, name)
+
+
+def is_main(workflow: Any) -> bool:
+    """Whether this is the process that a user has started, not one that runs a job for it."""
+    return workflow.is_main_process
+
+
+def configuration_files(workflow: Any) -> list[Path]:
+    """The files of `--configfile`."""
+    return [Path(file) for file in workflow.config_settings.configfiles]
+
+
+def single_settings(workflow: Any) -> Mapping[str, Any]:
+    """The settings of `--config`."""
+    return workflow.config_settings.config
+
+
+def replaces_configuration(workflow: Any) -> bool:
+    """Whether `--replace-workflow-config` says that `config.yaml` is to be left out."""
+    return workflow.config_settings.replace_workflow_config
+
+
+def hand_down(workflow: Any, file: Path) -> None:
+    """Has processes that run jobs read this configuration instead of what the command line names.
+
+    They parse the Snakefile again, on a cluster perhaps hours later, when other files may have been edited.
+
+    Args:
+        workflow: What a Snakefile knows by this name.
+        file: A complete configuration, which is written before the first job starts.
+    """
+    workflow.config_settings.configfiles = [file.absolute()]
+    workflow.config_settings.config_args = []
+
+
+def cores_of_machine(workflow: Any) -> int | None:
+    """How many cores the workflow may use on this machine; None if jobs run on others."""
+    return None if workflow.remote_exec else workflow.resource_settings.cores
+
+
+def need_no_cores(workflow: Any) -> None:
+    """Lets `--cores` be left out: there is one."""
+    if workflow.resource_settings.cores is None:
+        workflow.resource_settings.cores = workflow.global_resources["_cores"] = 1
+
+
+def take_files_as_complete() -> None:
+    """Has Snakemake believe in all files that are there.
+
+    Every file is written under another name and renamed, so that what is there is whole. But what was written
+    by a job that Snakemake did not see the end of, as after a kill, it takes for incomplete; made to run that
+    job again (--rerun-incomplete) it forgets all jobs after it, because their inputs, which are there, are
+    `ancient`.
+    """
+
+    async def check_incomplete(self: Any) -> None:
+        pass
+
+    snakemake.dag.DAG.check_incomplete = check_incomplete

@@ -1,0 +1,38 @@
+# What the rules call: `stage VERB LOG ARGUMENTS…` or `shown VERB LOG ARGUMENTS…`, for `python -m common VERB`.
+#
+# The shell of every job sources this file (`shell.prefix` in rules/common.smk) with two arguments: the Python and the
+# complete configuration. Snakemake runs jobs again whose command reads otherwise than before; so what differs between
+# machines and configurations comes in by these arguments, and the commands of the rules are fixed texts.
+set -euo pipefail
+
+structseg_python=$1
+structseg_configfile=$2
+structseg_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# A shell that catches SIGTERM waits for the stage, which saves its state and ends by itself.
+trap : TERM
+
+# Runs a verb. The repository goes before what the user has on PYTHONPATH.
+call() {
+    local verb=$1
+    shift
+    PYTHONPATH=$structseg_root${PYTHONPATH:+:$PYTHONPATH} \
+        "$structseg_python" -m common "$verb" --configfile "$structseg_configfile" "$@"
+}
+
+# Runs a verb with all its output in the log, and shows the end of that if it fails.
+stage() {
+    local verb=$1 log=$2
+    shift 2
+    call "$verb" "$@" >"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        return 1
+    }
+}
+
+# Runs a verb and shows its output as it comes; the log has it too.
+shown() {
+    local verb=$1 log=$2
+    shift 2
+    call "$verb" "$@" | tee "$log"
+}
