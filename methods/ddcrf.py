@@ -190,7 +190,7 @@ def dual_decomposition_factored(
     gamma: float | Tensor = 2.0,
     accelerate: bool = False,
 ) -> DualDecomposition:
-    """The same for pairwise scores that are the sum of a map of each end; they are never stored per edge.
+    """Dual decomposition with pairwise scores that are the sum of a map of each end, never stored per edge.
 
     The score of labels a, b at cells i, j, where j lies to the right of or below i, is
     `left[:, a, b, i] + right[:, a, b, j]`, for every gap.
@@ -200,9 +200,9 @@ def dual_decomposition_factored(
         left: Of the earlier end of an edge, `[N, K, K, h, w]`.
         right: Of the later end, `[N, K, K, h, w]`.
         gaps: The distances of neighbours, at least 1 each.
-        iterations: As in `dual_decomposition`, as is all that follows.
-        gamma: γ.
-        accelerate: Longer steps.
+        iterations: As in `dual_decomposition`.
+        gamma: As in `dual_decomposition`.
+        accelerate: As in `dual_decomposition`.
 
     Returns:
         The logits and the dual of every iteration.
@@ -446,7 +446,7 @@ class _Lines:
 
 
 class _Columns(_Lines):
-    """The same along the columns: the rows of the transposed grid."""
+    """The chains along the columns: the rows of the transposed grid."""
 
     def __init__(self, scores: Tensor, gap: int, soft: bool) -> None:
         super().__init__(scores.transpose(3, 4), gap, soft)

@@ -261,7 +261,7 @@ def _by_pydensecrf(
     gaussian: Sequence[float],
     bilateral: Sequence[float],
 ) -> Tensor:
-    """The same by the reference; float32 on the CPU."""
+    """The mean field by `pydensecrf`, the reference; float32 on the CPU."""
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     given = probabilities.detach().float().cpu().numpy()
     tasks = [(*pair, iterations, gaussian, bilateral) for pair in zip(pixels, given, strict=True)]

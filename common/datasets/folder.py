@@ -59,7 +59,7 @@ class Folder(FileDataset):
             colours: A colour (red, green, blue) per class; by default those of PASCAL VOC.
             splits: The names of the splits.
             images: The folder of the images; `{split}` in it is the split.
-            labels: The folder of the label maps; likewise.
+            labels: The folder of the label maps; `{split}` in it is the split.
             lists: The list of a split's images: per line a path in `images`, with or without the suffix, or
                 the paths of an image and its label map in `root`. Null takes all pictures of the folder,
                 which must have `{split}`.
@@ -173,6 +173,7 @@ class Folder(FileDataset):
 
 
 def _colour(parts: Sequence[int]) -> Colour:
+    """A colour of three numbers, as the configuration has it."""
     red, green, blue = parts
     return red, green, blue
 

@@ -148,6 +148,7 @@ class FileDataset(Dataset, ABC):
         return entries
 
     def _pairs(self, split: str) -> Pairs:
+        """The files of a split, as `pairs` says; its lists are read once."""
         if split not in self._pairs_by_split:
             self._pairs_by_split[split] = self.pairs(split)
         return self._pairs_by_split[split]

@@ -120,10 +120,12 @@ def _extract(archive: Path, folder: Path, parts: list[PurePosixPath]) -> int:
 
 
 def _members(archive: Path) -> Iterator[Member]:
+    """The entries of an archive, of either kind."""
     return _members_of_zip(archive) if zipfile.is_zipfile(archive) else _members_of_tar(archive)
 
 
 def _members_of_zip(archive: Path) -> Iterator[Member]:
+    """The entries of a `.zip`."""
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
             regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
@@ -133,6 +135,11 @@ def _members_of_zip(archive: Path) -> Iterator[Member]:
 
 
 def _members_of_tar(archive: Path) -> Iterator[Member]:
+    """The entries of a `.tar`, which may be compressed.
+
+    Raises:
+        tarfile.ReadError: It was cut.
+    """
     with tarfile.open(archive) as opened:
         for info in opened:
             kind: Literal["file", "folder", "other"]
@@ -144,6 +151,7 @@ def _members_of_tar(archive: Path) -> Iterator[Member]:
 
 
 def _open_in_tar(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    """Opens a file of a `.tar`."""
     content = opened.extractfile(info)
     if content is None:
         raise tarfile.ReadError(f"{info.name} has no content")

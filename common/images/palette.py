@@ -28,6 +28,7 @@ def voc_colours(first: int, last: int) -> tuple[Colour, ...]:
     """
 
     def channel(label: int, offset: int) -> int:
+        """One channel of a label's colour; `offset` is 0 for red, 1 for green, 2 for blue."""
         return sum((label >> (3 * place + offset) & 1) << (7 - place) for place in range(3))
 
     return tuple((channel(n, 0), channel(n, 1), channel(n, 2)) for n in range(first, last + 1))

@@ -91,10 +91,12 @@ def _opened(files: Mapping[str, Path]) -> Iterator[Picture]:
 
 
 def _decoded(frame: RGB) -> RGB:
+    """Reads a frame, which is decoded already."""
     return frame
 
 
 def _raise(error: UserError) -> RGB:
+    """Reads a video that is damaged: raises its error."""
     raise error
 
 

@@ -91,6 +91,7 @@ class Batch:
         return unary, entropy, by_scores
 
     def _call(self, name: str, *arguments: object) -> None:
+        """Calls a kernel for all images, group by group."""
         self.layout.call(name, self.layout.problem, self.shape[0], *arguments)
 
 

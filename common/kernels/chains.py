@@ -33,6 +33,7 @@ def available(device: torch.device, dtype: torch.dtype, labels: int, gaps: int) 
 
 @cache
 def _warn_of_size(labels: int, gaps: int) -> None:
+    """Warns once that a problem is too large for the kernels."""
     warnings.warn(
         f"the plain PyTorch version is used, which is slower and needs more memory: {labels} classes and "
         f"{gaps} gaps are too many for the kernels",
@@ -185,6 +186,7 @@ class Grid(Layout):
         return total.permute(0, 3, 1, 2) if self.on_gpu else total
 
     def _at_every_cell(self, name: str, *arguments: object) -> None:
+        """Calls a kernel that looks at every label of every cell by itself."""
         if self.on_gpu:
             threads = self.images * self.labels * self.height * self.width
             self.launch(name, -(-threads // 32), self.problem, *arguments)

@@ -34,6 +34,7 @@ def library(name: str) -> ctypes.CDLL | None:
 
 @cache
 def _library(name: str) -> ctypes.CDLL | None:
+    """As `library`, which lets one thread at a time in here."""
     try:
         compiler, version = _compiler()
         made_from = (compiler, version, *FLAGS, str(OPTIONAL), _processor())

@@ -177,6 +177,7 @@ def dual_decomposition_backward(
     entropy = torch.zeros_like(gamma)
 
     def back(n: int, by_marginals: Tensor, by_maxima: Tensor, by_theta: Tensor) -> Tensor:
+        """The way back through iteration n, a `steps.Back`."""
         nonlocal entropy
         place = (thetas[n], packed, messages[n], by_marginals, by_messages[n])
         by_image = grid.messages_backward(gamma, by_gamma, by_maxima, *place)
@@ -243,6 +244,7 @@ def _unit(gamma: Tensor) -> Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Keeps what the derivative needs."""
     _, scores, gamma, ctx.gaps, ctx.factored, _, _, ctx.kept = inputs
     ctx.by_gamma = gamma.requires_grad
     _, _, thetas, messages, course = output
@@ -253,6 +255,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _backward(ctx: Any, logits: Tensor | None, dual: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
+    """The derivatives by all inputs of `dual_decomposition`."""
     if not ctx.kept:
         raise RuntimeError("the dual decomposition was computed without keeping what its gradient needs")
     gamma, thetas, messages, course, *scores = ctx.saved_tensors
@@ -266,6 +269,7 @@ def _backward(ctx: Any, logits: Tensor | None, dual: Tensor | None, *_: Tensor |
 
 
 def _refuse(ctx: Any, *_: Tensor) -> None:
+    """Refuses second derivatives."""
     raise RuntimeError(
         "second derivatives of the dual decomposition are not available: "
         "use methods.ddcrf.dual_decomposition_reference for them"

@@ -52,6 +52,7 @@ def loadable(name: str, scalar: str, device: torch.device) -> bool:
 
 @cache
 def _loadable(name: str, scalar: str, index: int) -> bool:
+    """As `loadable`, for the GPU of that index; one thread at a time comes in here."""
     try:
         _module(name, scalar, index)
     except (CompilerError, OSError) as error:

@@ -78,6 +78,7 @@ class Lattice:
         return _Filter.apply(values, self, reverse)
 
     def _filter(self, values: Tensor, reverse: bool) -> Tensor:
+        """As `filter`, without a derivative."""
         dtype = values.dtype
         vertices = functional.embedding_bag(
             self.spread,
@@ -97,6 +98,8 @@ class Lattice:
 
 
 class _Filter(torch.autograd.Function):
+    """Filtering as a function with a derivative, which is filtering along the directions in reverse order."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, lattice: Lattice, reverse: bool) -> Tensor:
         ctx.lattice, ctx.reverse = lattice, reverse

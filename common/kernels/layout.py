@@ -148,6 +148,7 @@ class Layout:
     def _pack_scores_on_gpu(
         self, gamma: Tensor, scores: Sequence[Tensor], packed: list[Tensor], weights: list[Tensor] | None
     ) -> None:
+        """Fills packed scores and their weights on the GPU; no weights for the hard maximum."""
         factored = len(packed) == 2
         for side, array in enumerate(packed):
             for part, maps in self._parts(array, [scores[side]] if factored else scores, factored):
@@ -164,6 +165,7 @@ class Layout:
         weigh: bool,
         exact: bool,
     ) -> PackedScores:
+        """Fills packed scores and their weights on the CPU, and returns those of them that are needed."""
         factored = len(packed) == 2
         none = [None] * (2 - len(packed))
         room = PackedScores(*packed, *none, *weights)
@@ -215,12 +217,14 @@ class Layout:
                 yield part, x.transpose(2, 3) if 2 * index >= len(sizes) else x
 
     def _pack(self, packed: Tensor, maps: Tensor) -> None:
+        """Fills a packed array `[cells, R, W]` of one direction from maps `[N, R, lines, places]`."""
         if self.on_gpu:
             self._as_maps(packed, maps).copy_(maps)
             return
         self.call("pack", packed, maps, *maps.shape, strides(maps))
 
     def _unpack(self, maps: Tensor, packed: Tensor) -> None:
+        """Fills maps `[N, R, lines, places]` from a packed array `[cells, R, W]` of one direction."""
         if self.on_gpu:
             maps.copy_(self._as_maps(packed, maps))
             return

@@ -76,7 +76,7 @@ class PackedScores:
         left: `[edges, K², W]`; or, factored, `[cells, K², W]` of the earlier ends; None where weights do.
         right: None; or `[cells, K², W]` of the later ends.
         left_weight: `[edges or cells, K² + 1, W]`; None of derivatives and hard maxima.
-        right_weight: The weights of `right`, likewise.
+        right_weight: The weights of `right`, as those of `left`.
     """
 
     left: Tensor | None

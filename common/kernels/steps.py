@@ -50,7 +50,7 @@ class Steps:
         Args:
             dual: Of the new place, `[N]`.
             theta: The new place, `[gaps, cells, K, W]`.
-            marginals: Its max-marginals, shaped likewise.
+            marginals: Its max-marginals, `[gaps, cells, K, W]`.
             total: Their sum over the chains, `[N, K, h, w]`.
         """
         if self.dual is None:

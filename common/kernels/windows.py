@@ -93,15 +93,18 @@ def _(first: Tensor, second: Tensor, radius: int, by_products: Tensor, by_sums: 
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+    """Keeps what the derivative needs."""
     first, second, ctx.radius = inputs
     ctx.save_for_backward(first, second)
 
 
 def _backward(ctx: Any, by_products: Tensor, by_sums: Tensor) -> tuple[Tensor, None, None]:
+    """The derivatives by all inputs of `window_products`."""
     return window_products_backward(*ctx.saved_tensors, ctx.radius, by_products, by_sums), None, None
 
 
 def _refuse(ctx: Any, *_: Tensor) -> None:
+    """Refuses second derivatives."""
     raise RuntimeError("second derivatives of sums over windows are not available")
 
 

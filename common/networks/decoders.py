@@ -58,6 +58,7 @@ class Convolutions(nn.Sequential):
 
 
 def _deeplabv3(channels: list[int], options: ModelOptions) -> nn.Module:
+    """The ASPP of DeepLabv3."""
     return DeepLabV3Decoder(
         channels[-1],
         options.decoder_channels,
@@ -68,6 +69,7 @@ def _deeplabv3(channels: list[int], options: ModelOptions) -> nn.Module:
 
 
 def _deeplabv3plus(channels: list[int], options: ModelOptions) -> nn.Module:
+    """The ASPP of DeepLabv3+, joined with a stage of stride 4."""
     return DeepLabV3PlusDecoder(
         channels,
         encoder_depth=5,
@@ -80,22 +82,27 @@ def _deeplabv3plus(channels: list[int], options: ModelOptions) -> nn.Module:
 
 
 def _before_dropout(decoder: nn.Module, options: ModelOptions) -> nn.Module:
+    """A decoder with the dropout in front of the classifier."""
     return nn.Sequential(decoder, nn.Dropout2d(options.dropout))
 
 
 def _pspnet(channels: list[int], options: ModelOptions) -> nn.Module:
+    """The pyramid pooling of PSPNet."""
     return _before_dropout(PyramidPooling(channels[-1], options.decoder_channels), options)
 
 
 def _fcn(channels: list[int], options: ModelOptions) -> nn.Module:
+    """Three convolutions."""
     return _before_dropout(Convolutions(channels[-1], options.decoder_channels), options)
 
 
 def _upernet(channels: list[int], options: ModelOptions) -> nn.Module:
+    """The feature pyramid of UPerNet."""
     return _before_dropout(UPerNetDecoder(channels, decoder_channels=options.decoder_channels), options)
 
 
 def _segformer(channels: list[int], options: ModelOptions) -> nn.Module:
+    """The linear layers of SegFormer."""
     decoder = SegformerDecoder(channels, segmentation_channels=options.decoder_channels)
     return _before_dropout(decoder, options)
 

@@ -70,7 +70,7 @@ class Network(nn.Module):
 
     Attributes:
         mean: Mean colour that images are normalised by, in 0–255, `[1, 3, 1, 1]`.
-        std: Standard deviation that they are normalised by, likewise.
+        std: Standard deviation that images are normalised by, in 0–255, `[1, 3, 1, 1]`.
         encoder: The backbone: images to one map per stage.
         decoder: The stages' maps to features.
         classifier: The last 1×1 convolution, features to unary.
@@ -174,6 +174,7 @@ def _batchnorms(part: nn.Module | None) -> list[nn.modules.batchnorm._BatchNorm]
 
 
 def _set_momentum(part: nn.Module | None, momentum: float | None) -> None:
+    """Sets the momentum of all BatchNorm layers of a part; None leaves the library's own."""
     if momentum is not None:
         for layer in _batchnorms(part):
             layer.momentum = momentum

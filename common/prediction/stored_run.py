@@ -91,6 +91,7 @@ class StoredRun:
 
     @classmethod
     def _evaluated(cls, folder: Path, metrics: Metrics) -> StoredRun:
+        """Reads an evaluated run in its folder."""
         trained = TrainedModel.read(_model_file(folder, metrics))
         trained_entry = entry = _trained_entry(trained)
         if metrics.method != trained.method:

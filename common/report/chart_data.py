@@ -167,6 +167,7 @@ def _points(board: pd.DataFrame, cost: pd.Series, flag: str) -> list[Point]:
 
 
 def _trimap_curves(trimap: pd.DataFrame) -> dict[str, Curve]:
+    """The mIoU near boundaries by the width of the band, per method; controls far below are left out."""
     curves = {}
     lowest = trimap.loc[~trimap["control"], "miou_mean"].min()
     for method, lines in trimap.groupby("method", sort=False):
@@ -179,6 +180,7 @@ def _trimap_curves(trimap: pd.DataFrame) -> dict[str, Curve]:
 
 
 def _calibration_curves(calibration: pd.DataFrame) -> dict[str, Curve]:
+    """Accuracy by confidence in percent, per method."""
     curves = {}
     known = calibration.dropna(subset=["confidence", "accuracy"])
     for method, lines in known.groupby("method", sort=False):

@@ -73,6 +73,7 @@ def new_chart(legend_rows: int) -> tuple[Figure, Axes]:
 
 
 def _legend_columns(names: Iterable[str]) -> int:
+    """How many columns a legend with these names has."""
     return max(1, min(4, int((WIDTH - 0.1) / (0.5 + inches(list(names))))))
 
 

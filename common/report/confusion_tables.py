@@ -70,5 +70,6 @@ def confusions_text(counts: NDArray[np.int64], names: Sequence[str], most: int =
 
 
 def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Confusion counts `[K, K]` as percent of each class of the truth; NaN for classes that do not occur."""
     totals = counts.sum(axis=1, keepdims=True)
     return np.divide(100.0 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)

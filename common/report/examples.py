@@ -55,7 +55,7 @@ class Example:
         name: `<split>/<image>`.
         reason: Why it was chosen.
         lowest: The method with the lowest mIoU on it, and that in percent, mean over seeds.
-        highest: The method with the highest, likewise.
+        highest: The method with the highest mIoU on it, and that in percent, mean over seeds.
         size: Width and height of the whole pictures.
         pictures: Image and truth, where the data are at hand, and every method.
         zoom: The place of the zoomed region, for people: its size and upper left corner.
@@ -155,6 +155,15 @@ def _views(
     window: tuple[slice, slice],
     colours: NDArray[np.uint8],
 ) -> dict[str, str]:
+    """All views of a label map as data URIs.
+
+    Args:
+        labels: The labels `[H, W]`.
+        reference: What they are right or wrong by; None draws no errors.
+        contours: The labels whose contours are drawn into the enlarged region; None draws none.
+        window: The region that is enlarged.
+        colours: Of the labels, `[256, 3]`.
+    """
     views = {"labels": _map(_smaller(labels), colours)}
     if reference is not None:
         errors = np.where(labels == reference, _RIGHT, _WRONG).astype(np.uint8)
@@ -186,17 +195,20 @@ def _with_contours(
 
 
 def _enlarged(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A region, every pixel as large as `ZOOMED` allows."""
     factor = max(1, ZOOMED // array.shape[0])
     return array.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Width and height of the whole picture of an image of H, W pixels."""
     h, w = shape[:2]
     scale = min(1.0, LARGEST / max(h, w))
     return max(1, round(w * scale)), max(1, round(h * scale))
 
 
 def _smaller(labels: Labels) -> Labels:
+    """Labels at the size of the whole picture."""
     size = _size(labels.shape)
     if size == labels.shape[::-1]:
         return labels
@@ -204,10 +216,12 @@ def _smaller(labels: Labels) -> Labels:
 
 
 def _map(indices: Labels, colours: NDArray[np.uint8]) -> str:
+    """A label map as a data URI."""
     return _uri(label_maps.png(indices, colours), "png")
 
 
 def _photo(image: NDArray[np.uint8]) -> str:
+    """An image as a data URI, at the size of the whole picture."""
     picture = Image.fromarray(image)
     if picture.size != _size(image.shape):
         picture = picture.resize(_size(image.shape), Image.Resampling.LANCZOS)
@@ -217,4 +231,5 @@ def _photo(image: NDArray[np.uint8]) -> str:
 
 
 def _uri(content: bytes, kind: str) -> str:
+    """The content of a picture file as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -76,6 +76,7 @@ def _spread(name: str, title: str, about: str, group: str, digits: int = 2, orde
 
 
 def _latency(line: Line) -> Cell:
+    """The latency, with its 95th percentile below it."""
     cell = number(value_of(line, "latency_ms"), 1)
     slowest = value_of(line, "latency_p95_ms")
     if cell.value is not None and not math.isnan(slowest):
@@ -84,6 +85,7 @@ def _latency(line: Line) -> Cell:
 
 
 def _difference(line: Line) -> Cell:
+    """The difference to the baseline, and below it the interval over seeds and images, or images alone."""
     if line.get("reading") == "baseline":
         return Cell("baseline", 0.0)
     cell = interval(line, "difference_mean", "difference_low", "difference_high", 2, "+")
@@ -94,6 +96,7 @@ def _difference(line: Line) -> Cell:
 
 
 def _published(line: Line) -> Cell:
+    """What is published, with ours less theirs below it."""
     cell = number(value_of(line, "published"), 2)
     difference = value_of(line, "published_difference")
     cell.note = "" if math.isnan(difference) else digits_text(difference, 2, "+")
@@ -101,6 +104,7 @@ def _published(line: Line) -> Cell:
 
 
 def _seeds(line: Line) -> Cell:
+    """How many seeds there are, which controls have none of."""
     return number(math.nan if line.get("control") else value_of(line, "seeds"), 0)
 
 

@@ -47,6 +47,7 @@ def module_sources(benchmark: Benchmark) -> list[ModuleSource]:
 
 
 def _source(path: Path, names: list[str]) -> ModuleSource:
+    """Where the module in a file comes from, which the entries of these names use."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "It has no description."
     title, *others = text.split("\n\n")
     dated = next((part for part in (title, *others) if re.search(r"\b(19|20)\d\d\b", part)), title)

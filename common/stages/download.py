@@ -70,6 +70,11 @@ def _at_source(archive: Archive, sources: Mapping[str, DownloadSource]) -> Archi
 
 
 def _provide_all(archives: list[Archive], folder: Path) -> None:
+    """Gets archives and unpacks them into the folder of a dataset.
+
+    Raises:
+        UserError: One cannot be had, is not the right one, or the disk is full.
+    """
     for archive in archives:  # before hours of downloading others
         check_login(archive, folder)
     for archive in archives:

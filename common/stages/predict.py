@@ -43,12 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _batch_size(text: str) -> int:
+    """A number of pictures from the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of pictures: it must be at least 1")
     return int(text)
 
 
 def _device(name: str) -> str:
+    """The name of a device from the command line."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise argparse.ArgumentTypeError(f"{name!r} is none of auto, cpu, cuda, cuda:<index>")
     return name

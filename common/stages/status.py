@@ -37,7 +37,7 @@ class Progress:
         iteration: How many iterations of its training are done.
         iterations: How many it has; 0 if there is no training.
         iterations_per_s: Speed of its training; None unless it is training.
-        seconds_left: Of its training; likewise.
+        seconds_left: Of its training; None unless it is training.
         note: What there is to say, such as the reason of a failure.
     """
 
@@ -123,6 +123,7 @@ def _of_read(run: Run) -> Progress:
 
 
 def _age(path: Path) -> float:
+    """Seconds since a file was last written."""
     return time.time() - path.stat().st_mtime
 
 

@@ -174,12 +174,14 @@ def _comparisons(compared: pd.DataFrame, metric: str) -> dict[str, Line]:
 
 
 def _name(line: Line) -> str:
+    """A method as tables show it: controls in parentheses, predictions that were read marked."""
     if line["control"]:
         return f"({line['method']})"
     return f"{line['method']} †" if line["origin"] == READ else line["method"]
 
 
 def _difference(line: Line, comparisons: dict[str, Line], baseline: str) -> str:
+    """The difference of a line to the baseline, as people read it."""
     if line["method"] == baseline and not line["control"]:
         return "baseline"
     return difference(comparisons.get(line["method"]))

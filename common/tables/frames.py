@@ -41,6 +41,7 @@ class Tables:
     cost: pd.DataFrame
 
     def _named(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Every table with its name."""
         for field in dataclasses.fields(self):
             yield field.name, getattr(self, field.name)
 

@@ -100,7 +100,7 @@ def resampled_mean_iou(
 
     Args:
         intersection: Of each image and class, `[…, N, K]`.
-        union: Likewise.
+        union: Of each image and class, `[…, N, K]`.
         resamples: How many.
 
     Returns:
@@ -128,8 +128,8 @@ class ImageLevel(NamedTuple):
 
     Attributes:
         variance: Of the difference, over resamples.
-        low: Of the 95 % percentile interval.
-        high: Likewise.
+        low: The lower end of the 95 % percentile interval.
+        high: Its upper end.
         p: Twice the share of resamples on the other side of zero.
     """
 
@@ -146,7 +146,7 @@ def resampled_difference(values: NDArray[np.floating], baseline: NDArray[np.floa
 
     Args:
         values: The mean over seeds of each resample, `[resamples]`.
-        baseline: Likewise.
+        baseline: That of what it is compared with, `[resamples]`.
     """
     difference = values.astype(float) - baseline
     difference = np.sort(difference[~np.isnan(difference)])
@@ -164,8 +164,8 @@ class TwoLevel(NamedTuple):
     """Two-level intervals and tests; every attribute has one value per comparison, NaN for one seed or image.
 
     Attributes:
-        low: Of the 95 % interval.
-        high: Likewise.
+        low: The lower end of the 95 % interval.
+        high: Its upper end.
         p: Two-sided.
     """
 
@@ -218,9 +218,9 @@ def detectable(
     correction.
 
     Args:
-        seed_variance: As in `two_level`, and likewise the next three.
+        seed_variance: Variance of the difference over seeds (with S − 1).
         seeds: S.
-        image_variance: Of the mean.
+        image_variance: Variance of the mean difference over resamples of the images.
         images: N.
         comparisons: How many comparisons the table has.
     """

@@ -92,5 +92,6 @@ def table(content: pd.DataFrame, caption: str, label: str) -> str:
 
 
 def _row(texts: Iterable[object]) -> str:
+    """A row of a table in LaTeX, from the texts of its cells."""
     # {} because a row that begins with [ would be taken for an option of the line before
     return "{}" + " & ".join(escape(str(text)) for text in texts) + r" \\"

@@ -76,7 +76,7 @@ def leaderboard(
 
     Args:
         rows: Of all datasets and models.
-        controls: Likewise.
+        controls: Those of all datasets and models.
         baseline: The name of the method that the others are compared with.
         compared: The comparisons with it.
         bootstrap: Where the chance of the images is known from.

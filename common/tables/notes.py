@@ -15,7 +15,7 @@ def notes(rows: Sequence[Row], controls: Sequence[ControlRow], compared: pd.Data
 
     Args:
         rows: Of all datasets and models.
-        controls: Likewise.
+        controls: Those of all datasets and models.
         compared: The comparisons with the baseline.
     """
     scores = [metrics for row in rows for metrics in row.scores]

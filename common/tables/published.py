@@ -115,10 +115,12 @@ def sources(published: Numbers, leaderboard: pd.DataFrame) -> list[str]:
 
 @cache
 def _read(path: Path) -> pd.DataFrame:
+    """The file of published numbers, which is read once."""
     return pd.read_csv(path)
 
 
 def _key(line: Line) -> tuple[str, str, str]:
+    """Dataset, model and method of a line."""
     return line["dataset"], line["model"], line["method"]
 
 
@@ -132,6 +134,13 @@ def _first(published: Numbers, line: Line, metric: str) -> tuple[float, str]:
 
 
 def _with_columns(table: pd.DataFrame, theirs: Sequence[tuple[float, str]], ours: str) -> pd.DataFrame:
+    """A table with the columns of published numbers.
+
+    Args:
+        table: The table.
+        theirs: Per line the published number in percent and its source.
+        ours: The column that it is compared with.
+    """
     values = pd.Series([value for value, _ in theirs], index=table.index, dtype=float)
     return table.assign(
         published=values,

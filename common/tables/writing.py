@@ -65,7 +65,7 @@ def make_tables(
 
     Args:
         rows: Of all datasets and models.
-        controls: Likewise.
+        controls: Those of all datasets and models.
         baseline: The name of the method that the others are compared with.
         numbers: What is published about the rows.
         bootstrap: Where the chance of the images is known from.
@@ -83,6 +83,7 @@ def make_tables(
 
 
 def _write_text(path: Path, text: str) -> None:
+    """Writes a text, whole or not at all."""
     with replacing(path) as file:
         file.write(text)
 

@@ -49,8 +49,8 @@ class Estimate:
         to_score: How many are to be scored or measured.
         step_ms: Of a training step.
         image_ms: Of an image.
-        training_hours: Of a device, or without a GPU of a job's cores.
-        other_hours: For all but training; likewise.
+        training_hours: Hours of training, of a device, or without a GPU of a job's cores.
+        other_hours: Hours for all but training, of a device or of a job's cores.
         gpu_memory: In bytes; NaN without a GPU.
         disk: What all runs leave, in bytes.
         checkpoint_disk: What checkpoints take while one is trained, in bytes.

@@ -118,6 +118,7 @@ def _per_edge(function: Callable[..., Any]) -> Function:
     """The logits of a dual decomposition with the scores of `_edge_scores`."""
 
     def logits(unary: Tensor, *scores: Tensor) -> Tensor:
+        """The logits alone, of whatever the function returns."""
         count = len(GAPS)
         result = function(unary, scores[:count], scores[count:], iterations=ITERATIONS, gamma=GAMMA)
         return result if isinstance(result, Tensor) else result.logits

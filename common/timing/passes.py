@@ -123,6 +123,7 @@ def _memory(function: Function, inputs: Sequence[Tensor], device: torch.device) 
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
+        """Notes the memory of a tensor that the backward pass needs."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             kept[storage.data_ptr()] = storage.nbytes()

@@ -66,6 +66,7 @@ def training_cost(
         torch.cuda.reset_peak_memory_stats(device)
 
     def step() -> None:
+        """One step of the optimiser."""
         training_step(objective, optimizer, batches, settings, device, training.seed)
 
     for _ in range(WARM_UP):

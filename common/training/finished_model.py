@@ -50,6 +50,7 @@ def restore(training: Training) -> bool:
 
 
 def _second_name(training: Training) -> Path:
+    """Where a finished model lies besides its declared place."""
     return training.state / "finished.pt"
 
 

@@ -127,6 +127,7 @@ class _SharedNoise(nn.Module):
 
 
 def _share_noise(module: nn.Module, group: ProcessGroup) -> None:
+    """Has all layers of dropout and stochastic depth in a module draw their noise for the whole batch."""
     for name, child in module.named_children():
         if isinstance(child, nn.modules.dropout._DropoutNd | timm.layers.DropPath):
             setattr(module, name, _SharedNoise(child, group))

@@ -44,5 +44,6 @@ class Log:
                 self.board.add_scalar(key, value, line.iteration)
 
     def _append(self, line: LogLine) -> None:
+        """Writes a line to the file."""
         self.file.write(json.dumps(line.flat()) + "\n")
         self.file.flush()

@@ -116,6 +116,7 @@ class Monitor:
         self._start_window()
 
     def _start_window(self) -> None:
+        """Begins to count what the next line of the log is about."""
         self._losses.clear()
         self._window_start, self._waited_before = time.monotonic(), self.batches.waited
 

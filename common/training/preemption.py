@@ -26,4 +26,5 @@ class Preemption:
             signal.signal(signal.SIGTERM, self.before)
 
     def _ask(self, *_: object) -> None:
+        """Handles the signal."""
         self.asked = True

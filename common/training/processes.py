@@ -194,6 +194,13 @@ def member(folder: Path, stage: str, about: str, remedy: str) -> Iterator[Proces
 
 
 def _join(rank: int, size: int, stack: contextlib.ExitStack) -> ProcessGroup:
+    """Makes this process one of the group.
+
+    Args:
+        rank: Which of the processes it is.
+        size: How many there are.
+        stack: Holds the GPU and the connection, until it is closed.
+    """
     if os.environ[DEVICE] == "cpu":
         device, backend = torch.device("cpu"), "gloo"
         devices.keep_memory()

@@ -48,8 +48,8 @@ class Job:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self.writing)
-            with devices.lease(name, count) as found:
-                os.write(writing, bytes(device.index for device in found))
+            with devices.lease(name, count) as leased:
+                os.write(writing, bytes(device.index for device in leased))
                 os.read(reading, 1)
             os._exit(0)
         os.close(reading)
@@ -145,8 +145,8 @@ def test_a_stage_leases_what_its_job_asked_for(pretended: pytest.MonkeyPatch) ->
                 rest.end()
     finally:
         devices.set_gpus(None)
-    with devices.lease("cpu", 2) as found:
-        assert found == [cpu, cpu]
+    with devices.lease("cpu", 2) as leased:
+        assert leased == [cpu, cpu]
 
 
 def work(share: int, cards: list[Path], log: Path) -> None:
@@ -154,10 +154,10 @@ def work(share: int, cards: list[Path], log: Path) -> None:
     random.seed(os.getpid())
     own = [card.open("r+") for card in cards]  # opened first, so that a killed process frees them first
     while True:
-        with devices.lease("auto", share) as found:
-            line = " ".join(str(device.index) for device in found)
+        with devices.lease("auto", share) as leased:
+            line = " ".join(str(device.index) for device in leased)
             try:
-                for device in found:
+                for device in leased:
                     fcntl.lockf(own[device.index], fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 line = f"twice {line}"
@@ -167,7 +167,7 @@ def work(share: int, cards: list[Path], log: Path) -> None:
             with log.open("a") as file:
                 file.write(f"{line}\n")
             time.sleep(random.uniform(0, 0.01))
-            for device in found:
+            for device in leased:
                 fcntl.lockf(own[device.index], fcntl.LOCK_UN)
 
 

@@ -1,3 +1,5 @@
+"""Files are whole or not there; a lock is held by one."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Binary cross-entropies, against those of one-hot labels."""
+
 from __future__ import annotations
 
 import pytest

@@ -488,7 +488,7 @@ def test_images_are_computed_in_groups(
     weights = torch.randn(n, k, h, w, generator=generator, dtype=torch.double)
     before = torch.get_num_threads()
 
-    def found() -> list[Tensor]:
+    def results() -> list[Tensor]:
         leaves = [x.clone().requires_grad_() for x in scores]
         gamma = torch.tensor(1.5, dtype=torch.double, requires_grad=True)
         result = layer(*leaves, gamma=gamma)
@@ -498,10 +498,10 @@ def test_images_are_computed_in_groups(
     try:
         torch.set_num_threads(threads)
         assert batch.group_size((n, k, h, w), torch.double) < n
-        in_groups = found()
+        in_groups = results()
         monkeypatch.setattr(batch, "CACHE", 0)
         assert batch.group_size((n, k, h, w), torch.double) == n
-        together = found()
+        together = results()
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(x, y) for x, y in zip(in_groups[2:-1], together[2:-1]))
@@ -604,7 +604,7 @@ def test_the_certificate_bounds_the_best_labelling(
         monkeypatch.setattr(cpu, "library", lambda name: None)
     n, k, h, w = 2, 3, 2, 3
     unary, horizontal, vertical = random_problem(n, k, h, w, 2, seed, scale)
-    found = primal_dual_gap(unary, horizontal, vertical, iterations=20, gamma=0.5)
+    certificate = primal_dual_gap(unary, horizontal, vertical, iterations=20, gamma=0.5)
     logits = dual_decomposition(unary, horizontal, vertical, iterations=20, gamma=0.5).logits
     for image in range(n):
         scores = {}
@@ -619,11 +619,11 @@ def test_the_certificate_bounds_the_best_labelling(
                         score += float(vertical[g - 1][image, grid[r, c], grid[r + g, c], r, c])
             scores[x] = score
         decoded = tuple(logits[image].argmax(0).flatten().tolist())
-        assert found.score[image] == pytest.approx(scores[decoded])
-        assert found.bound[image] >= max(scores.values()) - 1e-9
-        assert 0 <= found.agreement[image] <= 1
-        if found.agreement[image] == 1:
-            assert found.gap[image] == pytest.approx(0, abs=1e-9)
+        assert certificate.score[image] == pytest.approx(scores[decoded])
+        assert certificate.bound[image] >= max(scores.values()) - 1e-9
+        assert 0 <= certificate.agreement[image] <= 1
+        if certificate.agreement[image] == 1:
+            assert certificate.gap[image] == pytest.approx(0, abs=1e-9)
 
 
 def test_kernels_and_plain_version_give_the_same_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,10 +638,10 @@ def test_kernels_and_plain_version_give_the_same_certificate(monkeypatch: pytest
 
 def test_independent_cells_have_no_gap() -> None:
     unary, horizontal, vertical = random_problem(1, 4, 5, 6, 2)
-    found = primal_dual_gap(unary, [0 * x for x in horizontal], [0 * x for x in vertical])
-    assert found.agreement == 1
-    torch.testing.assert_close(found.bound, unary.amax(1).sum((1, 2)))
-    torch.testing.assert_close(found.score, found.bound)
+    certificate = primal_dual_gap(unary, [0 * x for x in horizontal], [0 * x for x in vertical])
+    assert certificate.agreement == 1
+    torch.testing.assert_close(certificate.bound, unary.amax(1).sum((1, 2)))
+    torch.testing.assert_close(certificate.score, certificate.bound)
 
 
 def test_the_layer_reports_gap_and_agreement_in_evaluation_only() -> None:
@@ -651,8 +651,8 @@ def test_the_layer_reports_gap_and_agreement_in_evaluation_only() -> None:
     layer.structure(*arguments)
     assert layer.diagnostics() == {}
     layer.eval().structure(*arguments)
-    found = layer.diagnostics()
-    assert found["gap_per_cell"] >= 0 and 0 <= found["agreement"] <= 1
+    diagnostics = layer.diagnostics()
+    assert diagnostics["gap_per_cell"] >= 0 and 0 <= diagnostics["agreement"] <= 1
 
 
 def test_gamma_is_annealed_or_learned() -> None:

@@ -1,3 +1,5 @@
+"""The dense CRF, against pydensecrf and the sum over all pairs."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -98,15 +100,15 @@ def test_classes_in_parts_under_a_budget_change_nothing(monkeypatch: pytest.Monk
 
 def test_derivatives() -> None:
     images, probabilities = scenery(2, 3, 5, 6)
-    given = (0.1 + 0.7 * probabilities.double()).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: dense_crf(images, x, iterations=2), given)
+    inputs = (0.1 + 0.7 * probabilities.double()).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: dense_crf(images, x, iterations=2), inputs)
     trained = [
         torch.tensor([[1.0], [2.0]], dtype=torch.double).repeat(1, 3).requires_grad_(),
         torch.eye(3, dtype=torch.double, requires_grad=True),
     ]
     assert torch.autograd.gradcheck(
         lambda x, weights, matrix: crf_scores(images, x.log(), (1, 3, 20), weights, 2, matrix),
-        (given, *trained),
+        (inputs, *trained),
     )
 
 

@@ -53,8 +53,8 @@ def test_lovasz_is_one_minus_iou_of_sure_predictions() -> None:
     valid = labels != 255
     ious = []
     for label in range(3):
-        there, said = labels[valid] == label, guess[valid] == label
-        ious.append(((there & said).sum() / (there | said).sum()).item())
+        truth, predicted = labels[valid] == label, guess[valid] == label
+        ious.append(((truth & predicted).sum() / (truth | predicted).sum()).item())
     assert float(Lovasz(3, 1).loss(logits, labels)) == pytest.approx(1 - sum(ious) / 3, abs=1e-5)
 
 

@@ -98,12 +98,12 @@ SETTINGS = [
 def test_equals_the_published_formula(options: dict, void: float) -> None:
     """In float32 values to 1e-5, gradients to 1e-3 of their norm."""
     logits, labels = example(void=void)
-    given = {"size" if key == "pool_size" else key: value for key, value in options.items()}
+    arguments = {"size" if key == "pool_size" else key: value for key, value in options.items()}
     loss = RMILoss(4, **options)
     for dtype, tolerances in ((torch.double, (1e-9, 1e-6)), (torch.float, (1e-5, 1e-3))):
         x = logits.to(dtype).requires_grad_()
         exact = x.detach().double().requires_grad_()
-        actual, expected = loss(x, labels), published(exact, labels, **given)
+        actual, expected = loss(x, labels), published(exact, labels, **arguments)
         assert (actual - expected).abs() <= tolerances[0] * expected.abs()
         (actual,), (expected,) = torch.autograd.grad(actual, x), torch.autograd.grad(expected, exact)
         assert (actual - expected).norm() <= tolerances[1] * expected.norm()

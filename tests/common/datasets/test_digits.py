@@ -20,21 +20,21 @@ def test_digits_are_the_same_every_time() -> None:
 
 def test_digits_are_images_with_legal_labels() -> None:
     dataset = Digits()
-    seen = set()
+    values = set()
     for name in dataset.names("train")[:60]:
         image, labels = dataset.read("train", name)
         assert image.shape == (64, 64, 3) and image.dtype == np.uint8
         assert labels.shape == (64, 64) and labels.dtype == np.uint8
-        seen |= set(np.unique(labels).tolist())
-    assert seen == set(range(11)), "background and every digit occur"
+        values |= set(np.unique(labels).tolist())
+    assert values == set(range(11)), "background and every digit occur"
 
 
 def test_neighbouring_digits_tell_of_each_other() -> None:
     """The digits of a canvas are consecutive, modulo ten."""
     dataset = Digits()
     for name in dataset.names("val")[:40]:
-        found = sorted(set(np.unique(dataset.read("val", name)[1]).tolist()) - {0})
-        digits = {label - 1 for label in found}
+        labels = sorted(set(np.unique(dataset.read("val", name)[1]).tolist()) - {0})
+        digits = {label - 1 for label in labels}
         starts = [d for d in digits if (d - 1) % 10 not in digits]
         gaps = len(starts)
         assert gaps <= 2, f"{name} shows {sorted(digits)}: a run, of which clutter may hide one digit"

@@ -33,11 +33,11 @@ def test_a_folder_by_configuration_alone(tmp_path: Path) -> None:
         "root": str(layouts.write_folder(tmp_path)),
         "class_names": ["a", "b", "c"],
     }
-    config = reading.complete(TINY | {"datasets": ["mine"], "dataset_options": {"mine": options}})
-    assert entries.dataset(config, "mine").names("val") == ["val0", "val1"]
-    before = plan.preparation(config, "mine").path
-    config["dataset_options"]["mine"]["root"] = str(layouts.write_folder(tmp_path / "other"))
-    assert plan.preparation(config, "mine").path != before, "another root may be other data"
+    config = reading.complete(TINY | {"datasets": ["streets"], "dataset_options": {"streets": options}})
+    assert entries.dataset(config, "streets").names("val") == ["val0", "val1"]
+    before = plan.preparation(config, "streets").path
+    config["dataset_options"]["streets"]["root"] = str(layouts.write_folder(tmp_path / "other"))
+    assert plan.preparation(config, "streets").path != before, "another root may be other data"
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_label_maps_in_colours(tmp_path: Path) -> None:
     drawn = np.zeros((*layouts.SIZE, 3), np.uint8)
     drawn[:4], drawn[4:8] = (10, 20, 30), (40, 50, 60)
     layouts.save(root / "labels/train0.png", drawn)
-    given = {"colours": [[40, 50, 60], [10, 20, 30]], "colour_coded": True}
-    dataset = Folder(str(root), ["a", "b"], **given, void_colours=[[0, 0, 0]])
+    options = {"colours": [[40, 50, 60], [10, 20, 30]], "colour_coded": True}
+    dataset = Folder(str(root), ["a", "b"], **options, void_colours=[[0, 0, 0]])
     _, labels = dataset.read("train", "train0")
     assert labels[:, 0].tolist() == [1] * 4 + [0] * 4 + [255] * 4
     with pytest.raises(UserError, match=r"colours \(0, 0, 0\) \(64 pixels\).*void_colours"):
-        Folder(str(root), ["a", "b"], **given).read("train", "train0")
+        Folder(str(root), ["a", "b"], **options).read("train", "train0")
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_label_maps_in_colours(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_options_are_one_sentence(options: dict, sentence: str) -> None:
-    given = {"module": "folder", "root": "/x", "class_names": ["a", "b"]} | options
-    with pytest.raises(UserError, match=rf"dataset_options.mine.*{sentence}"):
-        reading.complete(TINY | {"dataset_options": {"mine": given}})
+    entry = {"module": "folder", "root": "/x", "class_names": ["a", "b"]} | options
+    with pytest.raises(UserError, match=rf"dataset_options.streets.*{sentence}"):
+        reading.complete(TINY | {"dataset_options": {"streets": entry}})
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_images_of_different_sizes_need_a_crop(tmp_path: Path, tiny: dict) -> No
     root = layouts.write_folder(tmp_path / "data")
     layouts.picture(root / "images/train1.jpg", size=(24, 32))
     layouts.save(root / "labels/train1.png", np.zeros((24, 32), np.uint8))
-    options = {"mine": {"module": "folder", "root": str(root), "class_names": ["a", "b", "c"]}}
-    config = reading.complete(tiny | {"datasets": ["mine"], "dataset_options": options})
-    prepare.prepare(plan.preparation(config, "mine"))
-    with pytest.raises(UserError, match=r"training.crop \(for mine\): the images have different sizes"):
+    options = {"streets": {"module": "folder", "root": str(root), "class_names": ["a", "b", "c"]}}
+    config = reading.complete(tiny | {"datasets": ["streets"], "dataset_options": options})
+    prepare.prepare(plan.preparation(config, "streets"))
+    with pytest.raises(UserError, match=r"training.crop \(for streets\): the images have different sizes"):
         train.train(plan.runs(config)[0].training, plan.execution(config))

@@ -82,7 +82,7 @@ def packed(folder: Path, form: str) -> bytes:
 def settings(server: Server, files: dict[str, bytes], digests: bool = True) -> dict:
     """A configuration that takes the files from the server."""
     server.files |= files
-    given = {
+    sources = {
         name: {
             "address": server.address(name),
             "sha256": hashlib.sha256(content).hexdigest() if digests else None,
@@ -90,7 +90,7 @@ def settings(server: Server, files: dict[str, bytes], digests: bool = True) -> d
         for name, content in files.items()
     }
     options = {"camvid_full": {"module": "camvid", "layout": "original"}}
-    return reading.complete(TINY | {"dataset_options": options, "download": {"files": given}})
+    return reading.complete(TINY | {"dataset_options": options, "download": {"files": sources}})
 
 
 def files_below(folder: Path) -> set[str]:

@@ -67,18 +67,18 @@ def test_a_failed_build_leaves_nothing(folder: Path) -> None:
 def test_nobody_sees_half_a_file(folder: Path) -> None:
     content = b"x" * 1_000_000
     barrier = threading.Barrier(4)
-    seen = []
+    contents = []
 
     def work() -> None:
         barrier.wait()
-        seen.append(cache.compiled("x", ".so", [], lambda: content).read_bytes())
+        contents.append(cache.compiled("x", ".so", [], lambda: content).read_bytes())
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen == [content] * 4 and len([*folder.iterdir()]) == 1
+    assert contents == [content] * 4 and len([*folder.iterdir()]) == 1
 
 
 def test_processes_that_start_together_share_a_library(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import time
@@ -10,8 +9,6 @@ from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from common.config.entries import Config
@@ -21,11 +18,7 @@ from common.failures import Failure
 from common.files import write_record
 from common.report import (
     chart_files,
-    confusion_tables,
     examples,
-    gallery,
-    leaderboard_table,
-    score_tables,
 )
 from common.report.method_labels import MethodLabels
 from common.runs import plan
@@ -166,71 +159,6 @@ def test_what_it_says(page: Page) -> None:
     assert {"https://arxiv.org/abs/1910.12037"} <= {*page.values("href")}
 
 
-def test_cells_are_sorted_by_exact_numbers_and_read_well() -> None:
-    lines = pd.DataFrame(
-        {
-            "method": ["rmi", "ce"],
-            "miou_mean": [61.23456, 60.0],
-            "miou_low": [60.1, math.nan],
-            "miou_high": [62.4, math.nan],
-            "difference_mean": [1.23456, math.nan],
-            "reading": ["no difference shown", "baseline"],
-            "parameters": [1.5e6, 1.5e6],
-            "agreement": [math.nan, math.nan],
-            "control": [False, False],
-            "error": ["seed 1: failed", math.nan],
-        }
-    )
-    compared = pd.DataFrame(
-        [["rmi", "miou", 0.1, 2.3]], columns=["method", "metric", "images_low", "images_high"]
-    )
-    table = leaderboard_table.leaderboard(lines, compared, "ce", "a caption")
-    titles = [column.title for column in table.columns]
-    assert titles == ["method", "mIoU %", "Δ ce", "reading", "params M"], "without columns that are empty"
-    rmi, ce = (dict(zip(titles, row.cells)) for row in table.rows)
-    assert (rmi["mIoU %"].text, rmi["mIoU %"].value, rmi["mIoU %"].note) == (
-        "61.23",
-        61.23456,
-        "60.10 to 62.40",
-    )
-    assert (rmi["Δ ce"].text, ce["Δ ce"].text) == ("+1.23", "baseline")
-    assert rmi["Δ ce"].note == "+0.10 to +2.30*", "of images alone, if seeds say nothing"
-    assert rmi["method"].note == "seed 1: failed" and rmi["params M"].text == "1.50"
-    assert ce["mIoU %"].note == "" and not table.rows[1].control
-
-
-def test_classes_are_coloured_by_the_difference_to_the_baseline() -> None:
-    lines = pd.DataFrame(
-        [
-            ("ce", "road", 50.0),
-            ("ce", "pole", 20.0),
-            ("rmi", "road", 45.0),
-            ("rmi", "pole", math.nan),
-            ("majority", "road", 40.0),
-            ("majority", "pole", 0.0),
-        ],
-        columns=["method", "class", "iou_mean"],
-    )
-    table = score_tables.class_table(lines, ["rmi", "ce", "majority"], {"majority"}, "ce", "a caption")
-    road, pole = table.rows[0].cells[1:]
-    assert (road.text, road.note, road.tone, road.strength) == ("45.0", "−5.0", "minus", 0.5)
-    assert pole.text == "–" and pole.value is None and pole.tone == ""
-    for row in table.rows[1:]:
-        assert [cell.tone for cell in row.cells] == ["", "", ""], "neither the baseline nor a control"
-    assert [row.control for row in table.rows] == [False, False, True]
-
-
-def test_confusions_in_words_leave_out_what_is_right() -> None:
-    counts = np.array([[90, 10, 0], [30, 70, 0], [0, 0, 0]])
-    assert (
-        confusion_tables.confusions_text(counts, ["a", "b", "c"])
-        == "b taken for a (30 %), a taken for b (10 %)"
-    )
-    table = confusion_tables.confusion_table(counts, ["a", "b", "c"], "a caption")
-    assert [cell.text for cell in table.rows[1].cells] == ["b", "30.0", "70.0", ""]
-    assert [cell.text for cell in table.rows[2].cells] == ["c", "–", "–", "–"]
-
-
 def test_charts_for_papers_lie_in_figures(config: Config) -> None:
     folder = Path(config["results"]) / "figures"
     kinds = {"latency", "training-cost", "trimap", "calibration", "training", "classes", "confusion"}
@@ -254,9 +182,9 @@ def test_runs_of_two_machines_merge_by_copying(config: Config, text: str, tmp_pa
         shutil.copytree(run.folder, target)
     for machine in ("machine0", "machine1"):
         shutil.copytree(tmp_path / machine / "runs", tmp_path / "results/runs", dirs_exist_ok=True)
-    found = made_page(merged)
-    assert found.all("img") == Page(text).all("img"), "the same gallery"
-    assert "8 of 8 runs are done" in found.words and "Loss of every" not in found.words
+    new_page = made_page(merged)
+    assert new_page.all("img") == Page(text).all("img"), "the same gallery"
+    assert "8 of 8 runs are done" in new_page.words and "Loss of every" not in new_page.words
 
 
 @pytest.mark.usefixtures("without_charts")
@@ -268,12 +196,12 @@ def test_removing_and_adding_runs_updates_everything(config: Config, text: str, 
     shutil.move(gone.folder, tmp_path / "kept")
     gone.training.log.unlink()
     write_record(gone.training.error, failure)
-    found = made_page(moved)
+    new_page = made_page(moved)
     assert not plan.benchmark(moved).outputs.page_stamp.exists()
-    assert "7 of 8 runs are done" in found.words and "the loss is nan <at> iteration 7" in found.words
+    assert "7 of 8 runs are done" in new_page.words and "the loss is nan <at> iteration 7" in new_page.words
     fewer = moved | {"methods": ["ce", "ddcrf"]}
-    found = made_page(fewer)
-    assert "4 of 4 runs are done" in found.words and "rmi" not in {*found.values("data-method")}
+    new_page = made_page(fewer)
+    assert "4 of 4 runs are done" in new_page.words and "rmi" not in {*new_page.values("data-method")}
     assert plan.benchmark(fewer).outputs.page_stamp.exists()
     shutil.move(tmp_path / "kept", gone.folder)
     gone.training.error.unlink()
@@ -282,18 +210,18 @@ def test_removing_and_adding_runs_updates_everything(config: Config, text: str, 
 
 def test_charts_of_what_is_not_shown_any_more_are_removed(config: Config, tmp_path: Path) -> None:
     stale = tmp_path / "results/figures/camvid-old-latency.pdf"
-    mine = tmp_path / "results/figures/mine.pdf"
+    other = tmp_path / "results/figures/other.pdf"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    mine.touch()
+    other.touch()
     made_page(config | {"results": str(tmp_path / "results")})
-    assert not stale.exists() and mine.exists()
+    assert not stale.exists() and other.exists()
 
 
 def test_a_page_without_a_single_result(tmp_path: Path) -> None:
-    found = made_page(make_config(tmp_path))
-    assert "0 of 8 runs are done" in found.words and "not trained yet" in found.words
-    assert found.faults == [] and found.all("img") == []
+    new_page = made_page(make_config(tmp_path))
+    assert "0 of 8 runs are done" in new_page.words and "not trained yet" in new_page.words
+    assert new_page.faults == [] and new_page.all("img") == []
 
 
 @pytest.mark.usefixtures("without_charts")
@@ -302,14 +230,14 @@ def test_without_kept_labels_the_images_of_the_panel_are_shown(config: Config, t
     moved = config | {"results": str(tmp_path / "results")}
     for run in plan.runs(moved):
         run.labels.unlink()
-    found = made_page(moved)
-    assert len([image for image in found.all("img") if image["alt"].startswith("Labels by ce")]) == 3
+    new_page = made_page(moved)
+    assert len([image for image in new_page.all("img") if image["alt"].startswith("Labels by ce")]) == 3
     for run in plan.runs(moved):
         if run.method == "rmi":
             run.panel.unlink()
-    found = made_page(moved)
-    assert "Not shown: rmi: its runs kept no labels." in " ".join(found.words.split())
-    assert not any("Labels by rmi" in image["alt"] for image in found.all("img"))
+    new_page = made_page(moved)
+    assert "Not shown: rmi: its runs kept no labels." in " ".join(new_page.words.split())
+    assert not any("Labels by rmi" in image["alt"] for image in new_page.all("img"))
 
 
 @pytest.mark.usefixtures("without_charts")
@@ -319,10 +247,10 @@ def test_a_damaged_file_costs_its_method_the_pictures_and_nothing_else(
     shutil.copytree(config["results"], tmp_path / "results")
     moved = config | {"results": str(tmp_path / "results")}
     next(run for run in plan.runs(moved) if run.method == "rmi").per_image.write_bytes(b"no file")
-    found = made_page(moved)
-    words = " ".join(found.words.split())
+    new_page = made_page(moved)
+    words = " ".join(new_page.words.split())
     assert re.search(r"Not shown: rmi: \S*per_image.npz cannot be read", words)
-    assert any("Labels by ce" in image["alt"] for image in found.all("img"))
+    assert any("Labels by ce" in image["alt"] for image in new_page.all("img"))
 
 
 def test_without_the_data_the_gallery_has_the_predictions(
@@ -342,42 +270,9 @@ def test_without_the_data_the_gallery_has_the_predictions(
 def test_the_pictures_stay_within_their_limit(config: Config, tmp_path: Path) -> None:
     small = config | {"tables": config["tables"] | {"report_mb": 0.1}}
     shutil.copytree(config["results"], tmp_path / "results")
-    found = made_page(small | {"results": str(tmp_path / "results")})
-    size = sum(len(image["src"]) for image in found.all("img"))
-    assert 0 < size <= 100_000 and "more pictures did not fit into 0.1 MB" in found.words
-
-
-class Scored:
-    """What `choose` needs of predictions."""
-
-    def __init__(self, scores: dict[str, float]) -> None:
-        self.scores, self.names = scores, set(scores)
-
-
-def test_images_are_chosen_where_methods_differ_most_where_all_are_worst_and_in_the_middle() -> None:
-    first = Scored({"a": 90, "b": 10, "c": 60, "d": 61, "e": 80, "only here": 1})
-    second = Scored({"a": 90, "b": 12, "c": 95, "d": 60, "e": 79})
-    assert gallery.choose([first, second], 1) == [
-        ("c", "methods differ most"),
-        ("b", "worst of all methods"),
-        ("e", "usual"),
-    ]
-    everything = gallery.choose([first, second], 9)
-    assert sorted(name for name, _ in everything) == ["a", "b", "c", "d", "e"]
-    assert gallery.choose([first, second], 0) == [] and gallery.choose([], 3) == []
-    assert [reason for _, reason in gallery.choose([first], 1)] == ["worst of all methods", "usual"]
-
-
-def test_the_enlarged_part_is_where_methods_disagree(benchmark: Benchmark) -> None:
-    _, truth = benchmark.groups[0].data.dataset.read("test", "test-00000")
-    other = truth.copy()
-    other[30:40, 5:15] = (truth[30:40, 5:15] + 1) % 10
-    rows, columns = examples._window({"a": truth, "b": other}, truth)
-    assert (other != truth)[rows, columns].any()
-    flat = np.zeros_like(truth)
-    flat[30:40, 5:15] = 1
-    rows, columns = examples._window({"a": flat, "b": np.zeros_like(flat)}, flat)
-    assert rows.start <= 30 and rows.stop >= 40 and columns.start <= 5 and columns.stop >= 15
+    new_page = made_page(small | {"results": str(tmp_path / "results")})
+    size = sum(len(image["src"]) for image in new_page.all("img"))
+    assert 0 < size <= 100_000 and "more pictures did not fit into 0.1 MB" in new_page.words
 
 
 @pytest.mark.long

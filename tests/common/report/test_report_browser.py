@@ -45,14 +45,14 @@ def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     opened = context.new_page()
-    said: list[str] = []
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("request", lambda r: r.url in (address,) or r.url.startswith("data:") or said.append(r.url))
+    messages: list[str] = []
+    opened.on("console", lambda message: messages.append(message.text))
+    opened.on("pageerror", lambda error: messages.append(str(error)))
+    opened.on("request", lambda r: r.url in (address,) or r.url.startswith("data:") or messages.append(r.url))
     opened.goto(address)
     yield opened
     context.close()
-    assert said == []
+    assert messages == []
 
 
 def column(page: Any, title: str) -> list[str]:

@@ -37,13 +37,13 @@ def pixels(shape: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def direct_contour(labels: NDArray) -> set[tuple[int, int]]:
-    found = set()
+    edge = set()
     for y, x in pixels(labels.shape):
         around = ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
         inside = [q for q in around if 0 <= q[0] < labels.shape[0] and 0 <= q[1] < labels.shape[1]]
         if any(labels[q] != labels[y, x] for q in inside):
-            found.add((y, x))
-    return found
+            edge.add((y, x))
+    return edge
 
 
 def direct_trimap(predicted: NDArray, labels: NDArray, classes: int) -> NDArray:

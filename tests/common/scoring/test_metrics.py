@@ -1,3 +1,5 @@
+"""IoU and accuracy from confusion counts, against scikit-learn."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -99,10 +99,10 @@ def test_the_ceiling_sees_cells(stride: int) -> None:
     ceiling = Ceiling("deeplabv3-test_resnet", replace(tiny_options(), output_stride=stride), 3)
     labels = torch.zeros(4 * stride + 3, 6 * stride, dtype=torch.uint8)
     labels[:, 3 * stride :] = 1
-    seen = ceiling(labels)
-    assert seen.shape == labels.shape and torch.equal(seen, labels)
+    expected = ceiling(labels)
+    assert expected.shape == labels.shape and torch.equal(expected, labels)
     labels[5, :] = 2
     assert not (ceiling(labels) == 2).any()
-    assert torch.equal(ceiling(labels), seen)
+    assert torch.equal(ceiling(labels), expected)
     labels[labels == 2] = 255
-    assert torch.equal(ceiling(labels), seen), "void has no share"
+    assert torch.equal(ceiling(labels), expected), "void has no share"

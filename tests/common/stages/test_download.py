@@ -50,14 +50,14 @@ def test_what_is_there_is_left_alone(server: Server, voc_files: dict) -> None:
 
 def test_data_of_ones_own_is_not_downloaded_again(server: Server, voc_files: dict, tmp_path: Path) -> None:
     """The environment may name the folder VOC2012 itself."""
-    layouts.write_aug(layouts.write_voc(tmp_path / "mine"))
-    os.environ["VOC_ROOT"] = str(tmp_path / "mine/VOCdevkit/VOC2012")
+    layouts.write_aug(layouts.write_voc(tmp_path / "own"))
+    os.environ["VOC_ROOT"] = str(tmp_path / "own/VOCdevkit/VOC2012")
     try:
         download(settings(server, voc_files), "voc")
     finally:
         del os.environ["VOC_ROOT"]
     assert not server.asked
-    assert not (tmp_path / "mine/VOCdevkit/VOC2012/.downloads").exists()
+    assert not (tmp_path / "own/VOCdevkit/VOC2012/.downloads").exists()
 
 
 def test_another_digest_is_refused(server: Server, voc_files: dict, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from common.runs.jobs import TrainedRun
 from common.runs.outputs import forget_tables
 from common.runs.records import Reliability
 from common.stages import tabulate
-from common.tables.intervals import interval_over_seeds, mean_and_deviation, paired_differences
 from tests import synthetic
 from tests.conftest import TINY
 from tests.synthetic import control_metrics_of, cost_of, facts_of, metrics_of, plain_scores, provenance
@@ -80,13 +79,6 @@ def page(config: Config) -> str:
 def csv(config: Config) -> pd.DataFrame:
     page(config)
     return pd.read_csv(Path(config["results"]) / "leaderboard.csv").set_index("method")
-
-
-def test_statistics() -> None:
-    assert mean_and_deviation([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, math.sqrt(7 / 3)))
-    assert mean_and_deviation([2.0])[0] == 2 and math.isnan(mean_and_deviation([2.0])[1])
-    assert all(map(math.isnan, mean_and_deviation([])))
-    assert paired_differences({0: 3.0, 2: 5.0}, {2: 1.0, 0: 2.0, 1: 9.0}) == [1.0, 4.0]
 
 
 def test_the_leaderboard(config: Config, runs: Runs) -> None:
@@ -383,7 +375,3 @@ def test_tables_of_the_same_files_are_the_same(config: Config, runs: Runs) -> No
         pages.append([(folder / f"{name}.csv").read_text() for name in ("leaderboard", "comparisons")])
         (folder / "cache/bootstrap.json").unlink()
     assert pages[0] == pages[1]
-
-
-def test_intervals_of_a_row() -> None:
-    assert interval_over_seeds([1.0, 2.0, 4.0]) == pytest.approx((7 / 3 - 3.794, 7 / 3 + 3.794), abs=1e-3)

@@ -108,9 +108,9 @@ def simulate(world: World, repetitions: int, resamples: int, seed: int) -> Outco
         outcome.seeds_covered.append(
             share_inside(truth, *np.array([intervals.interval_over_seeds(x) for x in some]).T)
         )
-        said = [intervals.reading(mean, p, seeds) for mean, p in zip(some.mean(axis=1), both.p)]
-        outcome.better.append(said.count("better") / repetitions)
-        outcome.worse.append(said.count("worse") / repetitions)
+        readings = [intervals.reading(mean, p, seeds) for mean, p in zip(some.mean(axis=1), both.p)]
+        outcome.better.append(readings.count("better") / repetitions)
+        outcome.worse.append(readings.count("worse") / repetitions)
     return outcome
 
 
@@ -124,14 +124,14 @@ def two_errors(share: float, repetitions: int) -> float:
 
 
 def check_no_difference(world: World, repetitions: int, resamples: int, seed: int) -> Outcome:
-    found = simulate(world, repetitions, resamples, seed)
-    assert found.better[0] == found.worse[0] == 0, "one seed says nothing"
-    assert math.isnan(found.covered[0])
-    for share in (*found.better, *found.worse):
+    outcome = simulate(world, repetitions, resamples, seed)
+    assert outcome.better[0] == outcome.worse[0] == 0, "one seed says nothing"
+    assert math.isnan(outcome.covered[0])
+    for share in (*outcome.better, *outcome.worse):
         assert share <= 0.05 + two_errors(0.05, repetitions)
-    for share in found.covered[1:]:
+    for share in outcome.covered[1:]:
         assert share >= 0.95 - two_errors(0.95, repetitions)
-    return found
+    return outcome
 
 
 def test_no_difference_is_rarely_read_as_better() -> None:
@@ -143,23 +143,23 @@ def test_no_difference_is_rarely_read_as_better() -> None:
 @pytest.mark.parametrize("image_effect", [0.1, 0.4])
 def test_false_positives_and_coverage_under_no_difference(seed_effect: float, image_effect: float) -> None:
     world = World(seed=seed_effect, image=image_effect)
-    found = check_no_difference(world, 2000, 1000, seed=2)
-    print(f"\nseed {seed_effect}, image {image_effect}: {found}")
+    outcome = check_no_difference(world, 2000, 1000, seed=2)
+    print(f"\nseed {seed_effect}, image {image_effect}: {outcome}")
 
 
 @pytest.mark.long
 def test_coverage_of_a_true_difference() -> None:
-    found = simulate(World(gain=0.15), 2000, 1000, seed=3)
-    print(f"\ngain 0.15: {found}")
-    for share in found.covered[1:]:
+    outcome = simulate(World(gain=0.15), 2000, 1000, seed=3)
+    print(f"\ngain 0.15: {outcome}")
+    for share in outcome.covered[1:]:
         assert share >= 0.95 - two_errors(0.95, 2000)
-    assert max(found.worse) <= 0.025
-    assert found.better[4] > found.better[1]
+    assert max(outcome.worse) <= 0.025
+    assert outcome.better[4] > outcome.better[1]
 
 
 def test_a_clear_difference_is_read_as_such() -> None:
-    found = simulate(World(gain=0.5, seed=0.05), 40, 200, seed=4)
-    assert found.better[2:] == [1, 1, 1] and found.better[0] == 0
+    outcome = simulate(World(gain=0.5, seed=0.05), 40, 200, seed=4)
+    assert outcome.better[2:] == [1, 1, 1] and outcome.better[0] == 0
 
 
 def test_resamples_are_those_of_an_ordinary_bootstrap() -> None:
@@ -167,33 +167,33 @@ def test_resamples_are_those_of_an_ordinary_bootstrap() -> None:
     counts = World().draw(random)[0, 0]
     counts[:, 4] = 0
     counts[0, 4, 3] = 50  # a class of a single image, never found
-    found = intervals.resampled_mean_iou(*parts(counts), 3000)
+    resampled = intervals.resampled_mean_iou(*parts(counts), 3000)
     direct = [metrics.mean_iou(counts[random.integers(0, IMAGES, IMAGES)].sum(axis=0)) for _ in range(3000)]
-    assert found.mean() == pytest.approx(np.mean(direct), abs=4 * np.std(direct) / 3000**0.5)
-    assert found.std() == pytest.approx(np.std(direct), rel=0.06)
+    assert resampled.mean() == pytest.approx(np.mean(direct), abs=4 * np.std(direct) / 3000**0.5)
+    assert resampled.std() == pytest.approx(np.std(direct), rel=0.06)
     quantiles = np.linspace(0.05, 0.95, 7)
-    assert np.quantile(found, quantiles) == pytest.approx(np.quantile(direct, quantiles), abs=0.006)
+    assert np.quantile(resampled, quantiles) == pytest.approx(np.quantile(direct, quantiles), abs=0.006)
 
 
 def test_resamples_are_the_same_for_all_and_exact_in_any_precision() -> None:
     counts = World().draw(np.random.default_rng(0))[0, 0]
-    found = intervals.resampled_mean_iou(*parts(counts), 100)
-    assert np.array_equal(found, intervals.resampled_mean_iou(*parts(counts), 100))
+    resampled = intervals.resampled_mean_iou(*parts(counts), 100)
+    assert np.array_equal(resampled, intervals.resampled_mean_iou(*parts(counts), 100))
     large = intervals.resampled_mean_iou(*parts(2**20 * counts), 100)
-    np.testing.assert_allclose(found, large, rtol=1e-6)
+    np.testing.assert_allclose(resampled, large, rtol=1e-6)
     alone = intervals.resampled_mean_iou(*parts(counts[:1]), 3)
     assert alone == pytest.approx([metrics.mean_iou(counts[0])] * 3)
     together = intervals.resampled_mean_iou(*parts(np.stack([counts, counts[::-1]])), 100)
-    assert np.array_equal(together[0], found) and not np.array_equal(together[1], found)
+    assert np.array_equal(together[0], resampled) and not np.array_equal(together[1], resampled)
 
 
 def test_the_bootstrap_of_a_difference() -> None:
     random = np.random.default_rng(0)
     values = random.normal(0.5, 0.01, 10_000)
-    found = intervals.resampled_difference(values, values - 0.04 + random.normal(0, 0.01, 10_000))
-    assert found.variance == pytest.approx(0.01**2, rel=0.05)
-    assert (found.low, found.high) == pytest.approx((0.04 - 0.0196, 0.04 + 0.0196), abs=7e-4)
-    assert found.p < 0.002
+    shifted = intervals.resampled_difference(values, values - 0.04 + random.normal(0, 0.01, 10_000))
+    assert shifted.variance == pytest.approx(0.01**2, rel=0.05)
+    assert (shifted.low, shifted.high) == pytest.approx((0.04 - 0.0196, 0.04 + 0.0196), abs=7e-4)
+    assert shifted.p < 0.002
     difference = random.normal(0.014, 0.01, 10_000)
     near = intervals.resampled_difference(values + difference, values)
     assert near.p == pytest.approx(2 * stats.norm.sf(1.4), rel=0.1)
@@ -261,3 +261,16 @@ def test_readings() -> None:
     assert intervals.reading(1.0, 0.05, 3) == "better"
     assert intervals.reading(-1.0, 0.01, 3) == "worse"
     assert intervals.reading(1.0, 0.06, 3) == "no difference shown"
+
+
+def test_means_and_paired_differences() -> None:
+    assert intervals.mean_and_deviation([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, math.sqrt(7 / 3)))
+    assert intervals.mean_and_deviation([2.0])[0] == 2 and math.isnan(intervals.mean_and_deviation([2.0])[1])
+    assert all(map(math.isnan, intervals.mean_and_deviation([])))
+    assert intervals.paired_differences({0: 3.0, 2: 5.0}, {2: 1.0, 0: 2.0, 1: 9.0}) == [1.0, 4.0]
+
+
+def test_the_interval_over_seeds() -> None:
+    assert intervals.interval_over_seeds([1.0, 2.0, 4.0]) == pytest.approx(
+        (7 / 3 - 3.794, 7 / 3 + 3.794), abs=1e-3
+    )
