@@ -25,6 +25,9 @@ rule all:
     input:
         TABLES,
         PAGE,
-        [run.metrics for run in RUNS.values()],
+        [file for data in BENCHMARK.datasets for file in (data.path, data.panel)],
+        [run.training.file for run in RUNS.values() if isinstance(run, TrainedRun)],
+        [file for run in RUNS.values() for file in scores_of(run)],
+        [file for control in CONTROLLED.values() for file in scored_by(control)],
         COSTS,
     localrule: True

@@ -17,9 +17,11 @@ VERBS = {
     "status": "Says what is done, running, waiting and failed",
     "estimate": "Says what the benchmark will take, before it starts",
     "compare": "Says which rows changed by more than chance between two result folders",
+    "merge": "Copies the results of another machine into a folder of results",
     "predict": "Predicts the labels of any pictures with a finished run",
     "export": "Writes a finished run as one file for use elsewhere",
     "download": "Gets a dataset, or says how to",
+    "check": "Checks that a method's file keeps what every method keeps",
     "kernels": "Times the kernels side by side with what they replace",
 }
 

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5
 """How long to wait before looking for a free GPU again."""
 
-LOCKS = Path("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
-"""Where jobs lock GPUs: one place per machine, whatever `TMPDIR` says, which Snakemake sets for its jobs."""
+LOCKS = Path(
+    os.environ.get("STRUCTSEG_LOCKS") or ("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
+)
+"""Where jobs lock GPUs and the machine: one place per machine, whatever `TMPDIR` says, which Snakemake sets
+for its jobs. STRUCTSEG_LOCKS names another, as for containers that share a machine but no /tmp."""
 
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "OAR_JOB_ID", "PJM_JOBID")
 """The variables with which SLURM, PBS, LSF, OAR and Fujitsu's scheduler name their jobs."""
@@ -106,7 +109,7 @@ def lease(name: str, count: int) -> Iterator[list[torch.device]]:
                 f"{count} GPUs are wanted and {len(offered)} offered (CUDA_VISIBLE_DEVICES or the machine): "
                 "lower execution.gpus_per_run or resources.gpu"
             )
-        if _job() and len(offered) == count:
+        if scheduler_job() and len(offered) == count:
             yield [torch.device("cuda", index) for index in range(count)]
             return
         with _locked(offered, count) as indices:
@@ -133,7 +136,7 @@ def job_gpus() -> int | None:
     return _job_gpus
 
 
-def _job() -> str | None:
+def scheduler_job() -> str | None:
     """The job of a scheduler that this process belongs to."""
     return next(filter(None, map(os.environ.get, SCHEDULERS)), None)
 
@@ -145,7 +148,7 @@ def _locked(offered: Sequence[str], count: int) -> Iterator[list[int]]:
     Who waits stands in a queue: only its first takes GPUs, one after the other as they get free. So two who
     wait never hold what the other needs, and one who wants several is not overtaken for ever.
     """
-    folder = _lock_folder()
+    folder = lock_folder(scheduler_job())
     with contextlib.ExitStack() as held:
         directory = os.open(folder, os.O_RDONLY)
         held.callback(os.close, directory)
@@ -185,20 +188,24 @@ def held(index: int) -> Iterator[None]:
     Args:
         index: Of the GPU.
     """
-    if _job():  # its GPUs may be leased or given; nobody else's job takes them
+    if scheduler_job():  # its GPUs may be leased or given; nobody else's job takes them
         yield
         return
-    with private((_lock_folder() / f"gpu-{names()[index]}.lock").open("a")) as file:
+    with private((lock_folder(None) / f"gpu-{names()[index]}.lock").open("a")) as file:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
 
 
-def _lock_folder() -> Path:
-    """The folder of this user's locks, or of the scheduler's job that this process belongs to."""
-    folder = LOCKS / f"structseg-{os.getuid()}-{_job() or 'local'}"
+def lock_folder(job: str | None) -> Path:
+    """The folder of this user's locks on this machine; of one job of a scheduler, if that is named.
+
+    Raises:
+        UserError: It belongs to another user.
+    """
+    folder = LOCKS / f"structseg-{os.getuid()}-{job or 'local'}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise UserError(f"{folder}, for the locks of GPUs, belongs to another user: have it removed")
+        raise UserError(f"{folder}, for locks of GPUs and machine, belongs to another user: have it removed")
     return folder
 
 

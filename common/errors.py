@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 WORKFLOW = "STRUCTSEG_WORKFLOW"
 """The environment variable that names a running workflow, the same in all of its jobs."""
 
@@ -39,7 +41,7 @@ class NoDevice(UserError):
 
 
 class OutOfMemory(UserError):
-    """The memory of a GPU is too small for a run."""
+    """The memory of a GPU or of the machine is too small for a run."""
 
     kind = "out of memory"
 
@@ -62,6 +64,27 @@ class UnreadableRecord(UserError):
     kind = "record"
 
 
+class Damaged(UnreadableRecord):
+    """A file of results is not as a stage wrote it, or does not belong where it lies.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it, to be read behind its name.
+    """
+
+    kind = "damaged"
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        """
+        Args:
+            path: The file.
+            reason: What is wrong with it, to be read behind its name.
+            remedy: What to do about it.
+        """
+        super().__init__(f"{path} {reason}: {remedy}")
+        self.path, self.reason = path, reason
+
+
 class LoaderDied(UserError):
     """A process that loads images has ended before its time."""
 
@@ -74,5 +97,5 @@ class LoaderDied(UserError):
         )
 
 
-HOPELESS = (UserError.kind, Diverged.kind)
+HOPELESS = (UserError.kind, Diverged.kind, Damaged.kind)
 """Kinds of failures that a retry meets again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.errors import HOPELESS, WORKFLOW, DiskFull, LoaderDied, OutOfMemory, UnreadableRecord, UserError
-from common.files import disk_full, no_room, read_record, write_record
+from common.errors import HOPELESS, WORKFLOW, Damaged, LoaderDied, OutOfMemory, Unreachable, UserError
+from common.files import disk_full, read_record, system_error, write_record
+from common.integrity import set_aside
+
+_TROUBLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENFILE, errno.EMFILE),
+)
+"""What the system says of disks, networks and rights, which no file and no code is to blame for."""
+
+_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "bad_alloc", "unable to mmap")
+"""What PyTorch says if the machine's memory is too small."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Failure:
         """Reads the record.
 
         Raises:
-            UnreadableRecord: It is missing or damaged.
+            UserError: It is missing, damaged or out of reach.
         """
         return read_record(path, cls, "delete it")
 
@@ -46,7 +57,7 @@ class Failure:
         """The record, or None if there is none that can be read: it may be in the midst of being written."""
         try:
             return cls.read(path)
-        except UnreadableRecord:
+        except UserError:
             return None
 
     @classmethod
@@ -66,7 +77,8 @@ def recording_failure(
     """Leaves an `error.json` at `path` if the block fails, and removes its own old one if not.
 
     If a retry by the same workflow would fail as before, because of its input or because the loss is not
-    finite, it fails at once.
+    finite, it fails at once. A file of results that was found damaged is renamed: so it is missing, and the
+    next workflow makes it again.
 
     Args:
         path: Where to write.
@@ -86,22 +98,79 @@ def recording_failure(
     try:
         yield
     except Exception as error:
-        error = _explained(error, about, remedy, path.parent)
-        with contextlib.suppress(OSError, DiskFull):  # a full disk must not hide the error itself
+        error = explained(error, about, remedy, path.parent)
+        if isinstance(error, Damaged):
+            error = renamed(error)
+        with contextlib.suppress(OSError, UserError):  # a full disk must not hide the error itself
             write_record(path, Failure.of(error, stage))
         raise error
     after = Failure.last(path)
     if path.exists() and (after is None or after.stage == stage):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder, which nobody takes for a failure
+            path.unlink(missing_ok=True)
 
 
-def _explained(error: Exception, about: str, remedy: str, folder: Path) -> Exception:
-    """What PyTorch or the system says of a machine's limits, as a sentence of ours."""
-    if not isinstance(error, UserError) and no_room(error):
-        return disk_full(folder)
+def renamed(error: Damaged, then: str = "the next `snakemake` makes it again") -> UserError:
+    """Renames a damaged file of results, so that it is missing, and says so.
+
+    Args:
+        error: What was found.
+        then: What becomes of it.
+    """
+    try:
+        name = set_aside(error.path).name
+    except OSError:  # a file system that is read-only, or another process was faster
+        return error
+    return Damaged(error.path, error.reason, f"it was renamed to {name}, and {then}")
+
+
+def explained(
+    error: Exception,
+    about: str = "this",
+    remedy: str = "use a GPU with more memory",
+    folder: Path | None = None,
+) -> Exception:
+    """What PyTorch or the system says of a machine's limits, as a sentence of ours; other errors as they are.
+
+    Args:
+        error: The error.
+        about: What is computed.
+        remedy: What to do if a GPU is too small for it.
+        folder: Where results are written, if the system does not say.
+    """
+    if isinstance(error, UserError):
+        return error
     torch = sys.modules.get("torch")  # where it was not imported, nothing of it can have failed
     if torch and isinstance(error, torch.OutOfMemoryError):
         return OutOfMemory(f"the GPU's memory is too small for {about}: {remedy}")
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+    if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
         return LoaderDied()
+    if no_memory(error):
+        return OutOfMemory(
+            f"the machine's memory is too small for {about}: set resources.mem_mb higher, run less at a "
+            "time, or use a machine with more memory"
+        )
+    trouble = system_error(error)
+    if trouble and trouble.errno in _TROUBLE:
+        place = trouble.filename or folder or "a file"
+        if trouble.errno in (errno.ENOSPC, errno.EDQUOT):
+            return disk_full(Path(os.fsdecode(place)))
+        return Unreachable(
+            f"{os.fsdecode(place)} cannot be reached ({trouble.strerror}): see to the disk or to your rights "
+            "there and run again"
+        )
     return error
+
+
+def no_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, is that the machine has not enough memory."""
+    trouble = system_error(error)
+    if trouble and trouble.errno == errno.ENOMEM:
+        return True
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

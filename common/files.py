@@ -8,23 +8,20 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Annotated, Any, TypeVar
-from zipfile import BadZipFile
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from common.errors import DiskFull, UnreadableRecord, UserError
+from common.errors import Damaged, DiskFull, Unreachable, UnreadableRecord, UserError
 
 Record = TypeVar("Record")
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 """The ranges of numbers in records; all of them are finite."""
@@ -42,6 +39,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     Raises:
         DiskFull: There is no room for it.
+        Unreachable: It cannot be written here or now: the file system is read-only, or it is not permitted.
     """
     name = ""
     try:
@@ -58,9 +56,15 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException as error:
         if name:
             Path(name).unlink(missing_ok=True)
-        if no_room(error):
-            raise disk_full(path) from None
+        trouble = system_error(error)
+        if trouble and _is_about(trouble, path):
+            raise unwritable(path, trouble) from None
         raise
+
+
+def _is_about(error: OSError, path: Path) -> bool:
+    """Whether an error is one of writing a file, not of reading what is to be written."""
+    return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(path.parent)
 
 
 def disk_full(path: Path) -> DiskFull:
@@ -71,13 +75,38 @@ def disk_full(path: Path) -> DiskFull:
     )
 
 
-def no_room(error: BaseException | None) -> bool:
-    """Whether an error, or what led to it, is that of a full disk: PyTorch raises one of its own over it."""
+def system_error(error: BaseException | None) -> OSError | None:
+    """The system's error that is, or has led to, an error, if any: PyTorch raises one of its own over it."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
+        if isinstance(error, OSError):
+            number = re.search(r"\[Errno (\d+)\]", str(error))  # all that is left of one of a loading process
+            if error.errno:
+                return error
+            if number:
+                return OSError(int(number[1]), os.strerror(int(number[1])))
         error = error.__cause__ or error.__context__
-    return False
+    return None
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """What to say when the system does not let a file be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(path)
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
+        place = path if error.errno == errno.EISDIR else error.filename or path
+        return UserError(f"{path} cannot be written, {place} is in the way: move that away and run again")
+    return Unreachable(
+        f"{path} cannot be written ({error.strerror}): give yourself the right to write there, or choose "
+        "another folder, and run again"
+    )
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """What to say when the system does not let a file be read, which says nothing about what is in it."""
+    return Unreachable(
+        f"{path} cannot be read now ({error.strerror or error}): see to the disk or to your rights there and "
+        "run again"
+    )
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -91,14 +120,14 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        UserError: The file is missing or is no JSON.
+        UnreadableRecord: The file is missing or is no JSON.
+        Unreachable: The system does not let it be read.
     """
+    remedy = "delete it and run again"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the earlier stage that writes it") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete it and run again") from None
+        return json.loads(read_bytes(path, remedy))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"cannot be read ({error})", remedy) from None
 
 
 def read_record(path: Path, kind: type[Record], remedy: str) -> Record:
@@ -112,32 +141,41 @@ def read_record(path: Path, kind: type[Record], remedy: str) -> Record:
         remedy: What to do about a file that is damaged.
 
     Raises:
-        UnreadableRecord: It is missing, cannot be read, or is no such record.
+        UnreadableRecord: It is missing.
+        Damaged: It is no such record.
+        Unreachable: The system does not let it be read.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(read_bytes(path, remedy), type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Damaged(path, f"cannot be read ({error})", remedy) from None
+
+
+def read_bytes(path: Path, remedy: str) -> bytes:
+    """What a file of results contains.
+
+    Args:
+        path: The file.
+        remedy: What to do about one that is damaged.
+
+    Raises:
+        UnreadableRecord: It is missing.
+        Damaged: It is a folder.
+        Unreachable: The system does not let it be read.
+    """
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
         raise UnreadableRecord(f"{path} is missing: run the earlier stage that writes it") from None
-    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
-        raise UnreadableRecord(f"{path} cannot be read ({error}): {remedy}") from None
+    except IsADirectoryError:
+        raise Damaged(path, "cannot be read (it is a folder)", remedy) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def write_record(path: Path, record: Any) -> None:
     """Writes a record as `write_json` does; what it has none of (None) is null."""
     write_json(path, msgspec.to_builtins(record))
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an `.npz` file that the evaluate stage wrote.
-
-    Raises:
-        UserError: It is damaged.
-    """
-    try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete it and evaluate again") from None
 
 
 def cache_folder() -> Path:

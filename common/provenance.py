@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import resource
 import subprocess
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+CODE = ("common/**/*.py", "methods/**/*.py", "cuda/*.cu", "cuda/*.cuh", "cuda/*.cpp", "cuda/*.h")
+"""All code, as patterns."""
+
+SHOWING = ("common/tables/", "common/report/")
+"""Code that only shows results."""
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -41,11 +48,32 @@ def _git(*arguments: str) -> str | None:
 
 @cache
 def commit() -> str | None:
-    """The git commit of the code, with `+changes` if tracked files differ; None outside git."""
+    """The git commit of the code, with `+changes` if code differs from it or is not in it; None outside git.
+
+    Other files, such as results and configurations, do not count.
+    """
     revision = _git("rev-parse", "HEAD")
-    if revision and _git("status", "--porcelain", "--untracked-files=no"):
+    patterns = [f":(glob){pattern}" for pattern in CODE]
+    if revision and _git("status", "--porcelain", "--untracked-files=all", "--", *patterns):
         revision += "+changes"
     return revision
+
+
+@cache
+def code() -> str:
+    """A digest of all code that results come from, committed or not; tables and report are left out."""
+    result = hashlib.sha256()
+    for path in sorted({path for pattern in CODE for path in ROOT.glob(pattern)}):
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith(SHOWING):
+            result.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return result.hexdigest()[:10]
+
+
+def note_code() -> None:
+    """Takes note of the code as it is now: that is what records of this process will tell of."""
+    commit()
+    code()
 
 
 @cache
@@ -76,17 +104,20 @@ class Provenance:
 
     Attributes:
         written: When, in ISO 8601.
-        commit: The git commit of the code, with `+changes` if tracked files differed; None outside git.
+        commit: The git commit of the code when the process began, with `+changes` if code differed from it or
+            was not in it; None outside git.
         packages: Versions of Python and of the packages that results depend on.
         device: The name of the device.
+        code: A digest of all code when the process began; None in records that say nothing of it.
     """
 
     written: str
     commit: str | None
     packages: dict[str, str]
     device: str
+    code: str | None = None
 
     @classmethod
     def now(cls, device: str) -> Provenance:
         """Of a result that is written now, computed on the device of that name."""
-        return cls(datetime.now(UTC).isoformat(timespec="seconds"), commit(), packages(), device)
+        return cls(datetime.now(UTC).isoformat(timespec="seconds"), commit(), packages(), device, code())

@@ -1,4 +1,4 @@
-"""Affinity field loss (Ke et al., ECCV 2018), in the form that the RMI paper compares with.
+"""Affinity field loss (Ke et al., ECCV 2018, arXiv 1803.10335), in the form that the RMI paper compares with.
 
 Cross-entropy, plus a loss on how the probabilities of a pixel i and each of its 8 neighbours j relate, per
 class k, at 1/8 of the resolution (Zhao et al., NeurIPS 2019, arXiv 1910.12037):
@@ -7,9 +7,17 @@ class k, at 1/8 of the resolution (Zhao et al., NeurIPS 2019, arXiv 1910.12037):
     20^(−progress) · (mean of max(0, 3 − KL) over edges + mean of KL over non-edges)
 
 At an edge, exactly one of the two pixels is labelled k; their probabilities shall differ by a margin,
-elsewhere they shall agree. Probabilities are softmax, at least 1e-4. As in Ke et al.'s own code, and
-other than in the RMI paper's, pairs with a void pixel, or with one outside the image, do not count. Its
-part fades in the course of training. Costs little: the maps are 64 times smaller than the image.
+elsewhere they shall agree. Probabilities are softmax, at least 1e-4. Its part fades in the course of
+training. Costs little: the maps are 64 times smaller than the image.
+
+Where the two codes differ:
+
+- The decay is 20^(−progress), as in the RMI paper's code; Ke et al. have 10^(−progress) (`decay: 10`).
+- Pairs with a void pixel, or with one outside the image, do not count, as in Ke et al.'s code; in the RMI
+  paper's they do, with label and probabilities 0. Ke et al.'s leaves out more: also the pair of a pixel with
+  the neighbour opposite to a void one.
+- p' and the reduction to 1/8 are those of the RMI paper's code: labels are those of the upper left pixels of
+  8×8, logits are resized with aligned corners. Ke et al. have max(1 − p, 1e-4) and the network's own grid.
 """
 
 from __future__ import annotations
@@ -20,7 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from methods.base import VOID, Method, cross_entropy
+from common.labels import valid_pixels
+from methods.base import Method, cross_entropy
 
 STRIDE = 8
 FLOOR = 1e-4
@@ -72,6 +81,9 @@ def affinity_field(probabilities: Tensor, labels: Tensor, margin: float = 3.0) -
 
     Returns:
         A scalar; where there are no edges, or no non-edges, their part is 0.
+
+    Raises:
+        ValueError: A label is neither a class nor void (on a GPU the program ends, later).
     """
     own = probabilities.clamp(FLOOR, 1)
     classes = torch.arange(probabilities.shape[1], device=labels.device).view(-1, 1, 1)
@@ -79,7 +91,7 @@ def affinity_field(probabilities: Tensor, labels: Tensor, margin: float = 3.0) -
     # Beyond the margin of the image everything is void.
     others = _neighbours(functional.pad(own, [1] * 4, value=1.0))
     other_truth = _neighbours(functional.pad(truth, [1] * 4))
-    known = labels != VOID
+    known = valid_pixels(labels, probabilities.shape[1])
     counts = known[:, None, None] & _neighbours(functional.pad(known, [1] * 4).unsqueeze(1))
     own, truth = own.unsqueeze(1), truth.unsqueeze(1)
     divergence = _divergence(others, own) + _divergence(1 - others + FLOOR, 1 - own + FLOOR)

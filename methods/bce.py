@@ -2,7 +2,8 @@
 
 `Σ_classes Σ_valid pixels bce(logit, label = class) / (valid pixels + 1)`, as the RMI paper compares
 with (Zhao et al., NeurIPS 2019, arXiv 1910.12037). Costs about as much as `ce`. The sum over classes
-makes its values about K times larger than a mean would.
+makes its values about K times larger than a mean would. The class probabilities that it trains are the
+sigmoids, over their sum.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from methods.base import VOID, Method
+from common.kernels.transforms import transformed
+from common.labels import VOID, valid_pixels
+from methods.base import Method
 
 FACTORS = 64
 """So many factors of at most 2 do not overflow a float32."""
@@ -29,6 +31,32 @@ class BinaryCrossEntropy(Method):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return binary_cross_entropy(logits, labels)[0]
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return normalised_sigmoids(logits)
+
+
+def normalised_sigmoids(logits: Tensor) -> Tensor:
+    """The sigmoid of each class over the sum of all, for logits of any size.
+
+    Where all are negative they are first divided by exp(m), with m the highest: σ(x)/exp(m) is
+    1 / (exp(m) + exp(m − x)). So not all become zero.
+
+    Args:
+        logits: `[N, K, H, W]`; half precision is computed in float32.
+
+    Returns:
+        `[N, K, H, W]`, summing to one over K. The class of the highest logit has the highest, by rounding's
+        width where several sigmoids are one to the last digit.
+    """
+    if logits.dtype.itemsize < 4:
+        logits = logits.float()
+    highest = logits.amax(dim=1, keepdim=True)
+    divisor = highest.clamp(max=0)
+    sigmoids = (divisor - logits).exp_().add(divisor.exp()).reciprocal_()
+    rounding = 4 * torch.finfo(logits.dtype).eps
+    sigmoids = sigmoids * (logits - highest).sign_().mul_(rounding).add_(1)
+    return sigmoids / sigmoids.sum(dim=1, keepdim=True)
+
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = VOID) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy, summed over classes and divided by (valid pixels + 1); and the probabilities.
@@ -38,27 +66,29 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = VOI
 
     Args:
         logits: `[N, K, H, W]`; half precision is computed in float32.
-        labels: Integers `[N, H, W]`. Whatever is not in 0..K−1, or is `ignore_index`, is void.
-        ignore_index: A label that is void.
+        labels: Integers `[N, H, W]` in 0..K−1, or `ignore_index` for void.
+        ignore_index: The label of void; it may be one of 0..K−1.
 
     Returns:
         A scalar, and the sigmoids of the logits `[N, K, H, W]`, 0 where the label is void.
+
+    Raises:
+        ValueError: A label is neither a class nor void (on a GPU the program ends, later).
     """
     if logits.dtype.itemsize < 4:
         logits = logits.float()
     valid = valid_pixels(labels, logits.shape[1], ignore_index)
     target = labels.long().where(valid, 0)
-    total, probabilities = _BinaryCrossEntropy.apply(logits, target, valid)
+    compute = _plain if transformed() else _BinaryCrossEntropy.apply
+    total, probabilities = compute(logits, target, valid)
     return total / (valid.sum() + 1), probabilities
 
 
-def valid_pixels(labels: Tensor, num_classes: int, ignore_index: int = VOID) -> Tensor:
-    """True where a label is one of the classes and not void, `[N, H, W]`."""
-    return (labels != ignore_index) & (labels >= 0) & (labels < num_classes)
-
-
 class _BinaryCrossEntropy(torch.autograd.Function):
-    """The sum over valid pixels, and the probabilities: by hand, because autograd would keep four maps."""
+    """The sum over valid pixels, and the probabilities: by hand, because autograd would keep four maps.
+
+    Differentiable any number of times: the derivative is a plain function of the probabilities.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,12 +100,18 @@ class _BinaryCrossEntropy(torch.autograd.Function):
         return (per_pixel * valid).sum(), probabilities
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_total: Tensor, by_probabilities: Tensor) -> tuple[Tensor, None, None]:
         probabilities, target, valid = ctx.saved_tensors
         gradient = torch.ops.aten.sigmoid_backward(by_probabilities, probabilities)
         gradient.addcmul_(probabilities, by_total)
         return gradient.scatter_add_(1, target, -(by_total * valid).unsqueeze(1)), None, None
+
+
+def _plain(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """What `_BinaryCrossEntropy` computes, by functions that PyTorch can transform."""
+    softplus = functional.softplus(logits, threshold=EXACT_BELOW).sum(dim=1)
+    per_pixel = softplus - logits.gather(1, target.unsqueeze(1)).squeeze(1)
+    return (per_pixel * valid).sum(), logits.sigmoid() * valid.unsqueeze(1)
 
 
 def _softplus_sum(logits: Tensor) -> Tensor:

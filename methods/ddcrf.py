@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from common.kernels import chains
 from common.kernels import decomposition as operators
+from common.kernels.transforms import transformed
 from methods.base import Method
 
 
@@ -69,8 +70,10 @@ class DDCRF(Method):
             ValueError: An option is out of its range.
         """
         super().__init__(num_classes, feature_channels)
-        if gaps < 1:
-            raise ValueError(f"gaps must be at least 1, not {gaps!r}")
+        if not 1 <= gaps <= 100:
+            raise ValueError(f"gaps must be at least 1 and at most 100, not {gaps!r}")
+        if iterations > 1000:
+            raise ValueError(f"iterations must be at most 1000, not {iterations!r}")
         _check(iterations, gamma)
         _check_course(gamma, gamma_end, learn_gamma)
         self.iterations = iterations
@@ -149,9 +152,10 @@ def dual_decomposition(
 ) -> DualDecomposition:
     """Approximate inference in a grid CRF by dual decomposition into chains.
 
-    Half precision is computed in float32. Differentiable once in all tensors; the results of two calls
-    are the same bit by bit. Kernels are compiled at the first call; where that is impossible, the plain
-    version `dual_decomposition_reference` is used, with a warning.
+    Half precision is computed in float32. Differentiable once in all tensors, a second time is refused; the
+    results of two calls are the same bit by bit. Kernels are compiled at the first call; where that is
+    impossible, the plain version `dual_decomposition_reference` is used, with a warning. So it is, without
+    one, in forward mode and inside transformations of `torch.func`.
 
     Args:
         unary: Scores of the labels of each cell, `[N, K, h, w]`.
@@ -301,6 +305,9 @@ def _score(labels: Tensor, unary: Tensor, horizontal: Sequence[Tensor], vertical
 
 
 def _has_kernels(unary: Tensor, gaps: Sequence[int]) -> bool:
+    """Whether the kernels can be used; where PyTorch transforms the function it is the plain version."""
+    if transformed():
+        return False
     dtype = torch.promote_types(unary.dtype, torch.float32)
     return chains.available(unary.device, dtype, unary.shape[1], len(gaps))
 
@@ -462,9 +469,11 @@ def _check(iterations: int, gamma: float | Tensor) -> None:
     if isinstance(gamma, Tensor):
         if gamma.ndim:
             raise ValueError(f"gamma must be a number or a tensor without dimensions, not {[*gamma.shape]}")
-        if gamma.device.type != "cpu" or torch.compiler.is_compiling():
+        if gamma.device.type != "cpu":
             return  # to look at the value would stop everything until the device has computed it
-        gamma = gamma.item()
+    if torch.compiler.is_compiling():
+        return  # it may have no value yet
+    gamma = gamma.item() if isinstance(gamma, Tensor) else gamma
     if not math.isfinite(gamma):
         raise ValueError(f"gamma must be a finite number, not {gamma!r}")
 

@@ -26,15 +26,23 @@ import torch
 from torch import Tensor
 
 from common.kernels.lattice import Lattice
+from common.kernels.transforms import transformed
 from methods.base import Method
 
 Engine = Literal["torch", "pydensecrf"]
+Normalisation = Literal["symmetric", "after"]
 
 FLOOR = 1e-5
 """Probabilities below this are taken as this."""
 
+TOLERANCE = 1e-3
+"""By how much probabilities may lie outside of 0–1 for rounding, of half precision too."""
+
 PIXEL_BYTES = 400
 """About what building a lattice holds per pixel."""
+
+CPU_PIXELS = 2**10
+"""Images of so many pixels in all, or one larger image, are taken at a time on a CPU."""
 
 BUDGET = 2**29
 """Bytes of values that one filtering may hold at a time; of more classes, some are filtered at a time."""
@@ -44,6 +52,7 @@ class DenseCRF(Method):
     """Mean field on the image at full size."""
 
     trained_as = "ce"
+    refines = "softmax"  # also of networks that are trained with sigmoids, as published with RMI
 
     def __init__(
         self,
@@ -84,8 +93,8 @@ def check(
     iterations: int, gaussian: Sequence[float], bilateral: Sequence[float], engine: str = "torch"
 ) -> None:
     """Raises a ValueError that says which option of a dense CRF is out of its range."""
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, not {iterations!r}")
+    if not 1 <= iterations <= 1000:
+        raise ValueError(f"iterations must be at least 1 and at most 1000, not {iterations!r}")
     for name, values, count in (("gaussian", gaussian, 2), ("bilateral", bilateral, 3)):
         if len(values) != count or not all(0 < value < float("inf") for value in values):
             raise ValueError(f"{name} must be {count} positive numbers, not {values!r}")
@@ -106,20 +115,34 @@ def dense_crf(
 
     Args:
         images: uint8 `[N, 3, H, W]`, on the device of the probabilities.
-        probabilities: Of the labels of each pixel, `[N, K, H, W]`.
+        probabilities: Of the labels of each pixel, `[N, K, H, W]`, in 0–1.
         iterations: Mean-field updates, at least 1.
         gaussian: Standard deviation in pixels and weight of the position kernel.
         bilateral: Standard deviations in pixels and in colour (0–255) and weight of the other.
-        engine: `torch`, on the tensors' device, differentiable once by the probabilities; or
-            `pydensecrf`, on the CPU, as many images at a time as PyTorch uses threads.
+        engine: `torch`, on the tensors' device, differentiable by the probabilities any number of times; or
+            `pydensecrf`, on the CPU, as many images at a time as PyTorch uses threads, without a derivative.
 
     Returns:
         `[N, K, H, W]`, summing to one over K, of the probabilities' type; half is computed in float32.
 
     Raises:
-        ValueError: A shape or an option does not fit.
+        ValueError: A shape, type, device, value or an option does not fit.
     """
     check(iterations, gaussian, bilateral, engine)
+    _check_input(images, probabilities)
+    if engine == "pydensecrf":
+        if probabilities.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                "pydensecrf gives no gradient: use the engine torch, or detach the probabilities"
+            )
+        return _by_pydensecrf(images, probabilities, iterations, gaussian, bilateral).to(probabilities)
+    deviations, weights = (gaussian[0], *bilateral[:2]), (gaussian[1], bilateral[2])
+    unary = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32)).clamp(min=FLOOR).log()
+    return crf_scores(images, unary, deviations, weights, iterations).softmax(dim=1).to(probabilities.dtype)
+
+
+def _check_input(images: Tensor, probabilities: Tensor) -> None:
+    """Raises a ValueError that says what is wrong with images or probabilities."""
     if (
         probabilities.ndim != 4
         or not len(images)
@@ -129,18 +152,22 @@ def dense_crf(
             f"images must be [N, 3, H, W] and probabilities [N, K, H, W], not {[*images.shape]} "
             f"and {[*probabilities.shape]}"
         )
-    if engine == "pydensecrf":
-        return _by_pydensecrf(images, probabilities, iterations, gaussian, bilateral).to(probabilities)
-    h, w = probabilities.shape[2:]
-    # On a CPU an image at a time stays in the cache.
-    together = 1 if probabilities.device.type == "cpu" else max(1, BUDGET // (h * w * PIXEL_BYTES))
-    deviations, weights = (gaussian[0], *bilateral[:2]), (gaussian[1], bilateral[2])
-    refined = []
-    for part, given in zip(images.split(together), probabilities.split(together)):
-        given = given.to(torch.promote_types(given.dtype, torch.float32))
-        scores = crf_scores(part, given.clamp(min=FLOOR).log(), deviations, weights, iterations)
-        refined.append(scores.softmax(dim=1))
-    return torch.cat(refined).to(probabilities.dtype)
+    if images.dtype != torch.uint8:
+        kind = str(images.dtype).removeprefix("torch.")
+        raise ValueError(f"images must be uint8 in 0–255, as they are in files, not {kind}")
+    if not probabilities.is_floating_point() or images.device != probabilities.device:
+        raise ValueError(
+            f"probabilities must be of a floating-point type on the images' device {images.device}, not "
+            f"{str(probabilities.dtype).removeprefix('torch.')} on {probabilities.device}"
+        )
+    if transformed() or not probabilities.numel():
+        return  # a value cannot be looked at while functions of it are batched
+    low, high = (float(bound) for bound in probabilities.detach().aminmax())
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # so is NaN
+        raise ValueError(
+            f"probabilities must be in 0–1, and these are in {low:.4g} to {high:.4g}: give the softmax of "
+            "scores"
+        )
 
 
 def crf_scores(
@@ -149,7 +176,7 @@ def crf_scores(
     deviations: Sequence[float],
     weights: Sequence[float | Tensor],
     iterations: int,
-    compatibility: Tensor | None = None,
+    normalisation: Normalisation = "symmetric",
 ) -> Tensor:
     """Scores whose softmax are the marginals of a fully connected CRF.
 
@@ -157,55 +184,68 @@ def crf_scores(
         images: `[N, 3, H, W]`, colours in 0–255.
         unary: Scores of the labels (not energies), `[N, K, H, W]`, float32 or float64.
         deviations: Of the position kernel in pixels, and of the bilateral one in pixels and in colour.
-        weights: As in `mean_field`, as are the rest.
-        iterations: How many updates.
-        compatibility: Of labels.
+        weights: Of each kernel, a number or, to be trained, a matrix as in `mean_field`.
+        iterations: How many updates, at least 1.
+        normalisation: Of the kernels, as in `Kernel`.
 
     Returns:
-        `[N, K, H, W]`.
+        `[N, K, H, W]`; differentiable by unary and weights any number of times.
     """
-    n, k, h, w = unary.shape
-    kernels = _kernels(images, *deviations)
-    energies = -unary.flatten(2).mT.flatten(0, 1)
-    scores = mean_field(energies, kernels, weights, iterations, compatibility)
-    return scores.view(n, h * w, k).mT.reshape(n, k, h, w)
+    k, h, w = unary.shape[1:]
+    # On a CPU an image at a time stays in the cache; small ones are quicker together.
+    pixels = CPU_PIXELS if unary.device.type == "cpu" else BUDGET // PIXEL_BYTES
+    together = max(1, pixels // (h * w))
+    parts = []
+    for some, scores in zip(images.split(together), unary.split(together)):
+        kernels = _kernels(some, normalisation, *deviations)
+        energies = -scores.flatten(2).mT.flatten(0, 1)
+        marginals = mean_field(energies, kernels, weights, iterations)
+        parts.append(marginals.view(len(some), h * w, k).mT.reshape(-1, k, h, w))
+    return torch.cat(parts)
 
 
 class Kernel:
-    """A Gaussian kernel between all pairs of an image's pixels, symmetrically normalised.
+    """A Gaussian kernel K between all pairs of an image's pixels, normalised.
 
     Args:
         features: Of each image's pixels, in units of the standard deviations, `[N, P, d]`.
+        normalisation: `symmetric`, N·K·N with N = 1/√(K·1), or `after`, N²·K: the mean of the neighbours.
     """
 
-    def __init__(self, features: Tensor) -> None:
+    def __init__(self, features: Tensor, normalisation: Normalisation = "symmetric") -> None:
         self.lattice = Lattice(features)
         ones = torch.ones(features.shape[0] * features.shape[1], 1, device=features.device)
-        self.lattice.normalise((self.lattice.filter(ones).squeeze(1) + 1e-20).rsqrt())
+        sums = self.lattice.filter(ones) + 1e-20
+        self.scale = sums.reciprocal() if normalisation == "after" else None
+        if normalisation == "symmetric":
+            self.lattice.normalise(sums.squeeze(1).rsqrt())
 
     def apply(self, values: Tensor) -> Tensor:
         """The kernel times values `[N · P, C]`, as many columns at a time as the memory's budget allows."""
         held = values.element_size() * (2 * len(values) + 3 * self.lattice.size)
-        columns = max(1, BUDGET // held)
-        if columns >= values.shape[1]:
-            return self.lattice.filter(values)
-        return torch.cat([self.lattice.filter(part) for part in values.split(columns, dim=1)], dim=1)
+        parts = values.split(max(1, BUDGET // held), dim=1)
+        filtered = torch.cat([self.lattice.filter(part) for part in parts], dim=1)
+        return filtered if self.scale is None else filtered * self.scale.to(values.dtype)
 
 
-def _kernels(images: Tensor, deviation: float, bilateral: float, colour: float) -> tuple[Kernel, Kernel]:
+def _kernels(
+    images: Tensor, normalisation: Normalisation, deviation: float, bilateral: float, colour: float
+) -> tuple[Kernel, Kernel]:
     """The kernel of positions and that of positions and colours, of given standard deviations."""
     # mypy: two sides
     places = _positions(*images.shape[2:], images.device).expand(len(images), -1, -1)  # type: ignore[call-arg]
     colours = images.flatten(2).mT.float() / colour
-    both = Kernel(torch.cat([places / float(bilateral), colours], dim=2))
-    return _position_kernel(*images[:, 0].shape, float(deviation), images.device), both
+    both = Kernel(torch.cat([places / float(bilateral), colours], dim=2), normalisation)
+    return _position_kernel(*images[:, 0].shape, float(deviation), images.device, normalisation), both
 
 
 @lru_cache(maxsize=4)
-def _position_kernel(n: int, h: int, w: int, deviation: float, device: torch.device) -> Kernel:
+def _position_kernel(
+    n: int, h: int, w: int, deviation: float, device: torch.device, normalisation: Normalisation
+) -> Kernel:
     """The kernel of positions is the same for all images of a size."""
     with torch.inference_mode(False):
-        return Kernel(_positions(h, w, device).expand(n, -1, -1) / deviation)
+        return Kernel(_positions(h, w, device).expand(n, -1, -1) / deviation, normalisation)
 
 
 def _positions(h: int, w: int, device: torch.device) -> Tensor:
@@ -216,21 +256,16 @@ def _positions(h: int, w: int, device: torch.device) -> Tensor:
 
 
 def mean_field(
-    unary: Tensor,
-    kernels: Sequence[Kernel],
-    weights: Sequence[float | Tensor],
-    iterations: int,
-    compatibility: Tensor | None = None,
+    unary: Tensor, kernels: Sequence[Kernel], weights: Sequence[float | Tensor], iterations: int
 ) -> Tensor:
     """Mean-field updates.
 
     Args:
         unary: Energies of the labels of each pixel, `[P, K]`.
         kernels: Between the pixels.
-        weights: Of each kernel, a number or, to be trained, a tensor `[K]` or `[]`.
+        weights: Of each kernel, a number (Potts: labels speak for themselves alone) or how much the label of
+            one pixel (column) speaks for that of another (row), `[K, K]`.
         iterations: How many updates, at least 1.
-        compatibility: How much the label of one pixel (row) speaks for that of another, `[K, K]`; unless
-            given, labels speak for themselves alone (Potts).
 
     Returns:
         Scores `[P, K]`, whose softmax are the marginals.
@@ -241,11 +276,10 @@ def mean_field(
         scores = -unary
         for weight, kernel in zip(weights, kernels, strict=True):
             message = kernel.apply(marginals)
-            if compatibility is not None:
-                message = message @ compatibility
-            trained = isinstance(weight, Tensor)
-            # mypy: `trained` says which of the two a weight is
-            scores = scores + weight * message if trained else scores.add(message, alpha=weight)  # type: ignore[arg-type]
+            if isinstance(weight, Tensor):
+                scores = scores + message @ weight.mT
+            else:
+                scores = scores.add(message, alpha=weight)
     return scores
 
 
@@ -262,8 +296,8 @@ def _by_pydensecrf(
     bilateral: Sequence[float],
 ) -> Tensor:
     """The mean field by `pydensecrf`, the reference; float32 on the CPU."""
-    pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-    given = probabilities.detach().float().cpu().numpy()
+    pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    given = probabilities.detach().float().contiguous().cpu().numpy()
     tasks = [(*pair, iterations, gaussian, bilateral) for pair in zip(pixels, given, strict=True)]
     workers = min(len(tasks), torch.get_num_threads())
     if workers == 1:
@@ -293,5 +327,5 @@ def _one_by_pydensecrf(
     position, weight = gaussian
     crf.addPairwiseGaussian(sxy=position, compat=weight)
     position, colour, weight = bilateral
-    crf.addPairwiseBilateral(sxy=position, srgb=colour, rgbim=np.ascontiguousarray(pixels), compat=weight)
+    crf.addPairwiseBilateral(sxy=position, srgb=colour, rgbim=pixels, compat=weight)
     return np.array(crf.inference(iterations), dtype=np.float32).reshape(k, h, w)

@@ -1,9 +1,14 @@
-"""Dice loss (Milletari et al., 3DV 2016, arXiv 1606.04797), from segmentation-models-pytorch.
+"""Soft Dice loss, from segmentation-models-pytorch.
 
 `mean over classes of 1 − 2·Σ pₖ·yₖ / (Σ pₖ + Σ yₖ)`, sums over all valid pixels of the batch, pₖ softmax
-probabilities; classes that are absent from the batch contribute 0. Costs little more than `ce`. Every class
-weighs the same however small it is, which helps rare classes; its gradients are noisy in small batches, so
-it is often mixed with cross-entropy (`weight`).
+probabilities; classes that are absent from the batch contribute 0. The denominator without squares is that of
+Drozdzal et al., "The Importance of Skip Connections in Biomedical Image Segmentation", 2016, arXiv 1608.04117
+(Milletari et al., 3DV 2016, arXiv 1606.04797, have Σ pₖ² + Σ yₖ²); the mean over softmax classes is that of
+nnU-Net (Isensee et al. 2018, arXiv 1809.10486). Costs little more than `ce`. Every class weighs the same
+however small it is, which helps rare classes; its gradients are noisy in small batches.
+
+nnU-Net adds cross-entropy with equal weight. So does the entry `ce+dice` of the configuration, half and half
+(`weight: 0.5`); `dice` alone is rarely what is used.
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ from __future__ import annotations
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor
 
-from methods.base import VOID, Method, cross_entropy
+from common.labels import VOID, valid_pixels
+from methods.base import Method, cross_entropy
 
 
 class Dice(Method):
@@ -36,6 +42,7 @@ class Dice(Method):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if logits.dtype.itemsize < 4:
             logits = logits.float()
+        valid_pixels(labels, logits.shape[1])  # refuses what is no label
         dice = self.criterion(logits, labels.long())
         if self.weight == 1:
             return dice

@@ -1,7 +1,8 @@
 """Pyramid loss: cross-entropy at several scales, as the RMI paper compares with.
 
 `mean over s in {1/4, 1/2, 3/4, 1} of cross-entropy(logits at scale s, labels at scale s)`; logits are resized
-bilinearly (corners not aligned), labels to the nearest (Zhao et al., NeurIPS 2019, arXiv 1910.12037).
+bilinearly (corners not aligned), labels to the nearest by rounding down, as in that paper's code (Zhao et
+al., NeurIPS 2019, arXiv 1910.12037): at 1/4 a label lies 1.5 pixels above and left of its logit.
 Costs about twice `ce`. Coarse scales weigh large regions more than their details.
 """
 

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.kernels.windows import window_products
-from methods.base import VOID, Method, cross_entropy
-from methods.bce import binary_cross_entropy, valid_pixels
+from common.labels import VOID, valid_pixels
+from methods.base import Method, cross_entropy
+from methods.bce import binary_cross_entropy, normalised_sigmoids
 
 Pool = Literal["average", "max", "interpolate"]
 
@@ -59,6 +60,16 @@ class RMI(Method):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         value, self._latest = self.criterion.with_terms(logits, labels)
         return value
+
+    def auxiliary_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy, as published."""
+        return cross_entropy(logits, labels)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Sigmoids over their sum; the softmax if cross-entropy trains that."""
+        if self.criterion.softmax and self.criterion.weight > 0:
+            return super().probabilities(logits)
+        return normalised_sigmoids(logits)
 
     def diagnostics(self) -> dict[str, float]:
         """The region term of each class in the latest loss, and their sum `rmi`. They can be negative."""
@@ -124,7 +135,8 @@ class RMILoss(nn.Module):
             A scalar; it can be negative.
 
         Raises:
-            ValueError: The shapes do not fit, or the pooled image is smaller than the radius.
+            ValueError: The shapes do not fit, a label is neither a class nor void (on a GPU the program ends,
+                later), or the pooled image is smaller than the radius.
         """
         return self.with_terms(logits, labels)[0]
 
@@ -209,8 +221,8 @@ def conditional_entropy(truth: Tensor, predicted: Tensor, radius: int) -> Tensor
     n, k, h, w = truth.shape
     dimension = radius**2
     # Centred before, so that what is subtracted from the sums of products in the end is small.
-    maps = [_centred(x.flatten(0, 1).double()) for x in (predicted, truth)]
-    products, sums = window_products(*maps, radius)
+    first, second = (_centred(x.flatten(0, 1).double()) for x in (predicted, truth))
+    products, sums = window_products(first, second, radius)
     positions = (h - radius + 1) * (w - radius + 1)
     covariance = products - sums.unsqueeze(2) * sums.unsqueeze(1) / positions
     ridge = EPSILON * torch.eye(2 * dimension, dtype=torch.double, device=covariance.device)

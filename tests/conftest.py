@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +16,15 @@ import torch
 import yaml
 from hypothesis import settings
 
+from common.runs import recipes
+
 # The same examples each time: a suite that fails does so again.
 settings.register_profile("structseg", derandomize=True, database=None, deadline=None)
 settings.load_profile("structseg")
+
+# Locks of their own: tests that run side by side, and beside a benchmark, wait for nobody's measurements.
+os.environ["STRUCTSEG_LOCKS"] = tempfile.mkdtemp(prefix="structseg-locks-")
+atexit.register(shutil.rmtree, os.environ["STRUCTSEG_LOCKS"], ignore_errors=True)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,7 +44,7 @@ TINY = {
     },
     "method_options": {"crf-1": {"module": "densecrf", "iterations": 1}},
     "training": {"iterations": 4, "batch_size": 2, "optimizer": "adamw", "learning_rate": 0.001},
-    "execution": {"device": "cpu", "checkpoint_every": 2, "log_every": 1},
+    "execution": {"device": "cpu", "checkpoint_every": 2, "log_every": 1, "quiet_wait": 0},
     "resources": {"cpus": 1},
 }
 
@@ -48,6 +57,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # tests run side by side
+
+
+def raise_recipe(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Adds a line to a recipe of `common.runs.recipes`, by its name there, for the rest of a test."""
+    recipe = getattr(recipes, name)
+    monkeypatch.setattr(recipes, name, replace(recipe, changes=(*recipe.changes, f"{name.lower()} is new")))
 
 
 @pytest.fixture

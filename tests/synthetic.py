@@ -16,16 +16,41 @@ from common.config import reading
 from common.config.entries import Config
 from common.config.settings import plain
 from common.datasets.base import panel_indices
+from common.datasets.manifest import content_of
 from common.files import replacing
 from common.images.label_maps import LabelMaps
+from common.integrity import StoredFile
 from common.provenance import Provenance
-from common.runs.jobs import Control, ReadRun, Run, TrainedRun, Training
+from common.runs import recipes
+from common.runs.jobs import Control, Preparation, ReadRun, Run, TrainedRun, Training
 from common.runs.plan import Benchmark
-from common.runs.records import ControlMetrics, Cost, LogLine, Metrics, PredictionsSource, TrainedModelFacts
+from common.runs.records import (
+    ControlMetrics,
+    Cost,
+    Load,
+    LogLine,
+    Metrics,
+    PredictionsSource,
+    TrainedModelFacts,
+)
 from common.scoring.counts import SplitCounts, image_counts
 from tests.conftest import TINY
 
 PROVENANCE = Provenance("2026-11-01T12:00:00+00:00", "a" * 40, {"torch": "2.14"}, "a CPU")
+
+STATE = "0" * 64
+"""The SHA-256 of the weights of all models."""
+
+QUIET = Load(
+    on_gpu=False,
+    alone=True,
+    waited_seconds=0.5,
+    load_average=0.1,
+    cores=2,
+    own_cores=1.9,
+    other_cores=0.01,
+    gpu_processes=None,
+)
 
 WRONG = {"ce": 0.3, "rmi": 0.2, "crf-1": 0.25, "ddcrf": 0.1}
 """Methods, and the share of pixels that they get wrong."""
@@ -84,41 +109,89 @@ def write_evaluation(run: Run, wrong: float, diagnostics: Mapping[str, float] | 
     metrics_of(run, **scores, images=len(names), diagnostics={**(diagnostics or {})}).write(run.metrics)
 
 
-def plain_scores(miou: float, seed: int = 0) -> dict[str, Any]:
-    """Scores of two classes, without boundaries and calibration; the second is only in the first seed."""
-    return {
-        "images": 4,
-        "miou": miou,
-        "pixel_accuracy": min(1.0, miou + 0.1),
-        "iou": {"background": min(1.0, miou + 0.05), "one": None if seed else miou - 0.05},
-        "trimap_miou": {},
-        "boundary_iou": None,
-        "boundary_f": None,
-        "boundary_iou_per_class": {},
-        "boundary_f_per_class": {},
-    }
+def write_scores(job: Run | Control, counts: SplitCounts, **changes: Any) -> None:
+    """Writes counts per image and the record of the scores that they give, with some values changed."""
+    counts.write(job.per_image)
+    scores = {**counts.scores(job.data.dataset.class_names), "images": counts.names.size, **changes}
+    record = control_metrics_of if isinstance(job, Control) else metrics_of
+    record(job, **scores).write(job.metrics)
+
+
+def plain_counts(
+    job: Run | Control, miou: float, boundaries: bool = False, probabilities: bool = False
+) -> SplitCounts:
+    """Counts of four equal images with a score.
+
+    Two classes occur: the first is 0.05 better than that, and the other as much worse: with seed 0 the second
+    class, else the third.
+
+    Args:
+        job: Whose they are.
+        miou: The score.
+        boundaries: Whether there is something at boundaries: in bands of 1, 2, 4 and 8 pixels mIoU is 0.1 to
+            0.4; Boundary IoU is 0.3 and the F-score 0.5.
+        probabilities: Whether there are some: of 0.9, of which a share of 0.8 is right; −log p is 0.7 on
+            average.
+    """
+    names, errors = job.data.dataset.class_names, 10**8
+    second = 2 if getattr(job, "seed", 0) else 1
+    confusion = np.zeros((4, len(names), len(names)), np.int64)
+    confusion[:, 0, second] = confusion[:, second, 0] = errors // 2
+    for place, iou in ((0, miou + 0.05), (second, miou - 0.05)):
+        confusion[:, place, place] = round(errors * iou / (1 - iou))
+    counts = counts_of(confusion, np.zeros((4, 2, len(names))))
+    if boundaries:
+        counts.boundary[:, :, 0] = 3, 10
+        counts.contour[:, :, 0] = 2, 1, 2, 1
+        counts.trimap[:, :4, :, 0] = [(2, 11, 11), (2, 6, 6), (6, 13, 13), (4, 7, 7)]
+    if probabilities:
+        pixels = confusion.sum(axis=(1, 2))
+        bins = np.zeros((4, 15, 3))
+        bins[:, 13] = np.stack([pixels, 0.8 * pixels, 0.9 * pixels], axis=1)
+        counts = dataclasses.replace(counts, calibration=bins, nll=0.7 * pixels)
+    return counts
+
+
+def _content_of(data: Preparation) -> str:
+    """The content of a dataset as its manifest has it, or any."""
+    return content_of(data.path) or "c"
 
 
 def facts_of(training: Training, **changes: Any) -> TrainedModelFacts:
     """Where the model of a training comes from."""
-    facts = TrainedModelFacts(training.digest, "c", None, 60.0, 10**9, PROVENANCE)
+    facts = TrainedModelFacts(
+        training.digest,
+        _content_of(training.data),
+        None,
+        60.0,
+        10**9,
+        PROVENANCE,
+        STATE,
+        0,
+        recipes.TRAINING.number,
+    )
     return dataclasses.replace(facts, **changes)
 
 
 def metrics_of(run: Run, **changes: Any) -> Metrics:
-    """The scores of a run; `changes` are values of the record, at least the scores."""
+    """The scores of a run; `changes` are values of the record, at least the scores.
+
+    It tells of the other files of the run as they are now.
+    """
     content: dict[str, Any] = {
         "dataset": run.dataset,
         "model": run.model,
         "method": run.method,
         "seed": run.seed,
         "digest": run.digest,
+        "recipe": recipes.SCORING.number,
         "split": run.evaluation.split,
         "evaluation": run.evaluation,
-        "content_sha256": "c",
+        "content_sha256": _content_of(run.data),
         "provenance": PROVENANCE,
         "wall_seconds": 1.0,
         "peak_memory": 10**9,
+        "files": StoredFile.all_of([run.per_image, run.panel, run.labels]),
     }
     if isinstance(run, TrainedRun):
         content |= {
@@ -140,17 +213,19 @@ def control_metrics_of(control: Control, **changes: Any) -> ControlMetrics:
         "dataset": control.dataset,
         "model": control.model,
         "digest": control.digest,
+        "recipe": recipes.SCORING.number,
         "control": control.name,
         "split": control.split,
-        "content_sha256": "c",
+        "content_sha256": _content_of(control.data),
         "provenance": PROVENANCE,
         "wall_seconds": 1.0,
+        "files": StoredFile.all_of([control.per_image]),
     }
     return ControlMetrics(**(content | changes))
 
 
 def cost_of(run: TrainedRun, **changes: Any) -> Cost:
-    """The cost of a run; its latency is the sum of its parts."""
+    """The cost of a run; its latency is the sum of its parts, and timings lie 2 % around their medians."""
     content: dict[str, Any] = {
         "network_ms": 10.0 + run.seed,
         "structure_ms": 1.0,
@@ -175,13 +250,27 @@ def cost_of(run: TrainedRun, **changes: Any) -> Cost:
         "method_options": run.entry.options,
         "model_options": plain(run.training.model_options),
         "threads": 1,
+        "load": QUIET,
         "wall_seconds": 2.0,
         "peak_memory": 10**9,
+        "state_sha256": STATE,
         "provenance": PROVENANCE,
     } | changes
     latency = content["network_ms"] + content["structure_ms"] + content["refine_ms"]
     names = {key: getattr(run, key) for key in ("dataset", "model", "method", "seed", "digest")}
-    return Cost(**(names | {"latency_ms": latency} | content))
+    content = {"latency_ms": latency} | content
+    parts = {part: around(content[f"{part}_ms"]) for part in ("network", "structure", "refine", "latency")}
+    made = {
+        "recipe": recipes.MEASURING.number,
+        "inference_timings": parts,
+        "training_timings": around(content["training_step_ms"]),
+    }
+    return Cost(**(names | made | content))
+
+
+def around(median: float) -> list[float]:
+    """Timings with that median, and quartiles 2 % below and above it."""
+    return [factor * median for factor in (0.96, 0.98, 1.0, 1.02, 1.04)]
 
 
 def write_log(

@@ -11,7 +11,7 @@ from pathlib import Path
 import methods
 from tests.conftest import ROOT
 
-GROUND = ("errors", "files", "seeds", "provenance", "devices", "failures", "labels")
+GROUND = ("errors", "files", "seeds", "provenance", "devices", "machine", "failures", "integrity", "labels")
 FLOORS = [
     {*GROUND}, {"kernels", "images", "downloads"}, {"methods", "datasets", "networks"}, {"config"}, {"runs"},
     {"scoring", "prediction", "training"}, {"tables", "timing"}, {"report"}, {"stages"}, {"__main__"},

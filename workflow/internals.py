@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import snakemake.api  # to be imported before the others, which import each other in circles
+from snakemake.settings.enums import RerunTrigger
+
+from common.errors import UserError
 
 TESTED = "9.27.1"
 """The version of Snakemake that all of this is tested with, as in requirements.txt and in the Snakefile."""
 
 USED = (
-    "workflow.config_settings.config",
     "workflow.config_settings.configfiles",
     "workflow.config_settings.config_args",
     "workflow.config_settings.replace_workflow_config",
@@ -21,6 +23,10 @@ USED = (
     "workflow.remote_exec",
     "workflow.global_resources",
     "workflow.resource_settings.cores",
+    "workflow.dag_settings",
+    "snakemake.settings.types.DAGSettings.forceall",
+    "snakemake.settings.types.DAGSettings.forcetargets",
+    "snakemake.workflow.Workflow.rerun_triggers",
     "snakemake.dag.DAG.check_incomplete",
 )
 """What the functions below read or set."""
@@ -56,9 +62,27 @@ def configuration_files(workflow: Any) -> list[Path]:
     return [Path(file) for file in workflow.config_settings.configfiles]
 
 
-def single_settings(workflow: Any) -> Mapping[str, Any]:
-    """The settings of `--config`."""
-    return workflow.config_settings.config
+def single_settings(workflow: Any) -> Sequence[str]:
+    """The settings of `--config`, as they were given: what Snakemake makes of them has no quotes any more."""
+    return list(workflow.config_settings.config_args)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Checks that no option is given twice of which Snakemake would take the last, and say nothing.
+
+    Args:
+        arguments: Those of the command line.
+
+    Raises:
+        UserError: One is.
+    """
+    for names in (("--config", "-C"), ("--configfile", "--configfiles")):
+        count = sum(argument.partition("=")[0] in names for argument in arguments)
+        if count > 1:
+            raise UserError(
+                f"{names[0]} is given {count} times, and Snakemake takes the last alone: give it once, with "
+                "all values behind it"
+            )
 
 
 def replaces_configuration(workflow: Any) -> bool:
@@ -88,6 +112,27 @@ def need_no_cores(workflow: Any) -> None:
     """Lets `--cores` be left out: there is one."""
     if workflow.resource_settings.cores is None:
         workflow.resource_settings.cores = workflow.global_resources["_cores"] = 1
+
+
+def run_for_missing_files_alone() -> None:
+    """Has Snakemake compare no job with what it noted of it when it ran: not its code, nor its set of inputs.
+
+    What a result depends on stands in its path. And a job that has run needs no inputs any more.
+    """
+    triggers = frozenset({RerunTrigger.MTIME})
+    snakemake.workflow.Workflow.rerun_triggers = property(lambda self: triggers)
+
+
+def forces(workflow: Any) -> bool:
+    """Whether jobs are to run although their files are there (`--forceall`, `--force`, `--forcerun`).
+
+    It is known only when the Snakefile has been read.
+
+    Args:
+        workflow: What a Snakefile knows by this name.
+    """
+    settings = workflow.dag_settings
+    return bool(settings.forceall or settings.forcetargets or settings.forcerun)
 
 
 def take_files_as_complete() -> None:

@@ -20,14 +20,21 @@ call() {
         "$structseg_python" -m common "$verb" --configfile "$structseg_configfile" "$@"
 }
 
-# Runs a verb with all its output in the log, and shows the end of that if it fails.
+# Runs a verb with all its output in the log, and shows the end of that if it fails, else what begins with "structseg: ".
 stage() {
     local verb=$1 log=$2
     shift 2
-    call "$verb" "$@" >"$log" 2>&1 || {
+    local status=0
+    call "$verb" "$@" >"$log" 2>&1 || status=$?
+    [ "$status" -eq 0 ] || {
+        if [ "$status" -eq 137 ]; then
+            echo "structseg: $verb was killed, as a system does that runs out of memory:" \
+                "set resources.mem_mb higher or run less at a time, and give the same command again" >>"$log"
+        fi
         tail -n 20 "$log" >&2
         return 1
     }
+    sed -n '/^structseg: waits/d; /^structseg: /p' "$log" >&2 # what a user must know although all went well
 }
 
 # Runs a verb and shows its output as it comes; the log has it too.

@@ -6,6 +6,8 @@ Every function raises a `UserError` with a sentence about the first thing that i
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from common import datasets
@@ -28,6 +30,37 @@ from common.config.method_facts import method_facts
 from common.config.options import complete_options
 from common.config.schema import schema, unknown, validate
 from common.errors import UserError
+
+MOST_RUNS = 100_000
+MOST_CANDIDATES = 10_000
+MOST_PIXELS = 4 * 2**30
+"""Runs of a benchmark, combinations of a search, and pixels of a batch: what is more was not meant."""
+
+
+def check_sizes(config: Config) -> None:
+    """Checks that a configuration does not ask for more than can be planned.
+
+    Args:
+        config: The configuration, which fits the schema.
+    """
+    runs = math.prod(len(config[section]) for section in ("datasets", "models", "methods", "seeds"))
+    if runs > MOST_RUNS:
+        raise UserError(
+            f"the configuration: datasets, models, methods and seeds make {runs} runs: give fewer, at most "
+            f"{MOST_RUNS}"
+        )
+    grid = config["tuning"]["grid"]
+    candidates = math.prod(_choices(values) for values in grid.values())
+    if candidates > MOST_CANDIDATES:
+        raise UserError(
+            f"tuning.grid: it has {candidates} combinations: leave values out until there are at most "
+            f"{MOST_CANDIDATES}"
+        )
+
+
+def _choices(values: Sequence[Any]) -> int:
+    """How many values of an option a grid has: all combinations, if it has some of each of its numbers."""
+    return math.prod(map(len, values)) if all(isinstance(value, list) for value in values) else len(values)
 
 
 def check_overrides(config: Config, section: str) -> None:
@@ -69,6 +102,12 @@ def _check_geometry(training: dict[str, Any], name: str) -> None:
     low, high = training["scale"]
     if low > high:
         raise UserError(f"training.scale (for {name}): {low} is greater than {high}: swap them")
+    height, width = training["crop"] or (0, 0)
+    if training["batch_size"] * height * width > MOST_PIXELS:
+        raise UserError(
+            f"training.batch_size (for {name}): {training['batch_size']} crops of {height}×{width} are too "
+            "large a batch: lower it or training.crop"
+        )
     if low != high and not training["crop"]:
         raise UserError(f"training.crop (for {name}): images of random scale need one: give [height, width]")
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import methods
 from common import datasets
-from common.config.method_facts import method_facts
+from common.config.method_class import check_built, check_class
+from common.config.method_facts import cannot_be_loaded, method_facts
 from common.config.options import Option, complete_options, options_of
 from common.config.schema import unknown
+from common.datasets.judgement import FINDINGS
 from common.errors import UserError
 from common.images import foreign_predictions
 
@@ -52,12 +54,30 @@ class MethodEntry:
             feature_channels: C, the channels of the features in front of the classifier.
 
         Raises:
-            UserError: The method refuses an option.
+            UserError: The method cannot be built: it refuses an option, or is not as a method must be.
         """
+        from common.networks.hooks import described, of_machine, place  # imports PyTorch
+
         try:
-            return methods.load(self.module)(num_classes, feature_channels, **self.options)
-        except (ValueError, TypeError) as error:
+            kind = methods.load(self.module)
+            check_class(kind)
+        except (Exception, SystemExit) as error:  # a user's own file may fail in any way
+            raise cannot_be_loaded(self.module, error) from error
+        try:
+            built = kind(num_classes, feature_channels, **self.options)
+        except ValueError as error:
             raise UserError(f"method_options.{self.name}: {error}") from error
+        except Exception as error:
+            if isinstance(error, UserError) or of_machine(error):
+                raise
+            raise UserError(
+                f"{place(kind, error)}: __init__ fails with {described(error)} (method_options.{self.name})"
+            ) from error
+        try:
+            check_built(built)
+        except ValueError as error:
+            raise UserError(f"methods/{self.module}.py: {error}") from None
+        return built
 
 
 @dataclass(frozen=True)
@@ -67,10 +87,12 @@ class PredictionsEntry:
     Attributes:
         name: The name of the entry.
         folder: Where the predictions lie; it may have placeholders in braces.
+        colour_coded: Whether they are drawn in the colours of the dataset's classes.
     """
 
     name: str
     folder: str
+    colour_coded: bool = False
 
 
 def dataset_names(config: Config) -> list[str]:
@@ -105,7 +127,24 @@ def dataset(config: Config, name: str) -> datasets.Dataset:
     except (ValueError, TypeError) as error:
         raise UserError(f"dataset_options.{name}: {error}") from error
     built.entry = name
+    built.allowed |= {*_allowed(config, name)}
     return built
+
+
+def _allowed(config: Config, name: str) -> list[str]:
+    """The findings of the prepare stage that a dataset is allowed to have.
+
+    Raises:
+        UserError: There is no such finding.
+    """
+    allowed = config["dataset_options"].get(name, {}).get("allow", [])
+    place = f"dataset_options.{name}.allow"
+    if not isinstance(allowed, list):
+        raise UserError(f"{place} must be a list of {', '.join(FINDINGS)}, not {allowed!r}")
+    for finding in allowed:
+        if finding not in FINDINGS:
+            raise UserError(unknown(place, finding, "finding", FINDINGS))
+    return allowed
 
 
 def dataset_options(config: Config, name: str) -> dict[str, Any]:
@@ -114,7 +153,8 @@ def dataset_options(config: Config, name: str) -> dict[str, Any]:
     Raises:
         UserError: An option is unknown or of the wrong type.
     """
-    options = {k: v for k, v in config["dataset_options"].get(name, {}).items() if k != "module"}
+    settings = config["dataset_options"].get(name, {})
+    options = {key: value for key, value in settings.items() if key not in ("module", "allow")}
     known = _options_of_module(dataset_module(config, name))
     return complete_options(f"dataset_options.{name}", options, known)
 
@@ -182,7 +222,7 @@ def method(config: Config, name: str, dataset: str) -> MethodEntry:
 def _predictions_entry(name: str, settings: Mapping[str, Any]) -> PredictionsEntry:
     """The entry of predictions that are read from a folder."""
     place = f"method_options.{name}"
-    others = sorted({*settings} - {"predictions"})
+    others = sorted({*settings} - {"predictions", "colour_coded"})
     if others:
         raise UserError(f"{place}: predictions are scored as they are; remove {', '.join(others)}")
     folder = settings["predictions"]
@@ -190,7 +230,10 @@ def _predictions_entry(name: str, settings: Mapping[str, Any]) -> PredictionsEnt
         foreign_predictions.check(folder)
     except ValueError as error:
         raise UserError(f"{place}.{error}") from None
-    return PredictionsEntry(name, folder)
+    colour_coded = settings.get("colour_coded", False)
+    if not isinstance(colour_coded, bool):
+        raise UserError(f"{place}.colour_coded must be true or false, not {colour_coded!r}")
+    return PredictionsEntry(name, folder, colour_coded)
 
 
 def trained_method(config: Config, name: str, dataset: str) -> MethodEntry:

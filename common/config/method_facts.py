@@ -13,6 +13,7 @@ from pathlib import Path
 
 import methods
 from common.config.memory import recall, remember
+from common.config.method_class import FIRST, check_class
 from common.config.method_code import code_digest
 from common.config.options import Option, options_of
 from common.errors import UserError
@@ -43,8 +44,8 @@ class MethodFacts:
             Exception: Whatever importing it raises.
         """
         kind = methods.load(module)
-        first = ("num_classes", "feature_channels")
-        return cls(module, kind.trained_as, options_of(kind, skip=len(first)))
+        check_class(kind)
+        return cls(module, kind.trained_as, options_of(kind, skip=len(FIRST)))
 
 
 @cache
@@ -63,10 +64,22 @@ def method_facts(module: str) -> MethodFacts:
         if facts is None or facts.module != module:
             facts = MethodFacts.of(module)
             remember(name, facts)
-    except Exception as error:  # a user's own file may fail in any way
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"methods/{module}.py cannot be loaded: {reason}") from error
+    except (Exception, SystemExit) as error:  # a user's own file may fail in any way
+        raise cannot_be_loaded(module, error) from error
     return facts
+
+
+def cannot_be_loaded(module: str, error: BaseException) -> UserError:
+    """What to say of a method that cannot be loaded, or whose class is not as it must be.
+
+    Args:
+        module: The module of `methods/`.
+        error: What was raised.
+    """
+    if isinstance(error, ValueError | LookupError) and not isinstance(error, KeyError | IndexError):
+        return UserError(f"methods/{module}.py: {error}")
+    reason = f"{type(error).__name__}: {error}"
+    return UserError(f"methods/{module}.py cannot be loaded: {reason}")
 
 
 def facts_digest(module: str) -> str:
@@ -85,6 +98,6 @@ def facts_digest(module: str) -> str:
 def _shared_digests() -> list[str]:
     """Python's version, and the digests of the code that all methods share and of that which reads them."""
     files = [*sorted((COMMON / "kernels").glob("*.py")), COMMON / "labels.py"]
-    files += [COMMON / "config" / "options.py", COMMON / "config" / "method_facts.py"]
+    files += [COMMON / "config" / f"{name}.py" for name in ("method_class", "method_facts", "options")]
     contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return [platform.python_version(), code_digest("base"), code_digest("__init__"), *contents]

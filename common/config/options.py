@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from common.config.schema import plain_numbers, unknown
+from common.config.schema import plain_numbers, shown, unknown
 from common.errors import UserError
 
 Kind = Literal["any", "literal", "union", "sequence", "int", "str", "bool", "float", "none"]
@@ -106,12 +106,23 @@ def _option(parameter: inspect.Parameter) -> Option:
     typed = parameter.annotation is not empty and not isinstance(parameter.annotation, str)
     required = parameter.default is empty
     default = None if required else _with_lists(parameter.default)
-    return Option(parameter.name, OptionType.of(parameter.annotation if typed else Any), required, default)
+    untyped = bool if isinstance(default, bool) else Any  # a text such as no would count as true
+    return Option(
+        parameter.name, OptionType.of(parameter.annotation if typed else untyped), required, default
+    )
 
 
 def _with_lists(value: Any) -> Any:
     """A value with lists for tuples, as in a configuration."""
     return [_with_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _wrong_type(place: str, value: Any, wanted: str) -> str:
+    """The sentence about an option that is of another type than is wanted."""
+    values = value if isinstance(value, list) else [value]
+    number = any(isinstance(item, int | float) for item in values)
+    hint = ": put what is meant as a text in quotes" if number and "str" in wanted else ""
+    return f"{place}: {shown(value)} is not of type {wanted}{hint}"
 
 
 def complete_options(place: str, values: Mapping[str, Any], options: Sequence[Option]) -> dict[str, Any]:
@@ -132,7 +143,7 @@ def complete_options(place: str, values: Mapping[str, Any], options: Sequence[Op
                 raise UserError(f"{place}: unknown option {name!r}; there are none to choose")
             raise UserError(unknown(place, name, "option", known))
         if not known[name].type.accepts(value):
-            raise UserError(f"{place}.{name}: {value!r} is not of type {known[name].type.text}")
+            raise UserError(_wrong_type(f"{place}.{name}", value, known[name].type.text))
     complete = {}
     for name, option in known.items():
         if option.required and name not in values:

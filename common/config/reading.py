@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from common.config import checks
+from common.config import checks, names
+from common.config.effects import without_effect
 from common.config.entries import Config, dataset
+from common.config.parsing import parse
 from common.config.schema import plain_numbers, schema, validate
 from common.errors import UserError
 from common.networks import architectures
@@ -36,15 +37,20 @@ def load(files: Sequence[Path], over: Mapping[str, Any] | None = None, base: Pat
         UserError: A file cannot be read or something in it is wrong.
     """
     contents = [_read(file) for file in files]
-    if any(content.get(COMPLETE) for content in contents):
+    if any(content.get(COMPLETE) is True for content in contents):
         if len(contents) > 1:
             raise UserError(f"{files[0]}: a complete configuration stands alone: give it as the only file")
     elif base:
         contents.insert(0, _read(base))
     merged: Config = {}
-    for content in [*contents, over or {}]:
+    layers = [*contents, *([over] if over else [])]
+    for content in layers:
         merged = merge(merged, content)
-    return complete(merged)
+    config = complete(merged)
+    if not merged.get(COMPLETE):
+        for sentence in without_effect(config, layers):
+            print(f"structseg: {sentence}", file=sys.stderr)
+    return config
 
 
 def _read(file: Path) -> Config:
@@ -54,14 +60,16 @@ def _read(file: Path) -> Config:
         UserError: It cannot be read, or is no mapping.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError) as error:
+        if file.exists() and not file.is_file():  # Snakemake has emptied a pipe before
+            raise UserError(f"{file} is no file that can be read twice: write the configuration into one")
+        content = parse(file.read_text(encoding="utf-8-sig"), str(file))
+    except UnicodeDecodeError:
+        raise UserError(f"{file} cannot be read: it is not in UTF-8; save it in that encoding") from None
+    except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is no valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict | None):
         raise UserError(f"{file} must be a mapping of keys to settings")
-    return content
+    return content or {}
 
 
 def merge(base: Config, over: Mapping[str, Any]) -> Config:
@@ -74,22 +82,31 @@ def merge(base: Config, over: Mapping[str, Any]) -> Config:
     return merged
 
 
-def from_command_line(content: Any) -> Any:
-    """Settings of Snakemake's `--config`, with the types that they would have in a file.
+def from_command_line(arguments: Sequence[str]) -> Config:
+    """Settings of Snakemake's `--config`, such as `methods=["ce","rmi"]`, read as they would be in a file.
 
-    Snakemake leaves the scalars inside of mappings and lists as texts.
+    What is no YAML and begins like none is a text, as Snakemake has it.
+
+    Args:
+        arguments: Keys and values, as they were given.
+
+    Raises:
+        UserError: A key is given twice, or a value is wrong in itself.
     """
-    if isinstance(content, Mapping):
-        return {key: from_command_line(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [from_command_line(value) for value in content]
-    if isinstance(content, str) and content:
+    settings: Config = {}
+    for argument in arguments:
+        key, _, text = argument.partition("=")
+        if key in settings:
+            raise UserError(
+                f"--config: {key} is given twice: only one of them can count, so put both into one"
+            )
         try:
-            value = yaml.safe_load(content)
-        except yaml.YAMLError:
-            return content
-        return value if isinstance(value, int | float | None) else content
-    return content
+            settings[key] = parse(text, f"--config {key}")
+        except UserError:
+            if text.lstrip()[:1] in ("[", "{", '"', "'"):
+                raise
+            settings[key] = text
+    return settings
 
 
 def complete(config: Config) -> Config:
@@ -108,6 +125,8 @@ def complete(config: Config) -> Config:
             if isinstance(model, str):
                 options.setdefault(model, {})
     validate(config, schema(), filling=True)
+    names.check_names(config)
+    checks.check_sizes(config)
     for model, options in config["model_options"].items():
         config["model_options"][model] = architectures.settled(model, options)
     config = plain_numbers(config)  # the defaults too
@@ -117,7 +136,7 @@ def complete(config: Config) -> Config:
         checks.check_overrides(config, section)
     checks.check_training(config)
     for name in config["dataset_options"]:
-        dataset(config, name)
+        names.check_dataset(name, dataset(config, name))
     checks.check_methods(config)
     checks.check_tuning(config)
     checks.check_downloads(config)

@@ -38,6 +38,7 @@ class TrainingSettings:
     head_multiplier: float
     momentum: float
     weight_decay: float
+    decay_all: bool
     schedule: Literal["poly", "cosine", "step"]
     power: float
     step_at: tuple[float, ...]
@@ -47,11 +48,15 @@ class TrainingSettings:
     gradient_clip: float | None
     precision: Literal["float32", "bfloat16"]
     crop: tuple[int, int] | None
+    padding: Literal["mean", "black"]
+    padding_place: Literal["around", "end"]
+    interpolation: Literal["bilinear", "bicubic"]
     scale: tuple[float, float]
     scale_step: float | None
     flip: bool
     rotation: float
     jitter: float
+    jitter_first: bool
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Execution:
     checkpoint_every: int
     log_every: int
     labels_mb: float
+    measure: Literal["all", "first_seed", "none"]
+    quiet_wait: float
 
 
 @dataclass(frozen=True)

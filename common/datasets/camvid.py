@@ -17,9 +17,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets.on_disk import FileDataset, Pairs, add
+from common.datasets.on_disk import PUBLISHED, FileDataset, Pairs, add
 from common.downloads.archives import Archive
 from common.errors import UserError
+from common.images.names import checked
 from common.images.palette import Colour
 from common.images.reading import ColourCode
 from common.labels import VOID
@@ -91,6 +92,7 @@ class CamVid(FileDataset):
         (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
         (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
     )  # fmt: skip
+    allowed = PUBLISHED
     environment = "CAMVID_ROOT"
     archives: tuple[Archive, ...] = SEGNET
     terms = "CamVid is for research; the tutorial's version is under CC BY-NC 4.0."
@@ -135,6 +137,13 @@ class CamVid(FileDataset):
         remedy = f"mend the file or set dataset_options.{self.entry}.unknown_colours to void"
         return self._code.read(path, remedy)
 
+    def sequence(self, split: str, name: str) -> tuple[str, int] | None:
+        """The video, such as Seq05VD or 0001TP, and the frame."""
+        return _video_and_frame(name)
+
+    def by_index(self, path: Path) -> bool:
+        return self.layout == "segnet"
+
     def _tutorial(self, split: str) -> Pairs:
         """The images and label maps that the tutorial's list names."""
         path = self.folder / f"{split}.txt"
@@ -166,13 +175,18 @@ def split_of(name: str) -> str:
 
     Its lists put whole stretches of the videos into each split, so that this is all that they say.
     """
-    video, _, frame = name.partition("_")
-    number = int(frame.lstrip("f")) if frame.lstrip("f").isdigit() else 0
+    video, number = _video_and_frame(name)
     if video == "Seq05VD" or (video == "0001TP" and number >= 8550):
         return "test"
     return "val" if video == "0016E5" and 7959 <= number <= 8159 else "train"
 
 
+def _video_and_frame(name: str) -> tuple[str, int]:
+    """What the name of an image, such as Seq05VD_f00120, says of it; 0 for a frame without a number."""
+    video, _, frame = name.partition("_")
+    return video, int(frame.lstrip("f")) if frame.lstrip("f").isdecimal() else 0
+
+
 def _locate(root: Path, listed: str) -> Path:
     """A listed path under `root`: the lists carry a prefix (/SegNet/CamVid/) of their author's."""
-    return root.joinpath(*PurePosixPath(listed).parts[-2:])
+    return root / checked("/".join(PurePosixPath(listed).parts[-2:]), str(root))

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets.on_disk import FileDataset, Pairs, add
+from common.datasets.on_disk import PUBLISHED, FileDataset, Pairs, add
 from common.downloads.archives import Archive
 from common.errors import UserError
 from common.images.palette import Colour
 from common.images.reading import from_values, read_values
+from common.labels import VOID
 
 LOGIN = "register at https://www.cityscapes-dataset.com, log in and download it"
 IMAGE = "_leftImg8bit.png"
@@ -54,6 +55,7 @@ class Cityscapes(FileDataset):
 
     class_names = tuple(TRAINED)
     colours = tuple(colour for _, colour in TRAINED.values())
+    allowed = PUBLISHED
     environment = "CITYSCAPES_ROOT"
     contents = "the folder with leftImg8bit and gtFine"
     archives = tuple(
@@ -70,6 +72,7 @@ class Cityscapes(FileDataset):
         """
         super().__init__(root)
         self.splits = ("train", "val", "test") if test else ("train", "val")
+        self.unlabelled = ("test",)
 
     def pairs(self, split: str) -> Pairs:
         images = self.existing(self.folder / "leftImg8bit" / split)
@@ -85,6 +88,17 @@ class Cityscapes(FileDataset):
             raise UserError(f"{images} has no <city>/<name>{IMAGE}: {self.contents} must be complete")
         return pairs
 
+    def sequence(self, split: str, name: str) -> tuple[str, int] | None:
+        """The city, in which the drives and their frames follow each other, as aachen_000012_000019 says.
+
+        Its images are 1.8 s or more apart: neighbours need not resemble each other, but may.
+        """
+        city, *numbers = name.split("_")
+        if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+            return None
+        drive, frame = map(int, numbers)
+        return city, 1_000_000 * drive + frame
+
     def read_labels(self, path: Path) -> NDArray[np.uint8]:
         if not path.exists():
             usual = path.name.replace("labelTrainIds", "labelIds")
@@ -92,4 +106,4 @@ class Cityscapes(FileDataset):
         if path.name.endswith("labelTrainIds.png"):
             return super().read_labels(path)
         ids = [number for number, _ in TRAINED.values()]
-        return from_values(read_values(path), ids, {*range(LAST_ID + 1)} - {*ids}, path)
+        return from_values(read_values(path), ids, {*range(LAST_ID + 1), VOID} - {*ids}, path)

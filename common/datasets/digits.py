@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.datasets.base import Dataset
+from common.errors import UserError
 from common.seeds import derive
 
 BACKGROUND = 0
@@ -43,7 +44,7 @@ class Digits(Dataset):
     ) -> None:
         """
         Args:
-            size: Side of a canvas in pixels, at least 48.
+            size: Side of a canvas in pixels, 48 to 4096.
             train_images: Number of canvases to train on.
             val_images: Number of canvases in `val`.
             test_images: Number of canvases in `test`.
@@ -53,15 +54,15 @@ class Digits(Dataset):
         Raises:
             ValueError: An option is out of its range.
         """
-        if size < 48:
-            raise ValueError(f"size must be at least 48, not {size!r}")
-        if noise < 0:
-            raise ValueError(f"noise must not be negative, not {noise!r}")
+        if not 48 <= size <= 4096:
+            raise ValueError(f"size must be at least 48 and at most 4096, not {size!r}")
+        if not 0 <= noise <= 1:
+            raise ValueError(f"noise must be from 0 to 1, not {noise!r}")
         self.size = size
         self.counts = {"train": train_images, "val": val_images, "test": test_images}
         for split, count in self.counts.items():
-            if count < 1:
-                raise ValueError(f"{split}_images must be at least 1, not {count!r}")
+            if not 1 <= count <= 100_000:
+                raise ValueError(f"{split}_images must be at least 1 and at most 100000, not {count!r}")
         self.noise = noise
         self.seed = seed
 
@@ -69,7 +70,13 @@ class Digits(Dataset):
         return [f"{split}-{index:05d}" for index in range(self.counts[split])]
 
     def read(self, split: str, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        index = int(name.rsplit("-", 1)[1])
+        number = name.removeprefix(f"{split}-")
+        index = int(number) if number.isdecimal() else -1
+        if not 0 <= index < self.counts[split] or name != f"{split}-{index:05d}":
+            raise UserError(
+                f"{self.entry} has no image {name} in {split}: delete its manifest in results/datasets/ and "
+                "run again"
+            )
         random_seed = derive(self.seed, f"digits {split}", index)
         return _compose(split, self.size, self.noise, random_seed)
 

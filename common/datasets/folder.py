@@ -14,27 +14,46 @@ line; labels are PNGs of the values 0, 1, 2, and 255 for void. Options change an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets.on_disk import FileDataset, Pairs, add
+from common.datasets import lists
+from common.datasets.on_disk import FileDataset, Pairs, Sought, add
 from common.errors import UserError
+from common.images.decoding import PICTURES
+from common.images.names import Names, checked, without_ending
 from common.images.palette import Colour, voc_colours
 from common.images.reading import ColourCode
 from common.labels import VOID
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+LINES = 5
+"""How many wrong lines of a list are told."""
+
+
+class Places(NamedTuple):
+    """The files below each of the folders that a list may mean.
+
+    Attributes:
+        root: Below the folder of the data set.
+        images: Below that of a split's images.
+        labels: Below that of its label maps.
+    """
+
+    root: Names
+    images: Names
+    labels: Names
 
 
 class Folder(FileDataset):
     """Images and label maps in folders below `root`."""
 
     contents = "the folder with the images and labels"
-    locations = ()  # another root may be other data
+    grouping = ("sequences",)
 
     def __init__(
         self,
@@ -47,10 +66,12 @@ class Folder(FileDataset):
         lists: str | None = "{split}.txt",
         label_suffix: str = ".png",
         values: Sequence[int] | None = None,
-        void: Sequence[int] = (VOID,),
+        void: Sequence[int] | None = None,
         colour_coded: bool = False,
         void_colours: Sequence[Sequence[int]] = (),
         unknown_colours: Literal["refuse", "void"] = "refuse",
+        turn_labels: bool = False,
+        sequences: str | None = None,
     ) -> None:
         """
         Args:
@@ -60,16 +81,22 @@ class Folder(FileDataset):
             splits: The names of the splits.
             images: The folder of the images; `{split}` in it is the split.
             labels: The folder of the label maps; `{split}` in it is the split.
-            lists: The list of a split's images: per line a path in `images`, with or without the suffix, or
-                the paths of an image and its label map in `root`. Null takes all pictures of the folder,
-                which must have `{split}`.
+            lists: The list of a split's images: per line a path in `images` or `root`, with or without the
+                suffix, or the paths of an image and its label map in `root`, with a tab, a comma or a space
+                between them. Null takes all pictures of the folder, which must have `{split}`.
             label_suffix: What the path of an image in `images` ends in, in place of its own suffix, in
                 `labels`.
             values: The value of each class in the label maps; by default 0, 1, 2, …
-            void: The values of void in the label maps.
+            void: The values of void in the label maps; by default 255, or none if `values` are given.
             colour_coded: Whether the label maps are drawn in `colours`.
             void_colours: The colours of void in such label maps.
             unknown_colours: What other colours are in such label maps: an error, or void.
+            turn_labels: Whether the label maps are of the stored pixels of images that EXIF data turn, and
+                are turned with them; by default they are of the upright images.
+            sequences: A regular expression that finds in the name of an image the video, or whatever else it
+                belongs to, as the group `sequence`, and its number there as the group `frame`, such as
+                `(?P<sequence>.+)_(?P<frame>[0-9]+)$`; a name in which it finds nothing belongs to none. By
+                default no images belong together. It changes intervals, and nothing is trained again for it.
 
         Raises:
             ValueError: An option is wrong, or two do not fit together.
@@ -79,7 +106,11 @@ class Folder(FileDataset):
         self.splits = tuple(splits)
         self.images, self.labels, self.lists = images, labels, lists
         self.label_suffix = label_suffix
-        self.void_values = tuple(void)
+        self.void_values = tuple(void if void is not None else (VOID,) if values is None else ())
+        self.strict_void = True
+        self.turn_labels = turn_labels
+        self.official_colours = colours is not None
+        self.sequences = _pattern(sequences)
         count = len(self.class_names)
         self.class_values = tuple(range(count)) if values is None else tuple(values)
         drawn = voc_colours(1, count) if colours is None else colours
@@ -109,6 +140,9 @@ class Folder(FileDataset):
                 raise ValueError(f"{option} must all differ, not {list(names)}")
         if not self.splits or not all(name and "+" not in name for name in self.splits):
             raise ValueError(f"splits must be names without +, not {list(self.splits)}")
+        for name in self.splits:
+            if ".." in name or name.startswith("/"):
+                raise ValueError(f"splits must be names below a folder, not {name!r}")
         if len(colours) != count:
             raise ValueError(f"colours must be one per class, {count}, not {len(colours)}")
         for colour in [*colours, *void_colours]:
@@ -132,6 +166,17 @@ class Folder(FileDataset):
             pairs = self._listed(self.folder / _of(split, self.lists), images, labels)
         return {prefix + name: files for name, files in pairs.items()}
 
+    def sequence(self, split: str, name: str) -> tuple[str, int] | None:
+        match = self.sequences.search(name) if self.sequences else None
+        if match is None:
+            return None
+        if not (match["frame"] or "").isdecimal():
+            raise UserError(
+                f"dataset_options.{self.entry}.sequences: the group frame must be a number, not "
+                f"{match['frame']!r}, as in the image {name}"
+            )
+        return match["sequence"] or "", int(match["frame"])
+
     def read_labels(self, path: Path) -> NDArray[np.uint8]:
         if self._code is None:
             return super().read_labels(path)
@@ -140,13 +185,39 @@ class Folder(FileDataset):
             path, f"add them to {options}.void_colours, or set {options}.unknown_colours to void"
         )
 
+    def by_index(self, path: Path) -> bool:
+        return self._code is None
+
+    def option(self, against: Literal["palettes", "turned"]) -> str:
+        options = f"dataset_options.{self.entry}"
+        if against == "turned":
+            return f", or set {options}.turn_labels to true if all label maps are of the stored pixels"
+        return f", or set {options}.colour_coded to true, which reads them by the classes' colours"
+
+    def remedy(self, absent: set[int], void: bool) -> str:
+        """If 255 is void and one class is missing, 255 is likely that class."""
+        if self._code is not None or self.void_values != (VOID,) or not void:
+            return ""
+        present = [value for label, value in enumerate(self.values()) if label not in absent]
+        options = f"dataset_options.{self.entry}"
+        if len(self.class_names) == 1:
+            return f": if 255 is a class, name both, and set {options}.values to [0, 255] and void to []"
+        if len(absent) != 1:
+            return ""
+        values = [*present, VOID]
+        return (
+            f": the label maps have only the values {', '.join(map(str, values))}, and 255 is void; if it is "
+            f"this class, set {options}.values to {values} and void to []"
+        )
+
     def _all(self, images: Path, labels: Path) -> Pairs:
         """All pictures below the folder of the images, and their label maps."""
         pairs: Pairs = {}
+        there = Names(labels)
         for path in sorted(self.existing(images).rglob("*")):
             if path.suffix.lower() in PICTURES and not path.name.startswith("."):
-                name = path.relative_to(images).with_suffix("").as_posix()
-                add(pairs, name, (path, labels / f"{name}{self.label_suffix}"), str(images))
+                name = checked(path.relative_to(images).with_suffix("").as_posix(), str(images))
+                add(pairs, name, (path, self._labels(there, name, str(path))), str(images))
         if not pairs:
             raise UserError(f"{images} has no pictures ({', '.join(PICTURES)})")
         return pairs
@@ -154,22 +225,120 @@ class Folder(FileDataset):
     def _listed(self, path: Path, images: Path, labels: Path) -> Pairs:
         """The pictures that a list names, and their label maps."""
         pairs: Pairs = {}
+        problems = []
+        places = Places(Names(self.folder), Names(images), Names(labels))
         for number, line in self.listed(path):
-            columns = line.split()
-            if len(columns) == 2:
-                files = (self.folder / columns[0], self.folder / columns[1])
-                name = PurePosixPath(columns[0]).with_suffix("").as_posix()
-            elif len(columns) == 1:
-                name = columns[0]
-                if PurePosixPath(name).suffix.lower() in PICTURES:
-                    name = PurePosixPath(name).with_suffix("").as_posix()
-                files = (_picture(images, columns[0]), labels / f"{name}{self.label_suffix}")
-            else:
-                raise UserError(
-                    f"{path}, line {number}: must name an image, or an image and its label map, not {line!r}"
-                )
-            add(pairs, name, files, f"{path}, line {number}")
+            place = f"{path}, line {number}"
+            try:
+                name, files = self._line(line, place, places)
+                add(pairs, name, files, place)
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            more = f"; and {len(problems) - LINES} more lines" if len(problems) > LINES else ""
+            raise UserError("; ".join(problems[:LINES]) + more)
         return pairs
+
+    def _line(self, line: str, place: str, places: Places) -> tuple[str, tuple[Path, Path]]:
+        """The name and the files that a line of a list means.
+
+        Args:
+            line: The line.
+            place: Where it stands, for messages.
+            places: The files.
+
+        Raises:
+            UserError: It means none.
+        """
+        text = lists.unquoted(line)
+        whole = None if "\t" in text else self._image(text, place, places)
+        if whole:
+            return whole[0], (whole[1], self._labels(places.labels, whole[0], place))
+        half: tuple[str, tuple[Path, Path]] | None = None
+        for first, second in lists.columns(line):
+            name, image, labels = self._two(first, second, place, places)
+            if image and labels:
+                return name, (image, labels)
+            if half is None and (image or labels or _are_pictures(first, second)):
+                image = image or self._lost(places.root, first, place)
+                half = name, (image, labels or self._lost(places.root, second, place))
+        if half:
+            return half
+        if len(text.split()) > 2:
+            raise UserError(f"{place}: must name an image, or an image and its label map, not {line!r}")
+        name = without_ending(self._relative(text, place), PICTURES)
+        return name, (self._lost(places.images, text, place), self._labels(places.labels, name, place))
+
+    def _image(self, text: str, place: str, places: Places) -> tuple[str, Path] | None:
+        """The name and the file of an image that a text means, if there is one.
+
+        A path in the folder of the images goes before one in the root that leads into that folder.
+        """
+        name = self._relative(text, place)
+        image = places.images.find(name, _endings(name))
+        if not image:
+            image = places.root.find(name, _endings(name))
+            if not image or not image.is_relative_to(places.images.folder):
+                return None
+            name = checked(image.relative_to(places.images.folder).as_posix(), place)
+        return without_ending(name, PICTURES), image
+
+    def _two(
+        self, first: str, second: str, place: str, places: Places
+    ) -> tuple[str, Path | None, Path | None]:
+        """The name and the files, if they are there, that two columns mean: paths in the root."""
+        image, labels = self._relative(first, place), self._relative(second, place)
+        return (
+            without_ending(image, PICTURES),
+            places.root.find(image, _endings(image)) or places.images.find(image, _endings(image)),
+            places.root.find(labels, _endings(labels)) or places.labels.find(labels, _endings(labels)),
+        )
+
+    def _labels(self, there: Names, name: str, place: str) -> Path:
+        """The label map of an image in the folder of label maps."""
+        file = checked(f"{name}{self.label_suffix}", place)
+        return there.find(file) or self._lost(there, file, place)
+
+    def _lost(self, there: Names, text: str, place: str) -> Path:
+        """A path that is not there, to be told when it is read."""
+        name = self._relative(text, place)
+        endings = _endings(name)
+        path = there.folder / (name if endings[0] == "" else name + endings[0])
+        tried = f" it was looked for in {there.folder}"
+        with_endings = f", as {name} with {', '.join(filter(None, endings))}" if endings[0] else ""
+        self._sought[path] = Sought(place, f"{tried.strip()}{with_endings}", there, name)
+        return path
+
+    def _relative(self, text: str, place: str) -> str:
+        """A listed path as one in the root: a leading `/` means the root, and so may all of its path.
+
+        Raises:
+            UserError: It leads out of it.
+        """
+        text = text.replace("\\", "/") if "/" not in text else text
+        if text.startswith("/"):
+            root = f"{self.folder.absolute()}/"
+            text = text.removeprefix(root) if text.startswith(root) else text.lstrip("/")
+        return checked(text, place)
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    """The pattern of the option `sequences`.
+
+    Raises:
+        ValueError: It is no regular expression, or lacks one of its groups.
+    """
+    if text is None:
+        return None
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise ValueError(f"sequences must be a regular expression, not {text!r}: {error}") from None
+    if not {"sequence", "frame"} <= {*pattern.groupindex}:
+        raise ValueError(
+            f"sequences must have the groups (?P<sequence>…) and (?P<frame>…), which {text!r} has not"
+        )
+    return pattern
 
 
 def _colour(parts: Sequence[int]) -> Colour:
@@ -183,9 +352,11 @@ def _of(split: str, template: str) -> str:
     return template.replace("{split}", split)
 
 
-def _picture(images: Path, name: str) -> Path:
-    """The picture that a list names, with or without the suffix."""
-    if PurePosixPath(name).suffix.lower() in PICTURES:
-        return images / name
-    candidates = (images / f"{name}{suffix}" for suffix in PICTURES)
-    return next((path for path in candidates if path.exists()), images / f"{name}{PICTURES[0]}")
+def _endings(name: str) -> tuple[str, ...]:
+    """What may be missing at the end of a listed name."""
+    return ("",) if without_ending(name, PICTURES) != name else (*PICTURES, "")
+
+
+def _are_pictures(*names: str) -> bool:
+    """Whether all names end as pictures do."""
+    return all(without_ending(name, PICTURES) != name for name in names)

@@ -5,24 +5,51 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets.base import Dataset
+from common.datasets import lists
+from common.datasets.base import Dataset, FileFacts
 from common.downloads.archives import Archive
-from common.errors import UserError
-from common.images.reading import from_values, read_colours, read_values
+from common.errors import Unreachable, UserError
+from common.images.decoding import header, turned
+from common.images.names import Names
+from common.images.reading import from_values, read_turned, read_values
+from common.labels import VOID
 from common.provenance import ROOT
 
 DATA = "STRUCTSEG_DATA"
 """The environment variable of the folder with all datasets; by default `data` beside the code."""
 
+PUBLISHED = frozenset({"repeated_images"})
+"""What is allowed where the splits are as others use them, too, and mended by nobody: it is noted."""
+
 Item = TypeVar("Item")
 
 Pairs = dict[str, tuple[Path, Path]]
 """The files of an image and its labels by name, in order."""
+
+
+class Sought(NamedTuple):
+    """A file that a list names and that was not there when the list was read.
+
+    Attributes:
+        place: Where it is named.
+        tried: What it was taken to mean.
+        names: The files among which it was looked for.
+        name: The name that was looked for.
+    """
+
+    place: str
+    tried: str
+    names: Names
+    name: str
+
+    def described(self) -> str:
+        """What to say about it."""
+        return f"named in {self.place}; {self.tried}{self.names.nearest(self.name)}"
 
 
 class FileDataset(Dataset, ABC):
@@ -32,7 +59,9 @@ class FileDataset(Dataset, ABC):
         environment: The environment variable that names the folder.
         contents: What the folder must be, for messages.
         class_values: The value of each class in the files; 0..K−1 if it is empty.
-        void_values: The values of void in the files, besides 255 unless that is a class.
+        void_values: The values of void in the files.
+        strict_void: Whether these are all; if not, 255 is void besides, unless it is a class.
+        turn_labels: Whether label maps are of the stored pixels of images that EXIF data turn.
     """
 
     locations: tuple[str, ...] = ("root",)
@@ -40,6 +69,8 @@ class FileDataset(Dataset, ABC):
     contents: str = ""
     class_values: tuple[int, ...] = ()
     void_values: tuple[int, ...] = ()
+    strict_void: bool = False
+    turn_labels: bool = False
 
     def __init__(self, root: str | None = None) -> None:
         """
@@ -50,12 +81,25 @@ class FileDataset(Dataset, ABC):
         self.root = root
         self.entry = _module(self)
         self._pairs_by_split: dict[str, Pairs] = {}
+        self._sought: dict[Path, Sought] = {}
 
     @property
     def folder(self) -> Path:
         """Where the dataset lies, or would if it was downloaded."""
         place = self.root or os.environ.get(self.environment)
         return Path(place).expanduser() if place else data_folder() / _module(self)
+
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that all files are in; by default `folder` alone."""
+        return (self.folder,)
+
+    def place(self) -> str | None:
+        """Path and inode of every folder: another disk may be mounted at the same path."""
+        try:
+            places = [f"{folder.absolute()} {folder.stat().st_ino}" for folder in self.folders()]
+        except OSError:
+            return None
+        return ", ".join(places)
 
     @abstractmethod
     def pairs(self, split: str) -> Pairs:
@@ -80,11 +124,36 @@ class FileDataset(Dataset, ABC):
         Raises:
             UserError: The file is missing or damaged, or a label is not legal.
         """
-        values = self.class_values or tuple(range(len(self.class_names)))
-        return from_values(read_values(path), values, self.void_values, path)
+        return from_values(read_values(path), self.values(), self.void(), path)
+
+    def values(self) -> tuple[int, ...]:
+        return self.class_values or tuple(range(len(self.class_names)))
+
+    def void(self) -> tuple[int, ...]:
+        """The values of void in the label maps."""
+        return self.void_values if self.strict_void else tuple({*self.void_values, VOID} - {*self.values()})
 
     def names(self, split: str) -> list[str]:
         return list(self._pairs(split))
+
+    def files(self, split: str, name: str) -> tuple[Path, ...]:
+        return self._pairs(split)[name]
+
+    def by_index(self, path: Path) -> bool:
+        """Whether a label map is read by its values, whatever colours its palette gives them."""
+        return path.suffix != ".mat"
+
+    def facts(self, split: str, name: str) -> FileFacts:
+        image, labels = self._pairs(split)[name]
+        orientation = 1 if self.turn_labels else header(image).orientation
+        palette = header(labels).palette if self.by_index(labels) else None
+        if palette is not None:
+            triples = list(map(tuple, palette.tolist()))
+            colours = {
+                label: triples[value] for label, value in enumerate(self.values()) if value < len(triples)
+            }
+            return FileFacts(str(labels), orientation, colours)
+        return FileFacts(str(labels), orientation)
 
     def read(self, split: str, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         pairs = self._pairs(split)
@@ -94,14 +163,31 @@ class FileDataset(Dataset, ABC):
                 "prepared; delete its manifest in results/datasets/ and run again"
             )
         image_path, label_path = pairs[name]
-        image = read_colours(image_path)
+        for path in (image_path, label_path):
+            if path in self._sought and not path.exists():
+                raise Unreachable(f"{path} is missing: {self._sought[path].described()}")
+        image, orientation = read_turned(image_path)
         labels = self.read_labels(label_path)
+        if self.turn_labels:
+            labels = turned(labels, orientation)
         if labels.shape != image.shape[:2]:
-            raise UserError(
-                f"{label_path} is {labels.shape[1]}×{labels.shape[0]} but its image is "
-                f"{image.shape[1]}×{image.shape[0]}: they must have the same size"
-            )
+            raise UserError(self._sizes_differ(image_path, image, label_path, labels))
         return image, labels
+
+    def _sizes_differ(
+        self, image_path: Path, image: NDArray[np.uint8], label_path: Path, labels: NDArray[np.uint8]
+    ) -> str:
+        """What to say if an image and its labels have different sizes, both upright."""
+        height, width = image.shape[:2]
+        sizes = f"{label_path} is {labels.shape[1]}×{labels.shape[0]} but its image is {width}×{height}"
+        if labels.shape != (width, height):
+            return f"{sizes}: they must have the same size"
+        if not self.turn_labels and header(image_path).orientation > 4:
+            return (
+                f"{sizes}, turned as its EXIF data say, and it fits the image as it is stored: save the "
+                f"label map upright{self.option('turned')}"
+            )
+        return f"{sizes}, and fits only turned: turn one of them"
 
     def has(self, archive: Archive) -> bool:
         """Whether what an archive holds is there."""
@@ -137,12 +223,13 @@ class FileDataset(Dataset, ABC):
             UserError: The list is missing, unreadable or empty.
         """
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            entries = lists.lines(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             raise self.missing(path) from None
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} cannot be read as a text ({error}): save it in UTF-8") from None
+        except OSError as error:
             raise UserError(f"{path} cannot be read: {error}") from None
-        entries = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
         if not entries:
             raise UserError(f"{path} lists no images: it must name one per line")
         return entries

@@ -13,9 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from common.datasets.on_disk import FileDataset, Pairs, add
+from common.datasets.on_disk import PUBLISHED, FileDataset, Pairs, add
 from common.downloads.archives import Archive
 from common.errors import UserError
+from common.images.names import checked
 from common.images.palette import voc_colours
 
 CLASSES = (
@@ -46,8 +47,10 @@ class PascalContext(FileDataset):
     """PASCAL-Context in a folder given by `root` or the environment variable PASCAL_CONTEXT_ROOT."""
 
     splits = ("train", "val")
+    official_colours = False
     class_values = tuple(range(1, 60))
     void_values = (0,)
+    allowed = PUBLISHED
     environment = "PASCAL_CONTEXT_ROOT"
     archives: tuple[Archive, ...] = (VOC2010, MASKS)
     terms = 'VOC\'s pictures are under the "flickr" terms of use; cite VOC and Mottaghi et al. 2014.'
@@ -88,6 +91,7 @@ class PascalContext(FileDataset):
         for number, name in lines:
             if len(name.split()) != 1:
                 raise UserError(f"{path}, line {number}: must be the name of an image, not {name!r}")
+            name = checked(name, f"{path}, line {number}")
             files = (devkit / "JPEGImages" / f"{name}.jpg", labels / f"{name}.png")
             add(pairs, name, files, f"{path}, line {number}")
         return pairs

@@ -10,7 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from common.datasets.base import Dataset
+from common.datasets.fingerprints import check, check_names, read
+from common.datasets.judgement import absent, classes
 from common.datasets.manifest import Manifest
+from common.errors import UserError
 
 
 class Sample(NamedTuple):
@@ -36,12 +39,18 @@ class Split(TorchDataset[Sample]):
             dataset: Where the images come from.
             manifest: What the prepare stage found there.
             split: Such as `train`, `train+val` or one that the dataset has joined.
+
+        Raises:
+            UserError: The dataset is not where it should be, or has other images than the manifest.
         """
         parts = dataset.parts(split)
-        self.dataset = dataset
+        for part in parts:
+            check_names(dataset, manifest, part)
+        self.dataset, self._manifest = dataset, manifest
         self.statistics = [manifest.splits[part] for part in parts]
         self.sizes = {size for part in self.statistics for size in part.sizes}
         self.names = [(part, name) for part in parts for name in manifest.splits[part].names]
+        self._fingerprints = [line for part in self.statistics for line in part.fingerprints]
 
     def colours(self) -> dict[str, tuple[float, ...]]:
         """The `mean` and `std` of red, green and blue over all pixels of all images, in 0–1."""
@@ -53,6 +62,23 @@ class Split(TorchDataset[Sample]):
         deviation = np.sqrt(np.maximum(square - mean**2, 1 / 255**2))  # never 0: it is divided by
         return {"mean": tuple(mean.tolist()), "std": tuple(deviation.tolist())}
 
+    def check_classes(self) -> None:
+        """Checks that there is something of every class, to be trained on.
+
+        A manifest may be older than the setting that says which split models are trained on.
+
+        Raises:
+            UserError: There is not, and it is not allowed.
+        """
+        without = absent(self.dataset.class_names, [part.pixels for part in self.statistics])
+        if without and "absent_classes" not in self.dataset.allowed:
+            split = "+".join(dict.fromkeys(part for part, _ in self.names))
+            raise UserError(
+                f"dataset {self.dataset.entry}: {classes(without)} no pixel in {split}, which the model is "
+                "trained on: choose another training.split, or allow it by dataset_options."
+                f"{self.dataset.entry}.allow: [absent_classes]"
+            )
+
     @property
     def first_part(self) -> int:
         """How many images the first of the joined splits has; they come first."""
@@ -62,5 +88,6 @@ class Split(TorchDataset[Sample]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        image, labels = self.dataset.read(*self.names[index])
-        return Sample(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(labels))
+        reading = read(self.dataset, *self.names[index])
+        check(reading, self._fingerprints[index], self._manifest)
+        return Sample(torch.from_numpy(reading.image).permute(2, 0, 1), torch.from_numpy(reading.labels))

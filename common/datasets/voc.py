@@ -9,6 +9,7 @@ public.
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from types import MappingProxyType
@@ -16,9 +17,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets.on_disk import FileDataset, Pairs, add
+from common.datasets.on_disk import PUBLISHED, FileDataset, Pairs, add
 from common.downloads.archives import Archive
 from common.errors import UserError
+from common.images.decoding import content
+from common.images.names import checked
 from common.images.palette import voc_colours
 from common.images.reading import from_values
 
@@ -56,6 +59,7 @@ class VOC(FileDataset):
     colours = voc_colours(0, 20)
     joined = MappingProxyType({"trainval": ("train", "val"), "trainaug": ("train", "sbd")})
     locations = ("root", "sbd_root")
+    allowed = PUBLISHED
     environment = "VOC_ROOT"
     contents = "the folder with VOCdevkit/VOC2012"
     archives: tuple[Archive, ...] = (VOC2012, SBD)
@@ -88,6 +92,9 @@ class VOC(FileDataset):
         base = Path(place).expanduser() if place else self.folder
         return _first(base, ("benchmark_RELEASE/dataset", "dataset", ""), "cls")
 
+    def folders(self) -> tuple[Path, ...]:
+        return (self.folder, self.sbd_folder) if "sbd" in self.splits else (self.folder,)
+
     def has(self, archive: Archive) -> bool:
         part = self.devkit / "JPEGImages" if archive is VOC2012 else self.sbd_folder / "cls"
         return super().has(archive) or part.is_dir()
@@ -101,7 +108,7 @@ class VOC(FileDataset):
     def read_labels(self, path: Path) -> NDArray[np.uint8]:
         if path.suffix != ".mat":
             return super().read_labels(path)
-        return from_values(_segmentation(path), range(len(self.class_names)), (), path)
+        return from_values(_segmentation(path), self.values(), self.void(), path)
 
     def _challenge(self, split: str) -> dict[str, Path]:
         """The label maps of a split of the challenge."""
@@ -157,6 +164,7 @@ def _named(lines: list[tuple[int, str]], folder: Path, suffix: str, path: Path) 
     for number, name in lines:
         if len(name.split()) != 1:
             raise UserError(f"{path}, line {number}: must be the name of an image, not {name!r}")
+        name = checked(name, f"{path}, line {number}")
         add(files, name, folder / f"{name}{suffix}", f"{path}, line {number}")
     return files
 
@@ -169,11 +177,9 @@ def _segmentation(path: Path) -> NDArray[np.uint8]:
     """
     from scipy.io import loadmat
 
+    data = content(path)
     try:
-        with path.open("rb") as file:
-            labels = loadmat(file, variable_names=["GTcls"])["GTcls"]["Segmentation"].item()
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is missing") from None
+        labels = loadmat(io.BytesIO(data), variable_names=["GTcls"])["GTcls"]["Segmentation"].item()
     except Exception as error:  # a damaged file fails in many ways
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(f"{path} cannot be read as SBD's GTcls.Segmentation: {reason}") from None

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from common.errors import UserError
+from common.images.decoding import header
+from common.images.names import Names, checked
+from common.images.palette import AgreeingPalettes, Colour
+from common.images.reading import ColourCode, read_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +29,8 @@ PLACEHOLDERS = ("dataset", "model", "seed", "split")
 def check(folder: str) -> None:
     """Raises a ValueError if a folder's name has other braces than the placeholders."""
     try:
-        braces = {name for _, name, _, _ in string.Formatter().parse(folder) if name is not None}
+        parts = [part[1:] for part in string.Formatter().parse(folder) if part[1] is not None]
+        braces = {name if not (form or conversion) else folder for name, form, conversion in parts}
     except ValueError:
         braces = {folder}
     if not braces <= {*PLACEHOLDERS}:
@@ -45,12 +49,16 @@ class ForeignPredictions:
 
     Attributes:
         folder: Where; it may have `{split}` in it.
+        colour_coded: Whether they are drawn in the colours of the dataset's classes.
     """
 
     folder: str
+    colour_coded: bool = False
 
     @classmethod
-    def of(cls, folder: str, dataset: str, model: str, seed: int) -> ForeignPredictions:
+    def of(
+        cls, folder: str, dataset: str, model: str, seed: int, colour_coded: bool = False
+    ) -> ForeignPredictions:
         """The predictions of one run.
 
         Args:
@@ -58,8 +66,9 @@ class ForeignPredictions:
             dataset: Name of the dataset.
             model: Name of the model.
             seed: The seed.
+            colour_coded: Whether they are drawn in the colours of the dataset's classes.
         """
-        return cls(folder.format(dataset=dataset, model=model, seed=seed, split="{split}"))
+        return cls(folder.format(dataset=dataset, model=model, seed=seed, split="{split}"), colour_coded)
 
     def place(self, split: str) -> Path:
         """The folder of one split."""
@@ -76,55 +85,104 @@ class ForeignPredictions:
             total.update(_content(self.place(split)).encode())
         return total.hexdigest()
 
-    def read(self, split: str, name: str, size: tuple[int, int], num_classes: int) -> Tensor:
+
+class PredictionReader:
+    """Reads the predictions of one run, image by image."""
+
+    def __init__(
+        self,
+        predictions: ForeignPredictions,
+        class_names: Sequence[str],
+        colours: Sequence[Colour],
+        official: bool,
+    ) -> None:
+        """
+        Args:
+            predictions: The predictions.
+            class_names: Those of the dataset.
+            colours: The colours of its classes.
+            official: Whether others draw its classes in these, too.
+        """
+        self._predictions = predictions
+        self._class_names = class_names
+        self._palettes = AgreeingPalettes(class_names, colours if official else ())
+        self._code = None
+        if predictions.colour_coded:
+            code = {colour: label for label, colour in enumerate(colours)}
+            if len(code) != len(colours):
+                raise UserError(
+                    f"{predictions.folder}: predictions cannot be read by colour, as two classes of the "
+                    "dataset have the same one: give them different colours, or save labels in grey"
+                )
+            self._code = ColourCode(code, refuse=True)
+        self._there: dict[str, Names] = {}
+
+    def read(self, split: str, name: str, size: tuple[int, int]) -> Tensor:
         """The predicted labels `[H, W]` of one image, uint8 in 0..K−1.
 
         Args:
             split: The split.
             name: The name of the image.
             size: Its height and width.
-            num_classes: K.
 
         Raises:
-            UserError: There is no such PNG, or it does not fit the image or the classes.
+            UserError: There is no such PNG, or it does not fit the image, the classes, or the other PNGs.
         """
         import torch
 
-        path = self.place(split) / f"{name}.png"
-        labels = _read(path)
+        path = self._file(split, name)
+        if self._code:
+            labels = self._code.read(path, "predictions are read in the colours of the dataset's classes")
+        else:
+            labels = read_values(path)
         if labels.shape != size:
+            turned = ", and fits only turned: predict pictures as their EXIF data turn them"
             raise UserError(
-                f"{path} is {labels.shape[1]}×{labels.shape[0]} but its image is {size[1]}×{size[0]}: "
-                "predict at the original size"
+                f"{path} is {labels.shape[1]}×{labels.shape[0]} but its image is {size[1]}×{size[0]}"
+                + (turned if labels.shape == size[::-1] else ": predict at the original size")
             )
         highest = int(labels.max())
-        if highest >= num_classes:
+        if highest >= len(self._class_names):
             raise UserError(
                 f"{path} has the label {highest}: every pixel must have one of the dataset's classes, "
-                f"0–{num_classes - 1}; void is no prediction"
+                f"0–{len(self._class_names) - 1}; void is no prediction"
             )
+        self._check_palette(path, labels)
         return torch.from_numpy(labels)
 
+    def _file(self, split: str, name: str) -> Path:
+        """The PNG of an image.
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    """The values of a PNG, `[H, W]`.
+        Raises:
+            UserError: There is none.
+        """
+        folder = self._predictions.place(split)
+        there = self._there.setdefault(split, Names(folder))
+        wanted = checked(f"{name}.png", "an image")
+        path = there.find(wanted)
+        if path is None:
+            raise UserError(
+                f"{folder / wanted} is missing: there must be a PNG for every image of the split, named like "
+                f"the image{there.nearest(wanted)}"
+            )
+        return path
 
-    Raises:
-        UserError: It is missing or damaged, or has colours.
-    """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("P", "L", "1"):
-                raise UserError(
-                    f"{path} has colours (mode {picture.mode}): save labels with a palette, or in grey"
-                )
-            return np.array(picture, dtype=np.uint8)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: there must be a PNG for every image of the split, named like the image"
-        ) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a picture: {error}") from None
+    def _check_palette(self, path: Path, labels: NDArray[np.uint8]) -> None:
+        """Checks that what a palette shows is what is read.
+
+        Raises:
+            UserError: It is something else.
+        """
+        palette = None if self._code else header(path).palette
+        if palette is None:
+            return
+        colours: dict[int, Colour] = {label: (r, g, b) for label, (r, g, b) in enumerate(palette.tolist())}
+        problem = self._palettes.add(str(path), colours, np.unique(labels).tolist())
+        if problem:
+            raise UserError(
+                f"{problem}: save labels in grey, or, if the colours are those of the dataset's classes, set "
+                "colour_coded to true beside predictions"
+            )
 
 
 @cache
@@ -134,7 +192,8 @@ def _content(folder: Path) -> str:
     Raises:
         UserError: There are none.
     """
-    files = sorted(folder.rglob("*.png")) if folder.is_dir() else []
+    everything = folder.rglob("*") if folder.is_dir() else ()
+    files = sorted(file for file in everything if file.suffix.lower() == ".png")
     if not files:
         raise UserError(f"{folder}: there are no predictions (*.png): name the folder that has them")
     total = hashlib.sha256()

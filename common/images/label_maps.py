@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.errors import UserError
-from common.files import digest, replacing
+from common.errors import Damaged, UserError
+from common.files import digest, replacing, unreadable
+from common.images.decoding import decoded
 from common.images.palette import Colour, palette
+from common.integrity import DAMAGE
+
+LARGEST = 2**28
+"""Bytes of the picture of a label map; more is none of ours."""
 
 
 class LabelMaps:
@@ -46,10 +50,7 @@ class LabelMaps:
             self._size -= len(self._kept.pop(last))
 
     def write(self, path: Path) -> None:
-        """Writes `<name>.png` for every image that is kept into a zip file; none is no file."""
-        if not self._kept:
-            path.unlink(missing_ok=True)
-            return
+        """Writes `<name>.png` for every image that is kept into a zip file, which may be empty."""
         with replacing(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
             for name, content in sorted(self._kept.items()):
                 # without the time of day: the same labels are the same file
@@ -85,8 +86,13 @@ def read(path: Path, name: str) -> NDArray[np.uint8]:
     """
     with _opened(path) as archive:
         try:
-            return np.array(Image.open(io.BytesIO(archive.read(f"{name}.png"))))
-        except (KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            file = f"{name}.png"
+            if archive.getinfo(file).file_size > LARGEST:
+                raise ValueError(f"it has more than {LARGEST} bytes")
+            return decoded(archive.read(file), path / file, labels=True).pixels.astype(np.uint8, copy=False)
+        except OSError as error:
+            raise unreadable(path, error) from None
+        except (UserError, *DAMAGE) as error:
             raise UserError(f"{path} lacks {name} ({error}): delete it and evaluate again") from None
 
 
@@ -96,7 +102,12 @@ def _opened(path: Path) -> zipfile.ZipFile:
     Raises:
         UserError: It is damaged.
     """
+    remedy = "delete it and evaluate again"
     try:
         return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete it and evaluate again") from None
+    except IsADirectoryError:
+        raise Damaged(path, "cannot be read (it is a folder)", remedy) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except DAMAGE as error:
+        raise Damaged(path, f"cannot be read ({error})", remedy) from None

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from common.errors import UserError
+from common.images.decoding import PICTURES
+from common.images.reading import read_colours
 
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 RGB = NDArray[np.uint8]
@@ -26,23 +26,25 @@ class Picture(NamedTuple):
     Attributes:
         name: What results about it are called: its path without ending, inside of the folder that was
             named; of a frame, `<video>/<number>` with numbers from 000001.
+        file: The file that it is in.
         read: Reads it, `[H, W, 3]`; raises a UserError if it is damaged.
     """
 
     name: str
+    file: Path
     read: Callable[[], RGB]
 
 
-def find(paths: Iterable[Path], leave_out: Path | None = None) -> Iterator[Picture]:
+def find(paths: Iterable[Path], leave_out: Callable[[Path], bool] = lambda _: False) -> Iterator[Picture]:
     """All pictures that the paths name, in order; folders are searched with what is below them.
 
     Args:
         paths: Files and folders.
-        leave_out: A folder in which nothing is looked for.
+        leave_out: Says of a file that it is no input, as it was written by a prediction.
 
     Raises:
-        UserError: A path is not there, a folder has no pictures, or two pictures have one name. All of this
-            is found before the first picture is given.
+        UserError: A path is not there or no input, a folder has no pictures, or two pictures have one name.
+            All of this is found before the first picture is given.
     """
     files: dict[str, Path] = {}
     for path in paths:
@@ -56,17 +58,17 @@ def find(paths: Iterable[Path], leave_out: Path | None = None) -> Iterator[Pictu
     return _opened(files)
 
 
-def _files(path: Path, leave_out: Path | None) -> list[tuple[str, Path]]:
+def _files(path: Path, leave_out: Callable[[Path], bool]) -> list[tuple[str, Path]]:
     """The names and files of all pictures that one path names; arguments and errors are those of `find`."""
     if path.is_dir():
-        left_out = leave_out.resolve() if leave_out else None
-        files = [
+        pictures = [
             file
             for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in PICTURES
-            and not file.name.startswith(".")
-            and left_out not in file.resolve().parents
+            if file.suffix.lower() in PICTURES and not file.name.startswith(".")
         ]
+        files = [file for file in pictures if not leave_out(file)]
+        if pictures and not files:
+            raise _written(path)
         if not files:
             raise UserError(
                 f"{path} has no pictures ({', '.join(PICTURES)}); videos must be named one by one"
@@ -74,20 +76,30 @@ def _files(path: Path, leave_out: Path | None) -> list[tuple[str, Path]]:
         return [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files]
     if not path.exists():
         raise UserError(f"{path} is not there: name pictures, folders of pictures, or videos")
+    if leave_out(path):
+        raise _written(path)
     return [(path.stem, path)]
+
+
+def _written(path: Path) -> UserError:
+    """What to say of a path that has no pictures but those that a prediction wrote."""
+    return UserError(
+        f"{path} has nothing but what a prediction wrote: name the pictures that it was made from, or copy "
+        "these into a folder of their own"
+    )
 
 
 def _opened(files: Mapping[str, Path]) -> Iterator[Picture]:
     """The pictures of files, and all frames of those that are videos."""
     for name, file in files.items():
         if file.suffix.lower() not in VIDEOS:
-            yield Picture(name, partial(read, file))
+            yield Picture(name, file, partial(read_colours, file))
             continue
         try:
             for number, frame in enumerate(frames(file), 1):
-                yield Picture(f"{name}/{number:06d}", partial(_decoded, frame))
+                yield Picture(f"{name}/{number:06d}", file, partial(_decoded, frame))
         except UserError as error:  # to be told like that of any other picture
-            yield Picture(name, partial(_raise, error))
+            yield Picture(name, file, partial(_raise, error))
 
 
 def _decoded(frame: RGB) -> RGB:
@@ -98,23 +110,6 @@ def _decoded(frame: RGB) -> RGB:
 def _raise(error: UserError) -> RGB:
     """Reads a video that is damaged: raises its error."""
     raise error
-
-
-def read(path: Path) -> RGB:
-    """A picture file in RGB, `[H, W, 3]`, turned as its EXIF data say.
-
-    Raises:
-        UserError: It cannot be read, or has more than 8 bits per channel.
-    """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise UserError(f"{path} has more than 8 bits per channel: save it with 8")
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as a picture: {error}") from None
 
 
 def frames(path: Path) -> Iterator[RGB]:

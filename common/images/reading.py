@@ -2,63 +2,57 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from common.errors import Unreachable, UserError
+from common.errors import UserError
+from common.images.decoding import decode
 from common.images.palette import Colour
 from common.labels import VOID
 
 
 def read_colours(path: Path) -> NDArray[np.uint8]:
-    """A picture as RGB `[H, W, 3]`.
+    """A picture as RGB `[H, W, 3]`, turned as its EXIF data say.
 
     Raises:
-        UserError: It is missing or damaged.
+        UserError: It is missing, damaged, or can be read in several ways (`common.images.decoding`).
     """
-    return _read(path, "RGB")
+    return read_turned(path)[0]
+
+
+def read_turned(path: Path) -> tuple[NDArray[np.uint8], int]:
+    """A picture as RGB `[H, W, 3]`, turned as its EXIF data say, and the EXIF orientation that said so.
+
+    Raises:
+        UserError: It is missing, damaged, or can be read in several ways (`common.images.decoding`).
+    """
+    picture = decode(path, "RGB")
+    return picture.pixels.astype(np.uint8, copy=False), picture.orientation
 
 
 def read_values(path: Path) -> NDArray[np.uint8]:
     """The values `[H, W]` of a picture with one channel; of one with a palette, the indices.
 
     Raises:
-        UserError: It is missing or damaged, has several channels, or values above 255.
+        UserError: It is missing or damaged, has several channels, or values that are not 0, 1, …, 255.
     """
-    values = _read(path, None)
+    values, mode, _ = decode(path, labels=True)
     if values.ndim != 2:
-        raise UserError(f"{path} has several channels: label maps have one value per pixel")
-    if values.dtype != np.uint8:  # of one bit, or of 16 or 32 of which few are used
-        if values.size and (values.min() < 0 or values.max() > 255):
-            raise UserError(f"{path} has values from {values.min()} to {values.max()}: labels are 0–255")
-        values = values.astype(np.uint8)
-    return values
-
-
-def _read(path: Path, mode: str | None) -> NDArray[Any]:
-    """A picture as an array, converted to a mode if one is named.
-
-    Raises:
-        Unreachable: It is missing, or the disk cannot read it.
-        UserError: It is damaged.
-    """
-    try:
-        with Image.open(path) as picture:
-            return np.array(picture.convert(mode) if mode else picture)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Unreachable(f"{path} is missing") from None
-    except (
-        UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError,
-    ) as error:  # fmt: skip
-        if isinstance(error, OSError) and error.errno is not None:  # not the picture's fault
-            raise Unreachable(f"{path} cannot be read: {os.strerror(error.errno)}") from None
-        raise UserError(f"{path} cannot be read as a picture: {error}") from None
+        raise UserError(
+            f"{path} has several channels (mode {mode}): label maps have one value per pixel, unless they "
+            "are read by colour"
+        )
+    if values.dtype == np.uint8:
+        return values.astype(np.uint8, copy=False)
+    if values.dtype == np.bool_:  # of one bit
+        return values.astype(np.uint8)
+    whole = np.isfinite(values).all() and (values == np.floor(values)).all()
+    if not whole or values.min() < 0 or values.max() > 255:
+        raise UserError(f"{path} has values from {values.min()} to {values.max()}: labels are 0–255, whole")
+    return values.astype(np.uint8)
 
 
 def from_values(
@@ -69,23 +63,22 @@ def from_values(
     Args:
         values: `[H, W]`.
         classes: The value of every class.
-        void: The values of void; 255 is always one, unless it is a class.
+        void: The values of void.
         path: The file, for the message.
 
     Raises:
         UserError: There are other values.
     """
-    void = sorted({*void, VOID} - {*classes})
+    void = sorted({*void} - {*classes})
     table = np.full(256, VOID, np.uint8)
     table[list(classes)] = np.arange(len(classes))
-    legal = np.zeros(256, bool)
-    legal[[*classes, *void]] = True
-    if not np.take(legal, values).all():
-        others = sorted({*np.unique(values).tolist()} - {*classes, *void})
+    content = values.tobytes()  # translating bytes is several times as fast as indexing
+    others = sorted({*content.translate(None, bytes([*classes, *void]))})
+    if others:
         ranges = _ranges(classes)
         either = f"{ranges} and {' or '.join(map(str, void))} for void" if void else ranges
         raise UserError(f"{path} has the labels {others}: only {either} are legal")
-    return np.take(table, values)
+    return np.frombuffer(bytearray(content.translate(table.tobytes())), np.uint8).reshape(values.shape)
 
 
 def _ranges(values: Sequence[int]) -> str:
@@ -123,7 +116,7 @@ class ColourCode:
         Raises:
             UserError: It is missing or damaged, or shows unknown colours, which are refused.
         """
-        packed = _packed(read_colours(path))
+        packed = _packed(decode(path, "RGB", labels=True).pixels.astype(np.uint8, copy=False))
         places = np.searchsorted(self.colours, packed).clip(max=len(self.colours) - 1)
         unknown = self.colours[places] != packed
         if self.refuse and unknown.any():

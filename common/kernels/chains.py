@@ -18,7 +18,6 @@ MAX_SHARED = 99 * 1024
 """Bytes of shared memory that a block can have on every GPU from Ampere on."""
 
 
-@torch.compiler.assume_constant_result
 def available(device: torch.device, dtype: torch.dtype, labels: int, gaps: int) -> bool:
     """Whether there are kernels for a problem; compiles them at first use, warns once if it cannot."""
     if dtype not in NAMES:
@@ -26,6 +25,12 @@ def available(device: torch.device, dtype: torch.dtype, labels: int, gaps: int) 
     if gaps > MAX_GAPS or (device.type == "cuda" and shared_memory(labels, dtype) > MAX_SHARED):
         _warn_of_size(labels, gaps)
         return False
+    return _loadable(device, dtype)
+
+
+@torch.compiler.assume_constant_result
+def _loadable(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels for a device and type can be loaded; compiles them at first use."""
     if device.type == "cuda":
         return gpu.loadable("chain", SCALARS[dtype], device)
     return device.type == "cpu" and cpu.library("chain") is not None

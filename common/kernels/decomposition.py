@@ -135,6 +135,7 @@ def _(
 
 @torch.library.custom_op("structseg::dual_decomposition_backward", mutates_args=())
 def dual_decomposition_backward(
+    unary: Tensor,
     logits_gradient: Tensor,
     dual_gradient: Tensor,
     scores: Sequence[Tensor],
@@ -149,6 +150,7 @@ def dual_decomposition_backward(
     """The derivatives by all inputs of `dual_decomposition`.
 
     Args:
+        unary: As given to the operator: only so that this depends on it, and second derivatives are refused.
         logits_gradient: The derivative by the logits, `[N, K, h, w]`.
         dual_gradient: That by the dual, `[iterations]`.
         scores: As given to the operator.
@@ -196,6 +198,7 @@ def dual_decomposition_backward(
 
 @dual_decomposition_backward.register_fake
 def _(
+    unary: Tensor,
     logits_gradient: Tensor,
     dual_gradient: Tensor,
     scores: Sequence[Tensor],
@@ -245,27 +248,26 @@ def _unit(gamma: Tensor) -> Tensor:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keeps what the derivative needs."""
-    _, scores, gamma, ctx.gaps, ctx.factored, _, _, ctx.kept = inputs
+    unary, scores, gamma, ctx.gaps, ctx.factored, _, _, ctx.kept = inputs
     ctx.by_gamma = gamma.requires_grad
     _, _, thetas, messages, course = output
-    ctx.save_for_backward(gamma, thetas, messages, course, *scores)
+    ctx.save_for_backward(unary, gamma, thetas, messages, course, *scores)
     ctx.mark_non_differentiable(thetas, messages, course)
     ctx.set_materialize_grads(False)  # these three are large
-    ctx.shape = inputs[0].shape
 
 
 def _backward(ctx: Any, logits: Tensor | None, dual: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
     """The derivatives by all inputs of `dual_decomposition`."""
     if not ctx.kept:
         raise RuntimeError("the dual decomposition was computed without keeping what its gradient needs")
-    gamma, thetas, messages, course, *scores = ctx.saved_tensors
+    unary, gamma, thetas, messages, course, *scores = ctx.saved_tensors
     options = (ctx.gaps, ctx.factored, ctx.by_gamma)
-    logits = thetas.new_zeros(ctx.shape) if logits is None else logits
+    logits = thetas.new_zeros(unary.shape) if logits is None else logits
     dual = thetas.new_zeros(thetas.shape[1]) if dual is None else dual
-    unary, gamma, *scores = dual_decomposition_backward(
-        logits.contiguous(), dual, scores, gamma, thetas, messages, course, *options
+    by_unary, gamma, *scores = dual_decomposition_backward(
+        unary, logits.contiguous(), dual, scores, gamma, thetas, messages, course, *options
     )
-    return unary, scores, gamma, None, None, None, None, None
+    return by_unary, scores, gamma, None, None, None, None, None
 
 
 def _refuse(ctx: Any, *_: Tensor) -> None:

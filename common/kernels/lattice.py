@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 FARTHEST = 2.0**20
 """Beyond it a float32 does not tell a simplex of the lattice from the next."""
 
 TOO_FAR = "the Gaussian's standard deviations are too small for points so far apart: increase them"
+
+NOT_FINITE = "the points, such as the colours of an image, must be finite numbers"
 
 
 class Lattice:
@@ -36,7 +37,8 @@ class Lattice:
             features: The points of several groups that do not see each other, float32 `[N, P, d]`.
 
         Raises:
-            ValueError: The points lie so far apart that the lattice's coordinates have too many digits.
+            ValueError: A point is not finite, or they lie so far apart that the lattice's coordinates have
+                too many digits.
         """
         groups, corners = len(features), features.shape[2] + 1
         codes, weights, steps = _corners(features.flatten(0, 1).float().mT.contiguous(), groups)
@@ -73,7 +75,7 @@ class Lattice:
             reverse: Whether to go along the directions in reverse order, which is the transpose.
 
         Returns:
-            `[N · P, C]`; differentiable by `values` once.
+            `[N · P, C]`; differentiable by `values` any number of times, in reverse and in forward mode.
         """
         return _Filter.apply(values, self, reverse)
 
@@ -101,14 +103,26 @@ class _Filter(torch.autograd.Function):
     """Filtering as a function with a derivative, which is filtering along the directions in reverse order."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, lattice: Lattice, reverse: bool) -> Tensor:
-        ctx.lattice, ctx.reverse = lattice, reverse
+    def forward(values: Tensor, lattice: Lattice, reverse: bool) -> Tensor:
         return lattice._filter(values, reverse)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Lattice, bool], output: Tensor) -> None:
+        _, ctx.lattice, ctx.reverse = inputs
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.lattice._filter(gradient, not ctx.reverse), None, None
+        return ctx.lattice.filter(gradient, not ctx.reverse), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return ctx.lattice.filter(tangent, ctx.reverse)
+
+    @staticmethod
+    def vmap(info: Any, dimensions: tuple[Any, ...], values: Tensor, *options: Any) -> tuple[Tensor, int]:
+        """Values of several batches are so many more columns."""
+        together = values.movedim(dimensions[0], 1).flatten(1)
+        return _Filter.apply(together, *options).unflatten(1, (info.batch_size, -1)), 1
 
 
 def _corners(features: Tensor, groups: int) -> tuple[Tensor, Tensor, list[int]]:
@@ -122,8 +136,9 @@ def _corners(features: Tensor, groups: int) -> tuple[Tensor, Tensor, list[int]]:
     """
     d = len(features)
     elevated = _elevated(features)
-    if elevated.abs().max() > FARTHEST:
-        raise ValueError(TOO_FAR)
+    farthest = elevated.abs().max()
+    if not farthest <= FARTHEST:
+        raise ValueError(NOT_FINITE if farthest.isnan() else TOO_FAR)
     remainder0 = torch.round(elevated * (1 / (d + 1))) * (d + 1)
     difference = elevated - remainder0
     rank = torch.zeros_like(elevated, dtype=torch.int32)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from common.kernels import cpu
+from common.kernels.transforms import transformed
 
 LARGEST = 5
 """The radius from which on matrix products of copied windows are faster."""
@@ -22,18 +23,31 @@ BLOCK = 2**23
 """Bytes of windows that are copied at a time."""
 
 
-@torch.library.custom_op("structseg::window_products", mutates_args=())
 def window_products(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     """Sums over all positions of x·xᵀ and of x, the R×R windows of both maps at a position.
 
+    Differentiable once by the first map, a second time is refused. In forward mode, inside transformations of
+    `torch.func`, and where the second map has a derivative too, it is computed in plain PyTorch, slower and
+    with all windows at a time; then it is differentiable any number of times.
+
     Args:
         first: float64 `[B, h, w]`.
-        second: The same shape; it has no derivative.
+        second: The same shape.
         radius: R, at most h and w.
 
     Returns:
         `[B, 2R², 2R²]` and `[B, 2R²]`; those of the first map come first.
     """
+    if transformed() or (second.requires_grad and torch.is_grad_enabled()):
+        maps = torch.stack([first, second], dim=1)
+        windows = _windows(maps, radius, range(maps.shape[2] - radius + 1))
+        return windows @ windows.mT, windows.sum(dim=2)
+    return window_products_operator(first, second, radius)
+
+
+@torch.library.custom_op("structseg::window_products", mutates_args=())
+def window_products_operator(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """The operator of `window_products`, with its arguments and results; the second map has no derivative."""
     maps = torch.stack([first, second], dim=1)
     size = 2 * radius**2
     products, sums = maps.new_zeros(len(maps), size, size), maps.new_zeros(len(maps), size)
@@ -47,7 +61,7 @@ def window_products(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor,
     return products, sums
 
 
-@window_products.register_fake
+@window_products_operator.register_fake
 def _(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     size = 2 * radius**2
     return first.new_empty(len(first), size, size), first.new_empty(len(first), size)
@@ -108,7 +122,7 @@ def _refuse(ctx: Any, *_: Tensor) -> None:
     raise RuntimeError("second derivatives of sums over windows are not available")
 
 
-window_products.register_autograd(_backward, setup_context=_keep)
+window_products_operator.register_autograd(_backward, setup_context=_keep)
 window_products_backward.register_autograd(_refuse)
 
 

@@ -8,10 +8,17 @@ from typing import Any
 from common.errors import UserError
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    # Chen et al. 2017 (arXiv 1706.05587): ASPP
-    "deeplabv3": {"output_stride": 16, "decoder_channels": 256, "dropout": 0.5, "separable": False},
+    # Chen et al. 2017 (arXiv 1706.05587): ASPP; the details of both DeepLabs are those of
+    # segmentation-models-pytorch
+    "deeplabv3": {
+        "output_stride": 16, "decoder_channels": 256, "dropout": 0.5, "separable": False,
+        "output_convolution": True,
+    },
     # Chen et al., ECCV 2018 (arXiv 1802.02611): ASPP, joined with a stage of stride 4
-    "deeplabv3plus": {"output_stride": 16, "decoder_channels": 256, "dropout": 0.5, "separable": True},
+    "deeplabv3plus": {
+        "output_stride": 16, "decoder_channels": 256, "dropout": 0.5, "separable": True,
+        "output_convolution": True, "decoder_convolutions": 1, "decoder_dropout": 0,
+    },
     # Zhao et al., CVPR 2017 (arXiv 1612.01105): pyramid pooling
     "pspnet": {"output_stride": 16, "decoder_channels": 512, "dropout": 0.1, "auxiliary_weight": 0.4},
     # Wang et al. 2019 (arXiv 1912.02937), "block 4": three convolutions
@@ -20,10 +27,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "upernet": {"output_stride": 32, "decoder_channels": 256, "dropout": 0.1},
     # Xie et al., NeurIPS 2021 (arXiv 2105.15203): a linear layer per stage
     "segformer": {"output_stride": 32, "decoder_channels": 256, "dropout": 0.1},
-}
+}  # fmt: skip
 
 ATROUS = ("deeplabv3", "deeplabv3plus")
 """The architectures with an ASPP; their output stride is 8 or 16."""
+
+UNPADDED = (*ATROUS, "pspnet", "fcn")
+"""The architectures that take images of any size."""
+
+_OWN = {
+    "atrous_rates": ATROUS,
+    "separable": ATROUS,
+    "output_convolution": ATROUS,
+    "decoder_convolutions": ("deeplabv3plus",),
+    "decoder_dropout": ("deeplabv3plus",),
+}
+"""Options of some architectures only."""
 
 
 def settled(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,17 +66,20 @@ def settled(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
                 f"model_options.{model}.output_stride: 32 is too coarse for {architecture}: give 8 or 16"
             )
         defaults["atrous_rates"] = [rate * 16 // stride for rate in (6, 12, 18)]
-    else:
-        for option in ("atrous_rates", "separable"):
-            if options[option] is not None:
-                raise UserError(f"model_options.{model}.{option}: {architecture} has no ASPP: leave it out")
+    for option, owners in _OWN.items():
+        if options[option] is not None and architecture not in owners:
+            raise UserError(
+                f"model_options.{model}.{option}: only {' and '.join(owners)} can have it: leave it out"
+            )
     defaults["input_multiple"] = options["output_stride"] or defaults["output_stride"]
     complete: dict[str, Any] = {
         key: defaults.get(key) if value is None else value for key, value in options.items()
     }
-    if complete["input_multiple"] % complete["output_stride"]:
+    multiple, stride = complete["input_multiple"], complete["output_stride"]
+    if multiple % stride and not (multiple == 1 and architecture in UNPADDED):
+        alternative = ", or 1" if architecture in UNPADDED else ""
         raise UserError(
-            f"model_options.{model}.input_multiple: {complete['input_multiple']} must be a multiple of the "
-            f"output stride, {complete['output_stride']}"
+            f"model_options.{model}.input_multiple: {multiple} must be a multiple of the output stride, "
+            f"{stride}{alternative}"
         )
     return complete

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
 from segmentation_models_pytorch.base.modules import Conv2dReLU
-from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder, DeepLabV3PlusDecoder
 from segmentation_models_pytorch.decoders.pspnet.decoder import PSPModule
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 
 from common.networks.architectures import ATROUS
+from common.networks.deeplab import DeepLabV3, DeepLabV3Plus
 from common.networks.options import ModelOptions
 
 
@@ -31,6 +31,8 @@ class PyramidPooling(nn.Module):
         """
         super().__init__()
         self.pyramid = PSPModule(in_channels, sizes=(1, 2, 3, 6))
+        # the library leaves out the BatchNorm of the whole map's average, which the published network has
+        self.pyramid.blocks[0].pool[1] = Conv2dReLU(in_channels, in_channels // 4, 1, use_norm="batchnorm")
         self.bottleneck = Conv2dReLU(2 * in_channels, channels, 3, padding=1, use_norm="batchnorm")
 
     def forward(self, maps: list[Tensor]) -> Tensor:
@@ -39,7 +41,7 @@ class PyramidPooling(nn.Module):
 
 
 class Convolutions(nn.Sequential):
-    """The "block 4" head of the DD-CRF paper: 1×1 to fewer channels, then two 3×3 with BatchNorm and ReLU."""
+    """The "block 4" head of the DD-CRF paper: 1×1 to fewer channels and two 3×3, with BatchNorm and ReLU."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         """
@@ -48,7 +50,7 @@ class Convolutions(nn.Sequential):
             channels: Channels of the features.
         """
         super().__init__(
-            nn.Conv2d(in_channels, channels, 1),
+            Conv2dReLU(in_channels, channels, 1, use_norm="batchnorm"),
             *(Conv2dReLU(channels, channels, 3, padding=1, use_norm="batchnorm") for _ in range(2)),
         )
 
@@ -59,26 +61,7 @@ class Convolutions(nn.Sequential):
 
 def _deeplabv3(channels: list[int], options: ModelOptions) -> nn.Module:
     """The ASPP of DeepLabv3."""
-    return DeepLabV3Decoder(
-        channels[-1],
-        options.decoder_channels,
-        options.atrous_rates,
-        aspp_separable=options.separable,
-        aspp_dropout=options.dropout,
-    )
-
-
-def _deeplabv3plus(channels: list[int], options: ModelOptions) -> nn.Module:
-    """The ASPP of DeepLabv3+, joined with a stage of stride 4."""
-    return DeepLabV3PlusDecoder(
-        channels,
-        encoder_depth=5,
-        out_channels=options.decoder_channels,
-        atrous_rates=options.atrous_rates,
-        output_stride=options.output_stride,
-        aspp_separable=options.separable,
-        aspp_dropout=options.dropout,
-    )
+    return DeepLabV3(channels[-1], options)
 
 
 def _before_dropout(decoder: nn.Module, options: ModelOptions) -> nn.Module:
@@ -109,7 +92,7 @@ def _segformer(channels: list[int], options: ModelOptions) -> nn.Module:
 
 _DECODERS: dict[str, Callable[[list[int], ModelOptions], nn.Module]] = {
     "deeplabv3": _deeplabv3,
-    "deeplabv3plus": _deeplabv3plus,
+    "deeplabv3plus": DeepLabV3Plus,
     "pspnet": _pspnet,
     "fcn": _fcn,
     "upernet": _upernet,
@@ -118,7 +101,7 @@ _DECODERS: dict[str, Callable[[list[int], ModelOptions], nn.Module]] = {
 
 
 def build(architecture: str, channels: list[int], options: ModelOptions) -> nn.Module:
-    """An architecture's decoder, initialised as the library does.
+    """An architecture's decoder with its first weights.
 
     Args:
         architecture: One of `common.networks.architectures.SETTINGS`.
@@ -126,23 +109,41 @@ def build(architecture: str, channels: list[int], options: ModelOptions) -> nn.M
         options: The model's options.
     """
     decoder = _DECODERS[architecture](list(channels), options)
-    if architecture not in ATROUS:  # the decoders with an ASPP keep PyTorch's own initialisation
-        initialize_decoder(decoder)
+    # the library leaves those with an ASPP as PyTorch makes them
+    _initialise(decoder, options, None if architecture in ATROUS else initialize_decoder)
     return decoder
 
 
-def classifier(architecture: str, channels: int, num_classes: int) -> nn.Conv2d:
-    """An architecture's last layer, features to class scores, initialised as the library does.
+def classifier(architecture: str, channels: int, num_classes: int, options: ModelOptions) -> nn.Conv2d:
+    """An architecture's last layer, features to class scores, with its first weights.
 
     Args:
         architecture: One of `common.networks.architectures.SETTINGS`.
         channels: Channels of the features.
         num_classes: K.
+        options: The model's options.
     """
     layer = nn.Conv2d(channels, num_classes, 1)
-    if architecture not in ATROUS:
-        initialize_head(layer)
+    _initialise(layer, options, None if architecture in ATROUS else initialize_head)
+    if options.classifier_std is not None:
+        nn.init.normal_(layer.weight, std=options.classifier_std)
+        _clear_bias(layer)
     return layer
+
+
+def auxiliary(in_channels: int, num_classes: int, options: ModelOptions) -> Auxiliary | None:
+    """The auxiliary classifier with its first weights; None if its loss has no weight.
+
+    Args:
+        in_channels: Channels of the stage that it sees.
+        num_classes: K.
+        options: The model's options.
+    """
+    if not options.auxiliary_weight:
+        return None
+    part = Auxiliary(in_channels, num_classes)
+    _initialise(part, options, None)
+    return part
 
 
 class Auxiliary(nn.Sequential):
@@ -157,6 +158,25 @@ class Auxiliary(nn.Sequential):
         channels = max(1, in_channels // 4)
         convolution = Conv2dReLU(in_channels, channels, 3, padding=1, use_norm="batchnorm")
         scores = nn.Conv2d(channels, num_classes, 1)
-        super().__init__(convolution, nn.Dropout(0.1), scores)
-        if scores.bias is not None:
-            nn.init.zeros_(scores.bias)
+        super().__init__(convolution, nn.Dropout2d(0.1), scores)
+        _clear_bias(scores)
+
+
+def _initialise(part: nn.Module, options: ModelOptions, library: Callable[[nn.Module], None] | None) -> None:
+    """Gives a part the first weights that the options say; None of `library` leaves PyTorch's own.
+
+    `he` is He et al. 2015 (arXiv 1502.01852): N(0, 2 / inputs of a neuron) and no bias.
+    """
+    if options.initialisation is None and library is not None:
+        library(part)
+    if options.initialisation == "he":
+        for layer in part.modules():
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                _clear_bias(layer)
+
+
+def _clear_bias(layer: nn.Conv2d | nn.Linear) -> None:
+    """Sets the bias of a layer to zero, if it has one."""
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import timm
@@ -12,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.errors import Unreachable, UserError
+from common.kernels.grids import Alignment, enlarged
 from common.networks import decoders
 from common.networks.architectures import SETTINGS as ARCHITECTURES
-from common.networks.decoders import Auxiliary
 from common.networks.options import ModelOptions
-from common.networks.weights import backbone_colours, find_weights, load_weights
+from common.networks.weight_files import find_weights
+from common.networks.weights import backbone_colours, load_weights, state_sha256
 
 
 def check_name(model: str) -> None:
@@ -80,6 +83,8 @@ class Network(nn.Module):
         input_multiple: What the sides of images are padded to a multiple of.
         align_corners: Whether logits are upsampled with the corner cells on the corner pixels.
         frozen: The parts whose BatchNorm keeps its statistics in training.
+        weights_sha256: Of the file of the encoder's first weights, or of those that came from the hub; None
+            if it has drawn them.
     """
 
     mean: Tensor
@@ -100,19 +105,14 @@ class Network(nn.Module):
         check_name(model)
         architecture, _, backbone = model.partition("-")
         name = encoder_name(backbone)
-        encoder = _encoder(model, name, options)
+        encoder, self.weights_sha256 = _encoder(model, name, options)
         channels = list(encoder.out_channels)
         self.encoder = encoder
         self.feature_channels: int = options.decoder_channels
         self.decoder = decoders.build(architecture, channels, options)
-        self.classifier = decoders.classifier(architecture, self.feature_channels, num_classes)
-        if options.classifier_std is not None:
-            nn.init.normal_(self.classifier.weight, std=options.classifier_std)
-            if self.classifier.bias is not None:
-                nn.init.zeros_(self.classifier.bias)
+        self.classifier = decoders.classifier(architecture, self.feature_channels, num_classes, options)
         self.auxiliary_weight = options.auxiliary_weight
-        weighted = self.auxiliary_weight > 0
-        self.auxiliary = Auxiliary(channels[-2], num_classes) if weighted else None
+        self.auxiliary = decoders.auxiliary(channels[-2], num_classes, options)
         self.input_multiple = options.input_multiple
         self.align_corners = options.align_corners
         self.frozen = _frozen(options.freeze_batchnorm)
@@ -154,10 +154,18 @@ class Network(nn.Module):
         features = self.decoder(list(maps))
         return Output(features, self.classifier(features), auxiliary)
 
+    @property
+    def alignment(self) -> Alignment:
+        """How the cells of the output grid lie on the pixels of the input that `pad` gives."""
+        if not self.align_corners:
+            return "middles"
+        return "stretched" if self.input_multiple == 1 else "corners"
+
     def pad(self, images: Tensor) -> Tensor:
         """Makes the sides multiples of what the network needs, in its mean colour, float32.
 
         With `align_corners` the last cell's centre must not lie inside the image: there may be one cell more.
+        A network that needs multiples of 1 gets the image as it is.
         """
         multiple = self.input_multiple
         beyond = multiple - 1 if self.align_corners else 0
@@ -192,7 +200,7 @@ def upsample(logits: Tensor, padded: Tensor, size: tuple[int, int], align_corner
 
     The result does not depend on how far the image was padded. With `align_corners`, cells lie at the pixels
     that are multiples of the grid's stride, as in crops of 513 pixels at stride 16; without, in the middle of
-    their pixels.
+    their pixels. The grid of an image that was not padded is stretched over it, from edge to edge.
 
     Args:
         logits: `[N, K, h, w]`.
@@ -203,15 +211,19 @@ def upsample(logits: Tensor, padded: Tensor, size: tuple[int, int], align_corner
     Returns:
         `[N, K, H, W]`.
     """
-    full = [*padded.shape[2:]]
-    if align_corners:
-        full = [side - side // cells + 1 for side, cells in zip(full, logits.shape[2:])]
-    logits = functional.interpolate(logits, full, mode="bilinear", align_corners=align_corners)
-    return logits[..., : size[0], : size[1]]
+    unpadded = (padded.shape[2], padded.shape[3]) == size
+    # Not stretched, the last cell's centre would lie inside such an image.
+    corners: Alignment = "stretched" if unpadded else "corners"
+    alignment = corners if align_corners else "middles"
+    return enlarged(logits, padded.shape[2:], alignment)[..., : size[0], : size[1]]
 
 
-def _encoder(model: str, name: str, options: ModelOptions) -> Any:
-    """The backbone at the wanted output stride, with its weights: a module that has `out_channels`."""
+def _encoder(model: str, name: str, options: ModelOptions) -> tuple[Any, str | None]:
+    """The backbone at the wanted output stride, with its weights: a module that has `out_channels`.
+
+    Returns:
+        It, and the SHA-256 of the file of its weights, or of the weights that came from the hub.
+    """
     weights, stride = options.weights, options.output_stride
     pretrained: bool | str | None = None
     if weights == "imagenet":
@@ -232,16 +244,43 @@ def _encoder(model: str, name: str, options: ModelOptions) -> Any:
             f"models: {model} cannot be built with output_stride {stride} and these weights"
             + (f": {reason}" if reason else ": choose another backbone")
         ) from error
+    sha256 = state_sha256(encoder) if pretrained else None
     if weights not in ("imagenet", "none"):
-        load_weights(encoder, find_weights(weights), model)
-    if not options.dilation:
-        _undilate(encoder)
-    return encoder
+        sha256 = load_weights(encoder, find_weights(weights), model)
+    _dilate(encoder, options.dilation, model)
+    return encoder, sha256
 
 
-def _undilate(encoder: nn.Module) -> None:
-    """Takes back the dilation that an output stride below 32 has brought; the stride stays."""
-    for layer in encoder.modules():
-        if isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str):
-            layer.padding = tuple(p // d for p, d in zip(layer.padding, layer.dilation))
+def _dilate(encoder: nn.Module, dilation: bool | str, model: str) -> None:
+    """Takes back the dilation that an output stride below 32 has brought, where the option says so.
+
+    With `first`, only the first blocks of the dilated stages keep it. The stride stays.
+
+    Raises:
+        UserError: The backbone has no stages of blocks as ResNets have them.
+    """
+    if dilation is True:
+        return
+    stages = [stage for name, stage in encoder.named_modules() if re.search(r"(^|\.)layer\d$", name)]
+    if dilation == "first" and not stages:
+        raise UserError(f"model_options.{model}.dilation: first is for ResNets: give true or false")
+    rates = [max(layer.dilation[0] for layer in _convolutions(stage)) for stage in stages]
+    _set_dilation(encoder, 1)
+    if dilation == "first":
+        for stage, rate in zip(stages, rates):
+            _set_dilation(next(stage.children()), rate)
+
+
+def _convolutions(part: nn.Module) -> Iterator[nn.Conv2d]:
+    """All convolutions of a part."""
+    return (layer for layer in part.modules() if isinstance(layer, nn.Conv2d))
+
+
+def _set_dilation(part: nn.Module, rate: int) -> None:
+    """Sets the dilation of all convolutions of a part, and their padding with it."""
+    for layer in _convolutions(part):
+        if layer.kernel_size == (1, 1):
             layer.dilation = (1, 1)
+        elif not isinstance(layer.padding, str):
+            layer.padding = tuple(p // d * rate for p, d in zip(layer.padding, layer.dilation))
+            layer.dilation = (rate, rate)

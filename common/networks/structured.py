@@ -6,15 +6,14 @@ the probabilities; measuring times the steps.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.networks.hooks import Hooks
 from common.networks.network import Network, Output, upsample
-from methods.base import Method
+from methods.base import Method, Refinable
 
 
 class NetworkOutput(NamedTuple):
@@ -34,7 +33,7 @@ class NetworkOutput(NamedTuple):
 class StructuredNetwork(nn.Module):
     """A network and the method that gives its output structure.
 
-    A ValueError of a hook of the method is the user's: it becomes one sentence.
+    What goes wrong in a hook of the method is a sentence that names its file and the hook.
 
     Attributes:
         network: The network.
@@ -44,6 +43,12 @@ class StructuredNetwork(nn.Module):
     def __init__(self, network: Network, method: Method) -> None:
         super().__init__()
         self.network, self.method = network, method
+        method.alignment = network.alignment
+
+    @property
+    def hooks(self) -> Hooks:
+        """The hooks of the method, with checks of what they return."""
+        return Hooks(self.method)
 
     def run_network(self, images: Tensor) -> NetworkOutput:
         """Pads RGB images in 0–255, `[N, 3, H, W]`, and runs the network."""
@@ -51,35 +56,45 @@ class StructuredNetwork(nn.Module):
         return NetworkOutput(padded, self.network(padded), (images.shape[2], images.shape[3]))
 
     def structured(self, result: NetworkOutput) -> Tensor:
-        """The logits `[N, K, h, w]` that the method makes of the network's output.
+        """The logits `[N, K, h, w]` that the method makes of the network's output; the grid may be finer.
 
         Raises:
-            UserError: The method cannot work with it.
+            UserError: The method cannot work with it, or makes something else of it.
         """
-        with _of_the_method():
-            return self.method.structure(result.padded, result.output.features, result.output.unary)
+        return self.hooks.structure(result.padded, result.output.features, result.output.unary)
 
     def upsampled(self, logits: Tensor, result: NetworkOutput) -> Tensor:
-        """Logits of the output grid at the images' size, `[N, K, H, W]`."""
+        """Logits of the output grid or a finer one at the images' size, `[N, K, H, W]`."""
         return upsample(logits, result.padded, result.size, self.network.align_corners)
 
-    def normalised(self, logits: Tensor, result: NetworkOutput) -> Tensor:
-        """Class probabilities `[N, K, H, W]` of logits on the output grid.
+    def normalised(self, logits: Tensor, result: NetworkOutput, kind: Refinable = "trained") -> Tensor:
+        """Class probabilities `[N, K, H, W]` of logits on the output grid or a finer one.
+
+        Args:
+            logits: `[N, K, h, w]`.
+            result: What the network made of the images.
+            kind: Those that the method's loss trains, or the softmax.
 
         Raises:
             UserError: The method cannot work with them.
         """
-        with _of_the_method():
-            return self.method.probabilities(self.upsampled(logits, result))
+        logits = self.upsampled(logits, result)
+        if kind == "softmax":
+            return logits.softmax(dim=1)
+        return self.hooks.probabilities(logits)
 
-    def probabilities(self, images: Tensor) -> Tensor:
+    def probabilities(self, images: Tensor, kind: Refinable = "trained") -> Tensor:
         """Class probabilities `[N, K, H, W]` of RGB images in 0–255, `[N, 3, H, W]`.
+
+        Args:
+            images: The images.
+            kind: Those that the method's loss trains, or the softmax.
 
         Raises:
             UserError: The method or the network cannot work with images of this size.
         """
         result = self.run_network(images)
-        return self.normalised(self.structured(result), result)
+        return self.normalised(self.structured(result), result, kind)
 
     def loss(
         self, images: Tensor, labels: Tensor, gather: Callable[[Tensor], Tensor] = lambda share: share
@@ -96,14 +111,12 @@ class StructuredNetwork(nn.Module):
         """
         result = self.run_network(images)
         labels = gather(labels).long()
+        auxiliary: Tensor | float = 0.0
+        if result.output.auxiliary is not None:  # first, so that the diagnostics are of the main loss
+            logits = self.upsampled(gather(result.output.auxiliary), result)
+            auxiliary = self.network.auxiliary_weight * self.hooks.loss(logits, labels, "auxiliary_loss")
         logits = self.upsampled(gather(self.structured(result)), result)
-        with _of_the_method():
-            loss = self.method.loss(logits, labels)
-        if result.output.auxiliary is not None:
-            auxiliary = self.upsampled(gather(result.output.auxiliary), result)
-            with _of_the_method():
-                loss = loss + self.network.auxiliary_weight * self.method.auxiliary_loss(auxiliary, labels)
-        return loss
+        return self.hooks.loss(logits, labels) + auxiliary
 
 
 def refined(method: Method, images: Tensor, probabilities: Tensor) -> Tensor:
@@ -112,14 +125,4 @@ def refined(method: Method, images: Tensor, probabilities: Tensor) -> Tensor:
     Raises:
         UserError: The method cannot work with them.
     """
-    with _of_the_method():
-        return method.refine(images, probabilities)
-
-
-@contextlib.contextmanager
-def _of_the_method() -> Iterator[None]:
-    """Turns what a hook says of its input into a sentence for the user."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"the method refuses its input: {error}") from error
+    return Hooks(method).refine(images, probabilities)

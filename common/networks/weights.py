@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import timm
 import torch
-from segmentation_models_pytorch.encoders import get_preprocessing_params
+from segmentation_models_pytorch.encoders import encoders, get_preprocessing_params
 from torch import nn
 
 from common.errors import UserError
@@ -32,35 +32,29 @@ def backbone_colours(encoder: str, weights: str) -> Mapping[str, Sequence[float]
     return IMAGENET
 
 
-def find_weights(weights: str) -> Path:
-    """The file of pretrained weights that the configuration names.
+def revision(encoder: str) -> str:
+    """What a backbone's ImageNet weights are called on the hub, with their revision if it is pinned.
 
     Args:
-        weights: A path, or a file name that is looked for in the folder STRUCTSEG_WEIGHTS.
-
-    Raises:
-        UserError: There is no such file.
+        encoder: Its name in segmentation-models-pytorch.
     """
-    path = Path(weights).expanduser()
-    folder = os.environ.get("STRUCTSEG_WEIGHTS")
-    if not path.is_file() and folder:
-        path = Path(folder).expanduser() / weights
-    if not path.is_file():
-        raise UserError(
-            f"the weights file {weights!r} is not there: give its path in model_options, or its "
-            "folder in the environment variable STRUCTSEG_WEIGHTS"
-        )
-    return path
+    if encoder.startswith("tu-"):
+        settings = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
+        return f"{settings.hf_hub_id or settings.url}" if settings else "none"
+    known = encoders[encoder].get("pretrained_settings", {}).get("imagenet")
+    return f"{known.get('repo_id')}@{known.get('revision')}" if known else "none"
 
 
-def weights_digest(weights: str) -> str | None:
-    """SHA-256 of the file that the option `weights` names; None if it names none."""
-    if weights in ("imagenet", "none"):
-        return None
-    return hashlib.sha256(find_weights(weights).read_bytes()).hexdigest()
+def state_sha256(module: nn.Module) -> str:
+    """The SHA-256 of the names and values of all weights of a module."""
+    result = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        result.update(f"{name} {value.dtype} {[*value.shape]}\n".encode())
+        result.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return result.hexdigest()
 
 
-def load_weights(encoder: nn.Module, path: Path, model: str) -> None:
+def load_weights(encoder: nn.Module, path: Path, model: str) -> str:
     """Loads a backbone's state dict; a classification head in the file is left out.
 
     Args:
@@ -68,17 +62,21 @@ def load_weights(encoder: nn.Module, path: Path, model: str) -> None:
         path: A file of `torch.save` or of safetensors.
         model: Name of the model, for messages.
 
+    Returns:
+        The SHA-256 of the file.
+
     Raises:
         UserError: The file cannot be read, or is not of this backbone.
     """
     target: nn.Module = getattr(encoder, "model", encoder)
     try:
+        content = path.read_bytes()
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load
 
-            state = load_file(path)
+            state = load(content)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             state = state.get("state_dict", state)
         state = {key: value.float() for key, value in state.items() if torch.is_tensor(value)}
         missing = target.load_state_dict(state, strict=False).missing_keys
@@ -91,3 +89,4 @@ def load_weights(encoder: nn.Module, path: Path, model: str) -> None:
             f"model_options.{model}.weights: {path} is not of this backbone: it lacks "
             f"{len(missing)} of its tensors, {missing[0]} among them"
         )
+    return hashlib.sha256(content).hexdigest()

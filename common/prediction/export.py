@@ -38,6 +38,8 @@ TOLERANCE = 1e-3
 
 INPUT, OUTPUT = "images", "probabilities"
 
+Views = tuple[View, ...] | None
+
 Compute = Callable[[Tensor], Tensor]
 """From images to probabilities."""
 
@@ -63,11 +65,13 @@ class Export:
         run: The run.
         kind: `torchscript` or `onnx`.
         size: Height and width of all images, for networks that ONNX cannot express for any size; None is any.
+        views: At which scales, and whether mirrored, images are seen.
     """
 
     run: StoredRun
     kind: str
     size: tuple[int, int] | None
+    views: tuple[View, ...]
 
     def refusal(self, reason: object) -> UserError:
         """The error that says why the run cannot be written, and what to do."""
@@ -75,12 +79,15 @@ class Export:
         remedy = "try --size HEIGHT WIDTH, for images of one size"
         if self.size or self.kind != "onnx":
             remedy = "predict with python -m common predict"
+        if self.views != (View(),):
+            remedy += ", or give --plain for a file that sees images once, whose labels are not those scored"
         name = f"{self.run.model} with {self.run.trained_entry.name}"
         return UserError(f"{name} cannot be written as {self.kind} ({text}): {remedy}")
 
     def about(self) -> str:
-        """What the file says of the run, as JSON."""
-        return json.dumps(plain(self.run.described()))
+        """What the file says of the run, as JSON, and how images are seen and were scored."""
+        seen = {"views": self.views, "scored_views": self.run.views}
+        return json.dumps(plain(self.run.described()) | plain(seen))
 
 
 class Written(NamedTuple):
@@ -90,7 +97,9 @@ class Written(NamedTuple):
     compute: Compute
 
 
-def export(run: StoredRun, output: Path, kind: str, size: tuple[int, int] | None = None) -> None:
+def export(
+    run: StoredRun, output: Path, kind: str, size: tuple[int, int] | None = None, views: Views = None
+) -> None:
     """Writes a run as one file and checks that the file computes what the run does.
 
     Args:
@@ -98,11 +107,13 @@ def export(run: StoredRun, output: Path, kind: str, size: tuple[int, int] | None
         output: The file.
         kind: `torchscript` or `onnx`.
         size: Height and width of all images, for networks that ONNX cannot express for any size.
+        views: At which scales, and whether mirrored, it sees images, if not as the run was evaluated.
 
     Raises:
         UserError: The method or the network cannot be exported, or ONNX is not installed.
     """
-    predictor = run.predictor(torch.device("cpu"), (View(),))
+    views = run.views if views is None else views
+    predictor = run.predictor(torch.device("cpu"), views)
     if type(predictor.method).refine is not Method.refine:
         raise UserError(
             f"{run.method} refines labels with the image after the network, which cannot be exported: export "
@@ -111,15 +122,18 @@ def export(run: StoredRun, output: Path, kind: str, size: tuple[int, int] | None
     module = Exported(predictor).eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    wanted = Export(run, kind, size)
-    examples = _examples(size, predictor.model.network.input_multiple)
+    wanted = Export(run, kind, size, views)
+    examples = _examples(size, max(16, predictor.model.network.input_multiple))
     _refuse_custom_operators(run, module, examples[0])
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of tracing; the comparison below is what counts
             written = WRITERS[kind](wanted, module, examples[0])
-    except UserError:
-        raise
+    except UserError as error:
+        if error.__cause__ is None:
+            raise
+        # A hook that works, and fails where the exporter runs it.
+        raise wanted.refusal(f"PyTorch's exporter says: {error.__cause__}") from error
     except Exception as error:  # exporters fail in any way
         raise wanted.refusal(f"PyTorch's exporter says: {error}") from error
     _compare(wanted, module, written.compute, examples)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,16 @@ from PIL import Image
 
 from common import devices
 from common.errors import UserError
-from common.files import read_record, replacing, write_record
+from common.files import locked, read_record, replacing, write_record
 from common.images.legend import draw_legend
 from common.images.palette import Colour, coloured
 from common.images.pictures import RGB
 from common.prediction.predictor import labels_of
 from common.prediction.stored_run import Description, StoredRun
 from common.provenance import Provenance
+
+CLAIM = "prediction.json"
+"""The file that says whose predictions a folder has."""
 
 OPACITY = 0.5
 """Of the colours in an overlay."""
@@ -31,11 +35,23 @@ DARKEST = 80
 SUBMISSION = Path("results/VOC2012/Segmentation/comp6_test_cls")
 """Where the PASCAL VOC evaluation server expects the label maps (competition 6: any training data)."""
 
+WRITTEN = (*map(Path, ("labels", "colour", "overlay", "probabilities", "legend.png")), SUBMISSION)
+"""What there may be in a folder of predictions, beside what its user keeps there."""
+
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
+
+
+def is_output(file: Path) -> bool:
+    """Whether a file was written by a prediction: it lies in a folder that has a `prediction.json`."""
+    file = file.resolve()
+    return any(
+        (folder / CLAIM).is_file() and any(file.is_relative_to(folder / written) for written in WRITTEN)
+        for folder in file.parents
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +93,7 @@ class PredictionFolder:
         return files
 
     def complete(self, name: str) -> bool:
-        """Whether all files of a picture are there."""
+        """Whether all files of that name are there, of whatever picture they are."""
         return all(file.exists() for file in self.files(name).values())
 
     def check(self, run: StoredRun) -> None:
@@ -93,17 +109,31 @@ class PredictionFolder:
                 "not the 21 of PASCAL VOC in their order: the server cannot score it"
             )
 
-    def claim(self, run: StoredRun, device: torch.device) -> None:
-        """Says in the folder whose predictions it has, and which class has which colour.
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from writing to the folder for the block.
 
         Raises:
-            UserError: It has those of another run, or cannot be written to.
+            UserError: One does, or the folder cannot be written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            stack = contextlib.ExitStack()
+            stack.enter_context(locked(self.path / ".lock"))
         except OSError as error:
             raise UserError(f"--output: {self.path} cannot be written to: {error.strerror}") from None
-        file = self.path / "prediction.json"
+        with stack:
+            yield
+
+    def claim(self, run: StoredRun, device: torch.device) -> None:
+        """Says in the folder whose predictions it has, and which class has which colour.
+
+        What a process that was killed has left of files is removed.
+
+        Raises:
+            UserError: It has those of another run.
+        """
+        file = self.path / CLAIM
         if file.exists():
             other = read_record(file, Claim, f"delete {self.path}")
             if (other.method, other.digest) != (run.method, run.digest):
@@ -111,6 +141,10 @@ class PredictionFolder:
                     f"{self.path} has predictions of {other.method}, seed {other.seed} ({other.digest}): "
                     "choose another --output, or delete it"
                 )
+        for written in (Path(CLAIM), *WRITTEN):
+            place = self.path / written
+            for left in [*place.parent.glob(f".{place.name}.*.tmp"), *place.rglob(".*.tmp")]:
+                left.unlink(missing_ok=True)
         draw_legend(self.path / "legend.png", run.class_names, run.colours)
         provenance = Provenance.now(devices.describe(device))
         write_record(file, Claim(**vars(run.described()), provenance=provenance))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from common.errors import OutOfMemory, UserError
 from common.images.pictures import RGB, Picture
 from common.prediction.folder import PredictionFolder
+from common.prediction.origins import Origins
 from common.prediction.predictor import Predictor
 from common.prediction.stored_run import StoredRun
 
@@ -26,12 +27,14 @@ class Tally:
     Attributes:
         predicted: How many were predicted.
         skipped: How many had been predicted before.
+        changed: How many of the predicted had been predicted before, and have changed since.
         unread: A sentence about each that could not be read.
     """
 
     predicted: int
     skipped: int
     unread: list[str]
+    changed: int = 0
 
 
 def predict(
@@ -43,8 +46,8 @@ def predict(
 ) -> Tally:
     """Writes what a finished run predicts for pictures, at their original size.
 
-    Pictures whose files are all there already are skipped, so an interrupted prediction goes on where it was.
-    A picture that cannot be read does not keep the others from being predicted.
+    Pictures whose files are all there already are skipped, so an interrupted prediction goes on where it was;
+    a picture is known by its content. One that cannot be read does not keep the others from being predicted.
 
     Args:
         run: The run.
@@ -54,35 +57,51 @@ def predict(
         batch_size: How many pictures to predict at a time; they must follow each other and be of one size.
 
     Raises:
-        UserError: The folder has the predictions of another run, or the run cannot predict them.
+        UserError: The folder has the predictions of another run, or of another picture of the same name, or
+            another process writes there, or the run cannot predict them.
     """
     folder.check(run)
     predictor = run.predictor(device)
-    folder.claim(run, device)
     tally = Tally(0, 0, [])
-    for batch in _batches(_images(pictures, folder, tally), batch_size):
-        probabilities = _probabilities(predictor, [image for _, image in batch])
-        for (name, image), of_image in zip(batch, probabilities):
-            folder.write(name, image, of_image, run.colours)
-        tally.predicted += len(batch)
+    with folder.held():
+        folder.claim(run, device)
+        origins = Origins(folder.path)
+        for batch in _batches(_images(pictures, folder, origins, tally), batch_size):
+            probabilities = _probabilities(predictor, [image for _, image in batch])
+            for (picture, image), of_image in zip(batch, probabilities):
+                folder.write(picture.name, image, of_image, run.colours)
+                origins.add(picture)
+            tally.predicted += len(batch)
     return tally
 
 
-def _images(pictures: Iterable[Picture], folder: PredictionFolder, tally: Tally) -> Iterator[tuple[str, RGB]]:
-    """Names and pixels of the pictures that are still to be predicted and can be read."""
+def _images(
+    pictures: Iterable[Picture], folder: PredictionFolder, origins: Origins, tally: Tally
+) -> Iterator[tuple[Picture, RGB]]:
+    """The pictures that are still to be predicted and can be read, with their pixels.
+
+    Raises:
+        UserError: The folder has the prediction of another picture of the same name.
+    """
     for picture in tqdm(pictures, desc="pictures", unit="", disable=None):
-        if folder.complete(picture.name):
+        if folder.voc_submission:
+            origins.check_last_part(picture.name)
+        same = origins.has(picture)
+        if same and folder.complete(picture.name):
             tally.skipped += 1
             continue
         try:
-            yield picture.name, picture.read()
+            pixels = picture.read()
         except UserError as error:
             tally.unread.append(str(error))
+            continue
+        tally.changed += origins.names(picture) and not same
+        yield picture, pixels
 
 
-def _batches(images: Iterable[tuple[str, RGB]], batch_size: int) -> Iterator[list[tuple[str, RGB]]]:
+def _batches(images: Iterable[tuple[Picture, RGB]], batch_size: int) -> Iterator[list[tuple[Picture, RGB]]]:
     """Images that follow each other and are of one size, together."""
-    batch: list[tuple[str, RGB]] = []
+    batch: list[tuple[Picture, RGB]] = []
     for item in images:
         if batch and (len(batch) == batch_size or batch[0][1].shape != item[1].shape):
             yield batch

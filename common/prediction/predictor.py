@@ -13,12 +13,13 @@ from torch.nn import functional
 
 from common.config.entries import MethodEntry
 from common.config.settings import EvaluationSettings
+from common.errors import UserError
 from common.networks.network import Network
 from common.networks.options import ModelOptions
 from common.networks.structured import StructuredNetwork, refined
 from common.runs.jobs import TrainedRun
 from common.runs.records import TrainedModel, TrainedModelFacts
-from methods import Method
+from methods.base import Method, Refinable
 
 
 class View(NamedTuple):
@@ -36,7 +37,7 @@ class View(NamedTuple):
         """The images `[N, 3, H, W]` as they are seen: themselves, or float at another size."""
         h, w = images.shape[2:]
         if self.scale != 1:
-            size = [max(1, round(side * self.scale)) for side in (h, w)]
+            size = [_scaled(side, self.scale) for side in (h, w)]
             images = functional.interpolate(
                 images.float(), size, mode="bilinear", align_corners=False, antialias=True
             ).clamp(0, 255)
@@ -49,6 +50,13 @@ class View(NamedTuple):
         if probabilities.shape[2:] == tuple(size):
             return probabilities
         return functional.interpolate(probabilities, tuple(size), mode="bilinear", align_corners=False)
+
+
+def _scaled(side: int, scale: float) -> int:
+    """The length of a side at a scale; where PyTorch traces, it is a tensor, which the file computes with."""
+    if isinstance(side, Tensor):
+        return (side.double() * scale).round().long().clamp(min=1)
+    return max(1, round(side * scale))
 
 
 def views(settings: EvaluationSettings) -> tuple[View, ...]:
@@ -74,17 +82,21 @@ class Pipeline:
     device: torch.device
     views: tuple[View, ...] = (View(),)
 
-    def unrefined(self, images: Tensor) -> Tensor:
+    def unrefined(self, images: Tensor, kind: Refinable = "trained") -> Tensor:
         """The model's probabilities `[N, K, H, W]` of RGB images in 0–255, `[N, 3, H, W]`, mean over views.
+
+        Args:
+            images: The images.
+            kind: Those that the model's loss trains, or the softmax.
 
         Raises:
             UserError: The method or the network cannot work with images of this size.
         """
         size = images.shape[2:]
         first, *others = self.views
-        total = first.back(self.model.probabilities(first.of(images)), size)
+        total = first.back(self.model.probabilities(first.of(images), kind), size)
         for view in others:
-            total = total + view.back(self.model.probabilities(view.of(images)), size)
+            total = total + view.back(self.model.probabilities(view.of(images), kind), size)
         return total / len(self.views) if others else total
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -93,7 +105,7 @@ class Pipeline:
         Raises:
             UserError: A method or the network cannot work with images of this size.
         """
-        return refined(self.method, images, self.unrefined(images))
+        return refined(self.method, images, self.unrefined(images, self.method.refines))
 
 
 @dataclass
@@ -140,13 +152,11 @@ class Predictor(Pipeline):
             views: At which scales, and whether mirrored, images are seen.
 
         Raises:
-            UserError: A method refuses an option.
-            RuntimeError: The weights do not fit the code.
+            UserError: A method refuses an option, or the weights do not fit the code.
         """
         network = Network(trained.model, trained.num_classes, dataclasses.replace(options, weights="none"))
-        network.load_state_dict(trained.network)
         trained_method = trained_entry.build(trained.num_classes, network.feature_channels)
-        trained_method.load_state_dict(trained.method_state)
+        _load(trained, network, trained_method)
         trained_method.progress = 1.0
         method = trained_method
         if entry.name != trained_entry.name:
@@ -156,6 +166,23 @@ class Predictor(Pipeline):
         return cls(
             model.to(device).eval(), method.to(device).eval(), device, tuple(views), facts=trained.facts
         )
+
+
+def _load(trained: TrainedModel, network: Network, method: Method) -> None:
+    """Gives a network and its method the weights of a trained model.
+
+    Raises:
+        UserError: They do not fit the code.
+    """
+    try:
+        network.load_state_dict(trained.network)
+        method.load_state_dict(trained.method_state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the trained model of {trained.model} with {trained.method}, seed {trained.seed}, does not fit "
+            f"the code ({reason}): use the code of commit {trained.provenance.commit}, or train again"
+        ) from error
 
 
 def labels_of(probabilities: Tensor) -> Tensor:

@@ -13,11 +13,14 @@ import torch
 import methods
 from common.config.entries import MethodEntry
 from common.config.method_code import code_digest
+from common.config.method_facts import cannot_be_loaded
 from common.config.settings import typed
 from common.errors import UserError
 from common.images.palette import Colour
 from common.networks.options import ModelOptions
 from common.prediction.predictor import Predictor, View, views
+from common.runs import recipes
+from common.runs.recipes import Recipe
 from common.runs.records import Metrics, TrainedModel, TrainedModelFacts
 
 
@@ -81,7 +84,7 @@ class StoredRun:
             return cls._evaluated(path, Metrics.read_file(path / "metrics.json"))
         file = path / "model.pt" if path.is_dir() else path
         if file.name == "model.pt" and file.exists():
-            trained = TrainedModel.read(file)
+            trained = _trained_model(file)
             entry = _trained_entry(trained)
             return cls(trained.method, trained.digest, trained, entry, entry)
         raise UserError(
@@ -92,7 +95,8 @@ class StoredRun:
     @classmethod
     def _evaluated(cls, folder: Path, metrics: Metrics) -> StoredRun:
         """Reads an evaluated run in its folder."""
-        trained = TrainedModel.read(_model_file(folder, metrics))
+        trained = _trained_model(_model_file(folder, metrics))
+        _warn_of_other_recipe(folder, recipes.SCORING, metrics.recipe)
         trained_entry = entry = _trained_entry(trained)
         if metrics.method != trained.method:
             entry = _run_entry(folder, metrics)
@@ -138,9 +142,7 @@ class StoredRun:
             options = typed(ModelOptions, trained.model_options)
             entries = (self.trained_entry, self.entry)
             return Predictor.build(trained, options, *entries, device, self.views if views is None else views)
-        except (RuntimeError, msgspec.ValidationError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+        except msgspec.ValidationError as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"the trained model of {self.model} with {self.trained_entry.name} does not fit the code "
@@ -177,6 +179,24 @@ def _model_file(folder: Path, metrics: Metrics) -> Path:
     return file
 
 
+def _trained_model(file: Path) -> TrainedModel:
+    """A trained model; a warning if models are trained by another recipe now."""
+    trained = TrainedModel.read(file)
+    _warn_of_other_recipe(file, recipes.TRAINING, trained.recipe)
+    return trained
+
+
+def _warn_of_other_recipe(path: Path, recipe: Recipe, number: int) -> None:
+    """Says that a result was made by another recipe than that of today, and what has changed since."""
+    if number != recipe.number:
+        since = f" ({recipe.since(number)})" if number < recipe.number else ""
+        print(
+            f"structseg: {path} is of {recipe.name} recipe {number}, and this code has recipe "
+            f"{recipe.number}{since}: what it gives does not compare with results of today",
+            file=sys.stderr,
+        )
+
+
 def _trained_entry(trained: TrainedModel) -> MethodEntry:
     """The method entry that trained a model."""
     return _entry(trained.method, trained.method_module, trained.method_code, trained.method_options)
@@ -194,7 +214,11 @@ def _entry(name: str, module: str, code: str, options: dict[str, Any]) -> Method
     """The method entry that a record tells of; a warning if its code has changed since."""
     if module not in methods.names():
         raise UserError(f"methods/{module}.py is missing: the run of {name} needs it")
-    if code != code_digest(module):
+    try:
+        changed = code != code_digest(module)
+    except Exception as error:  # it cannot be parsed
+        raise cannot_be_loaded(module, error) from error
+    if changed:
         print(
             f"structseg: methods/{module}.py has changed since this run: its output may differ",
             file=sys.stderr,

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from common.errors import UnreadableRecord
+from common.errors import UserError
 from common.report import chart_files, charts, heat_maps
 from common.report.chart_style import Style
 from common.report.charts import Curve, Point
@@ -109,11 +109,11 @@ def _draw_costs(drawn: GroupCharts, board: pd.DataFrame) -> None:
         points = _points(board, cost, flag)
         if points:
             front = ", ".join(point.method for point in points if point.best)
+            joined = f" The line joins the methods that no other beats in both: {front}." if front else ""
             drawn.add(
                 kind,
                 charts.pareto(points, drawn.style, label, "mIoU in %"),
-                f"mIoU against {label}, measured on {device}. The line joins the methods that no other beats "
-                f"in both: {front}.",
+                f"mIoU against {label}, measured on {device}.{joined}",
                 f"mIoU against {label}: "
                 + "; ".join(f"{p.method} {p.score:.1f} % at {p.cost:.3g} {unit}" for p in points),
             )
@@ -207,7 +207,7 @@ def _loss(path: Path) -> NDArray[np.float64]:
     """Iteration and loss `[n, 2]` of a training log, thinned to means of as many lines as needed."""
     try:
         log = read_log(path)
-    except UnreadableRecord:
+    except UserError:
         log = []
     lines = np.array([(line.iteration, line.loss) for line in log], float).reshape(-1, 2)
     step = -(-len(lines) // POINTS)

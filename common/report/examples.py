@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from common.datasets import fingerprints
 from common.datasets.base import Dataset
+from common.datasets.manifest import Manifest
 from common.errors import UserError
 from common.images import label_maps
 from common.images.palette import palette
@@ -75,7 +77,13 @@ class Example:
         return sum(len(uri) for picture in self.pictures for uri in picture.views.values())
 
 
-def draw_example(methods: Sequence[MethodLabels], dataset: Dataset, name: str, reason: str) -> Example:
+def draw_example(
+    methods: Sequence[MethodLabels],
+    dataset: Dataset,
+    name: str,
+    reason: str,
+    manifest: Manifest | None = None,
+) -> Example:
     """Draws one image: whole, where it is wrong, and enlarged where methods disagree along a boundary.
 
     Args:
@@ -84,12 +92,13 @@ def draw_example(methods: Sequence[MethodLabels], dataset: Dataset, name: str, r
             the predictions.
         name: `<split>/<image>`.
         reason: Why it was chosen.
+        manifest: What the image was when the dataset was prepared; one that changed since is not shown.
 
     Raises:
         UserError: The labels of a method cannot be read.
     """
     predicted = {method.method: method.labels(name) for method in methods}
-    image, truth = _image_and_truth(dataset, name, predicted)
+    image, truth = _image_and_truth(dataset, manifest, name, predicted)
     window = _window(predicted, truth)
     colours = palette(dataset.colours)
     pictures = []
@@ -106,14 +115,19 @@ def draw_example(methods: Sequence[MethodLabels], dataset: Dataset, name: str, r
 
 
 def _image_and_truth(
-    dataset: Dataset, name: str, predicted: Mapping[str, Labels]
+    dataset: Dataset, manifest: Manifest | None, name: str, predicted: Mapping[str, Labels]
 ) -> tuple[NDArray[np.uint8] | None, Labels | None]:
     """An image and its labels; None if they are not at hand, or are others than were scored."""
     part, _, image_name = name.partition("/")
     try:
-        image, truth = dataset.read(part, image_name)
+        reading = fingerprints.read(dataset, part, image_name)
+        if manifest:
+            known = manifest.splits[part]
+            lines = dict(zip(known.names, known.fingerprints))
+            fingerprints.check(reading, lines.get(image_name, ""), manifest)
     except UserError:
         return None, None
+    image, truth = reading.image, reading.labels
     if any(labels.shape != truth.shape for labels in predicted.values()):
         return None, None
     return image, truth

@@ -9,10 +9,12 @@ import numpy as np
 
 from common.config.settings import TableSettings
 from common.datasets.base import Dataset
+from common.datasets.manifest import Manifest
 from common.errors import UserError
 from common.report.contents import Section
 from common.report.examples import Example, draw_example
 from common.report.method_labels import MethodLabels
+from common.runs.jobs import Preparation
 from common.tables.results import Row
 
 
@@ -24,11 +26,13 @@ class Choice:
         methods: What every method predicted.
         dataset: Where the images are from.
         names: Their names with the reason of their choice, most telling first.
+        manifest: What the images were when the dataset was prepared; None if nothing says so.
     """
 
     methods: Sequence[MethodLabels]
     dataset: Dataset
     names: Sequence[tuple[str, str]]
+    manifest: Manifest | None = None
 
 
 def fill_galleries(sections: Sequence[Section], rows: Sequence[Row], settings: TableSettings) -> int:
@@ -47,22 +51,31 @@ def fill_galleries(sections: Sequence[Section], rows: Sequence[Row], settings: T
         if missing:
             section.gallery_note = f"Not shown: {'; '.join(missing)}."
         names = choose(methods, settings.gallery)
-        choices[section.id] = Choice(methods, own[0].group.data.dataset, names)
+        data = own[0].group.data
+        choices[section.id] = Choice(methods, data.dataset, names, _manifest(data))
     taken, left_out = fill(choices, int(1e6 * settings.report_mb))
     for section in sections:
         section.examples = taken[section.id]
     return left_out
 
 
+def _manifest(data: Preparation) -> Manifest | None:
+    """The manifest of a dataset, if there is one that can be read."""
+    try:
+        return data.manifest()
+    except UserError:
+        return None
+
+
 def _labels(rows: Sequence[Row]) -> tuple[list[MethodLabels], list[str]]:
     """What the methods of a dataset and model predicted, and why it is not known of some."""
     methods, missing = [], []
     for row in rows:
-        runs = [result.run for result in row.results if result.metrics]
-        if not runs:
+        results = [result for result in row.results if result.metrics]
+        if not results:
             continue
         try:
-            labels = MethodLabels.of(row.method, runs)
+            labels = MethodLabels.of(row.method, results)
         except UserError as error:
             missing.append(f"{row.method}: {error}")
             continue
@@ -113,7 +126,7 @@ def fill(choices: Mapping[str, Choice], limit: int) -> tuple[dict[str, list[Exam
             if turn >= len(choice.names):
                 continue
             try:
-                example = draw_example(choice.methods, choice.dataset, *choice.names[turn])
+                example = draw_example(choice.methods, choice.dataset, *choice.names[turn], choice.manifest)
             except UserError:  # a damaged file costs the pictures that need it
                 left_out += 1
                 continue

@@ -75,13 +75,30 @@ def _spread(name: str, title: str, about: str, group: str, digits: int = 2, orde
     )
 
 
-def _latency(line: Line) -> Cell:
-    """The latency, with its 95th percentile below it."""
-    cell = number(value_of(line, "latency_ms"), 1)
-    slowest = value_of(line, "latency_p95_ms")
-    if cell.value is not None and not math.isnan(slowest):
-        cell.note = f"95 %: {slowest:.1f}"
-    return cell
+def _timed(name: str, doubt: str, title: str, about: str, group: str) -> ShownColumn:
+    """A time with the quartiles of its repeated timings, and why it is not to be relied on.
+
+    Args:
+        name: The column of the CSV file without `_ms`.
+        doubt: The column that says why it is doubtful.
+        title: The heading.
+        about: What it is.
+        group: Of columns.
+    """
+
+    def timing(line: Line) -> Cell:
+        """The cell of a line."""
+        cell = number(value_of(line, f"{name}_ms"), 1)
+        low, high = value_of(line, f"{name}_q1_ms"), value_of(line, f"{name}_q3_ms")
+        if cell.value is None or math.isnan(low):
+            return cell
+        cell.note = f"{low:.1f} to {high:.1f}"
+        if isinstance(line.get(doubt), str) and line[doubt]:
+            cell.text, cell.note = f"~{cell.text}", f"{cell.note}, {line[doubt]}"
+        return cell
+
+    about = f"{about}, median; below it the quartiles of the repeated timings"
+    return ShownColumn(f"{name}_ms", Column(title, about, group), timing)
 
 
 def _difference(line: Line) -> Cell:
@@ -132,7 +149,7 @@ def _accuracy(baseline: str) -> list[ShownColumn]:
     ]
 
 
-_LATENCY = Column("latency ms", "one image from pixels to probabilities, median", "Inference")
+_LATENCY = "one image from pixels to probabilities"
 _GAP = "how far the CRF's labelling is from the best one at most, per cell of the output grid"
 _AGREEMENT = "the share of cells at which all chains of the CRF have the same best label"
 _ECE = "calibration error: how far confidence is from accuracy"
@@ -141,12 +158,13 @@ _NLL = "negative log-likelihood of the truth, nats per pixel"
 _OTHERS = (
     _spread("boundary_iou", "boundary IoU %", "IoU of the bands along boundaries", "Boundaries"),
     _spread("boundary_f", "boundary F %", "F-score of contours, within a tolerance", "Boundaries"),
-    ShownColumn("latency_ms", _LATENCY, _latency),
+    _timed("latency", "latency_doubt", "latency ms", _LATENCY, "Inference"),
+    _plain("latency_p95_ms", "p95 ms", "the 95th percentile of the latency", "Inference", 1),
     _plain("network_ms", "network ms", "the network's part of the latency", "Inference", 1),
     _plain("structure_ms", "structure ms", "the part of structure inside the network", "Inference", 1),
     _plain("refine_ms", "refine ms", "the part of refinement after the network", "Inference", 1),
     _plain("throughput", "images/s", "at the best batch size", "Inference", 1),
-    _plain("training_step_ms", "train step ms", "one step, without loading data", "Training", 1),
+    _timed("training_step", "training_doubt", "train step ms", "one step, without loading data", "Training"),
     _plain("training_images_per_second", "train images/s", "of these steps", "Training", 1),
     _plain("training_peak_memory", "train GB", "peak memory of the device", "Training", 2, 1e-9),
     _spread("ece", "ECE %", _ECE, "Calibration"),

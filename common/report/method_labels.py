@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.datasets.base import panel_indices
-from common.files import read_arrays
 from common.images import label_maps
+from common.integrity import StoredFile, read_arrays
 from common.runs.jobs import Run
 from common.scoring import metrics
 from common.scoring.boundaries import Labels
 from common.scoring.counts import SplitCounts
+from common.tables.results import Result
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class MethodLabels:
     maps: Mapping[str, Labels | None]
 
     @classmethod
-    def of(cls, method: str, runs: Sequence[Run]) -> MethodLabels:
+    def of(cls, method: str, results: Sequence[Result]) -> MethodLabels:
         """The labels and scores of a method's runs.
 
         Args:
             method: The method.
-            runs: Its runs that have scores, in the order of the seeds.
+            results: Those of its runs that have scores, in the order of the seeds.
 
         Raises:
             UserError: A file is damaged.
@@ -48,12 +49,11 @@ class MethodLabels:
         maps: dict[str, Labels | None] = {}
         by_seed: dict[int, dict[str, float]] = {}
         shown: Run | None = None
-        for run in runs:
-            if not run.per_image.exists():
-                continue
+        for result in results:
+            run = result.run
             names, by_seed[run.seed] = _image_scores(run)
-            if shown is None:
-                maps = _stored(run, names)
+            if shown is None and result.metrics:
+                maps = _stored(run, names, result.metrics.files)
                 shown = run if maps else None
         everywhere = {name for scores in by_seed.values() for name in scores}
         means = {
@@ -89,12 +89,25 @@ def _image_scores(run: Run) -> tuple[list[str], dict[str, float]]:
     return names, dict(zip((name for name, known in zip(names, labelled) if known), scores.tolist()))
 
 
-def _stored(run: Run, names: Sequence[str]) -> dict[str, Labels | None]:
-    """The label maps that a run left: those of its panel, and None for those that are read when wanted."""
+def _stored(run: Run, names: Sequence[str], files: Mapping[str, StoredFile]) -> dict[str, Labels | None]:
+    """The label maps that a run left: those of its panel, and None for those that are read when wanted.
+
+    Args:
+        run: The run.
+        names: The scored images.
+        files: What its record tells of the files of label maps.
+
+    Raises:
+        UserError: A file is missing, or another one than the record tells of.
+    """
+    remedy = "evaluate again to see its labels"
+    if run.labels.name in files:
+        files[run.labels.name].check(run.labels, remedy)
     maps: dict[str, Labels | None] = dict.fromkeys(label_maps.names(run.labels))
-    if run.panel.exists():
+    if run.panel.name in files:
+        files[run.panel.name].check_size(run.panel, remedy)
         first = names[0].partition("/")[0]
         shown = panel_indices(sum(name.partition("/")[0] == first for name in names))
-        arrays = read_arrays(run.panel)
+        arrays = read_arrays(run.panel, remedy, files[run.panel.name])
         maps |= {names[index]: arrays[f"labels_{place}"] for place, index in enumerate(shown)}
     return maps

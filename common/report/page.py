@@ -13,13 +13,14 @@ from common.report.chart_files import forget_charts
 from common.report.chart_style import Style
 from common.report.contents import Section
 from common.report.gallery import fill_galleries
-from common.report.runs_table import package_versions, runs_table
+from common.report.runs_table import other_results_table, package_versions, runs_table
 from common.report.section import make_section
 from common.report.sources import emphasised, linked, module_sources
 from common.runs.plan import Benchmark
 from common.tables.frames import Tables
 from common.tables.legend import legend
 from common.tables.notes import notes
+from common.tables.others import ABOUT, TITLE, list_others, other_notes
 from common.tables.results import Result, read_controls, read_results, rows_of
 
 TEMPLATES = provenance.ROOT / "workflow/report"
@@ -47,18 +48,16 @@ def make_page(benchmark: Benchmark, tables: Tables) -> str:
         drawn |= files
     forget_charts(figures, drawn)
     left_out = fill_galleries(sections, rows, benchmark.tables)
+    warnings = notes(rows, read_controls(benchmark), tables.comparisons)
+    warnings += other_notes(benchmark, results, list_others(benchmark))
     return _render(
-        benchmark,
-        sections,
-        results,
-        left_out,
-        legend(tables.leaderboard, baseline),
-        notes(rows, read_controls(benchmark), tables.comparisons),
+        benchmark, tables, sections, results, left_out, legend(tables.leaderboard, baseline), warnings
     )
 
 
 def _render(
     benchmark: Benchmark,
+    tables: Tables,
     sections: Sequence[Section],
     results: Sequence[Result],
     left_out: int,
@@ -69,6 +68,7 @@ def _render(
 
     Args:
         benchmark: What was asked.
+        tables: What the tabulate stage wrote of it.
         sections: What there is to say about every dataset and model.
         results: Of all runs.
         left_out: How many examples did not fit.
@@ -92,6 +92,8 @@ def _render(
         total=len(results),
         notes=warnings,
         runs=runs_table(results),
+        others=other_results_table(tables.other_results, TITLE),
+        about_others=ABOUT,
         versions=package_versions(results),
         configuration=yaml.safe_dump(benchmark.configuration, sort_keys=False, allow_unicode=True, width=100),
         sources=module_sources(benchmark),

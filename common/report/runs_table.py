@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import pandas as pd
+
 from common.provenance import Provenance
 from common.report.sortable_tables import Column, SortableTable, TableRow, number, word
 from common.tables.results import Result
@@ -36,6 +38,26 @@ def runs_table(results: Sequence[Result]) -> SortableTable:
             word(run.digest),
         ]
         table.rows.append(TableRow(cells, run.method))
+    return table
+
+
+def other_results_table(others: pd.DataFrame, title: str) -> SortableTable | None:
+    """The results that are not of the configuration; None if there are none.
+
+    Args:
+        others: A line per result, as of `tables.others`.
+        title: Of the table.
+    """
+    if not len(others):
+        return None
+    words = ("method", "dataset", "model", "recipes", "digest", "scored_on", "differs")
+    numbers = {"seed": 0, "miou": 2, "boundary_iou": 2}
+    titles = {"scored_on": "scored on", "miou": "mIoU %", "boundary_iou": "boundary IoU %"}
+    order = (*words[:5], *numbers, *words[5:])
+    table = SortableTable(title, [Column(titles.get(key, key), words=key in words) for key in order])
+    for line in others.to_dict("records"):
+        cells = [word(line[key]) if key in words else number(line[key], numbers[key]) for key in order]
+        table.rows.append(TableRow(cells, line["method"]))
     return table
 
 

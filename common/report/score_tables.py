@@ -33,7 +33,10 @@ def comparison_table(lines: pd.DataFrame, caption: str) -> SortableTable:
     """
     metrics = {"miou": "mIoU", "boundary_iou": "boundary IoU"}
     tests = {
-        "images": ("over images", "bootstrap over test images, seeds as strata"),
+        "images": (
+            "over images",
+            "bootstrap over test images, in blocks where they belong together; seeds as strata",
+        ),
         "seeds": ("over seeds", "paired t over seeds"),
         "": ("over both", "the two-level interval over seeds and images, which the reading goes by"),
     }

@@ -16,6 +16,7 @@ from common.datasets.base import Dataset
 from common.datasets.manifest import Manifest
 from common.images.foreign_predictions import ForeignPredictions
 from common.networks.options import ModelOptions
+from common.runs import recipes
 
 CONTROLS = ("majority", "ceiling")
 """The labellings that bracket every table: the commonest class of the training images everywhere, and the
@@ -31,12 +32,14 @@ class Preparation:
         options: All of its options.
         digest: Of the options that its content depends on.
         results: The folder of all results.
+        trained: The splits, or splits joined, that models are trained on.
     """
 
     dataset: Dataset
     options: dict[str, Any]
     digest: str
     results: Path
+    trained: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -52,6 +55,11 @@ class Preparation:
     def panel(self) -> Path:
         """The images and labels that the picture panels show."""
         return self.path.with_suffix(".panel.npz")
+
+    @property
+    def places(self) -> Path:
+        """Where the dataset has been seen to lie."""
+        return self.path.parent / "places" / self.path.name
 
     @property
     def error(self) -> Path:
@@ -80,6 +88,7 @@ class Training:
         settings: The settings of training.
         digest: Of everything that the trained model depends on.
         results: The folder of all results.
+        weights_sha256: Of the file of weights that it starts from; None if there is none, or none is known.
     """
 
     data: Preparation
@@ -90,6 +99,7 @@ class Training:
     settings: TrainingSettings
     digest: str
     results: Path
+    weights_sha256: str | None = None
 
     @property
     def dataset(self) -> str:
@@ -111,6 +121,16 @@ class Training:
     def file(self) -> Path:
         """The trained model."""
         return self.folder / "model.pt"
+
+    @property
+    def kept(self) -> Path:
+        """The second name of the trained model, which Snakemake does not know and so does not delete."""
+        return self.state / "finished.pt"
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is no trained model, nor one that is brought back by its second name."""
+        return not self.file.exists() and not self.kept.exists()
 
     @property
     def log(self) -> Path:
@@ -194,15 +214,21 @@ class TrainedRun(Run):
     Attributes:
         training: The model.
         entry: The method entry of the run: the one that trains the model, or one that reuses it.
+        measured: Whether its cost is to be measured.
     """
 
     training: Training
     entry: MethodEntry
+    measured: bool
 
     @property
     def cost(self) -> Path:
-        """Time and memory."""
-        return self.folder / "cost.json"
+        """Time and memory, measured by the recipe of today."""
+        return self.cost_by(recipes.MEASURING.number)
+
+    def cost_by(self, recipe: int) -> Path:
+        """Time and memory, measured by the recipe of that number."""
+        return self.folder / f"cost-{recipe}.json"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ TABLES = (
     "trimap.csv",
     "calibration.csv",
     "cost.csv",
+    "other_results.csv",
 )
 """The files of the tabulate stage, but for the picture panels."""
 
@@ -29,13 +30,13 @@ class Outputs:
     Attributes:
         results: The folder of all results.
         groups: Names of datasets and models, one pair per picture panel.
-        folders: The folders of all runs.
-        settings: The settings of tables, as the configuration has them.
+        files: The scores and costs of all runs.
+        settings: The settings of tables, as the configuration has them, and what else only tables depend on.
     """
 
     results: Path
     groups: tuple[tuple[str, str], ...]
-    folders: tuple[str, ...]
+    files: tuple[str, ...]
     settings: Mapping[str, Any]
 
     @property
@@ -60,7 +61,7 @@ class Outputs:
         Only one such file is ever left, and none when results change, so tables of other runs are never
         taken for these.
         """
-        content = [[*self.folders], dict(self.settings)]
+        content = [[*self.files], dict(self.settings)]
         return self.results / f"tabulated-{digest(content)}.json"
 
     @property

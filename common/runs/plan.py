@@ -7,9 +7,9 @@ here once.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from common.config import entries
@@ -27,8 +27,10 @@ from common.errors import UserError
 from common.files import digest
 from common.images.foreign_predictions import ForeignPredictions, has_seeds
 from common.networks.options import ModelOptions
+from common.runs import recipes
 from common.runs.jobs import CONTROLS, Control, Preparation, ReadRun, Run, TrainedRun, Training, Tuning
 from common.runs.outputs import Outputs
+from common.runs.weights import identity
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class Benchmark:
     outputs: Outputs
     configuration: Config
 
+    @property
+    def datasets(self) -> list[Preparation]:
+        """Every dataset, once."""
+        return list({group.data.path: group.data for group in self.groups}.values())
+
 
 def benchmark(config: Config) -> Benchmark:
     """The benchmark that a complete configuration describes.
@@ -99,8 +106,8 @@ def benchmark(config: Config) -> Benchmark:
     outputs = Outputs(
         Path(config["results"]),
         tuple(group.key for group in groups),
-        tuple(str(run.folder) for run in jobs),
-        config["tables"],
+        tuple(map(str, [*(run.metrics for run in jobs), *costs(jobs)])),
+        config["tables"] | _grouping(config),
     )
     return Benchmark(
         groups,
@@ -112,6 +119,20 @@ def benchmark(config: Config) -> Benchmark:
         outputs,
         config,
     )
+
+
+def _grouping(config: Config) -> Config:
+    """The options of datasets that only tables depend on: which images belong together."""
+    return {
+        f"{name}.{key}": entries.dataset_options(config, name)[key]
+        for name in config["datasets"]
+        for key in entries.dataset(config, name).grouping
+    }
+
+
+def costs(jobs: Iterable[Run]) -> list[Path]:
+    """The costs that some runs are to have: those of models that are trained here and to be measured."""
+    return [run.cost for run in jobs if isinstance(run, TrainedRun) and run.measured]
 
 
 def execution(config: Config) -> Execution:
@@ -146,11 +167,13 @@ def preparation(config: Config, name: str) -> Preparation:
     """The dataset that the configuration calls `name`, to be looked at."""
     dataset = entries.dataset(config, name)
     options = entries.dataset_options(config, name)
+    left_out = {*dataset.locations, *dataset.grouping}
     content = {
         "module": entries.dataset_module(config, name),
-        "options": {key: value for key, value in options.items() if key not in dataset.locations},
+        "options": {key: value for key, value in options.items() if key not in left_out},
     }
-    return Preparation(dataset, options, digest(content), Path(config["results"]))
+    trained = {entries.settings(config, "training", name, model)["split"]: None for model in config["models"]}
+    return Preparation(dataset, options, digest(content), Path(config["results"]), tuple(trained))
 
 
 def training(config: Config, dataset: str, model: str, method: str, seed: int) -> Training:
@@ -163,16 +186,22 @@ def training(config: Config, dataset: str, model: str, method: str, seed: int) -
 
 
 def _trainings(config: Config, dataset: str, model: str, method: str, seeds: Sequence[int]) -> list[Training]:
-    """Trainings with several seeds, which share all but the last step."""
+    """Trainings with several seeds, which share all but the last step.
+
+    Raises:
+        UserError: The file of weights is another one than results were made with.
+    """
     entry = entries.method(config, method, dataset)
     data = preparation(config, dataset)
-    options = dict(config["model_options"][model])
-    options["weights"] = PurePath(options["weights"]).name  # where it lies does not matter
+    options, results = dict(config["model_options"][model]), Path(config["results"])
+    weights = identity(options["weights"], model, results)
+    options["weights"] = weights.content  # where it lies does not matter
     content = {
         "dataset": data.digest,
         "model": [model, options],
         "training": entries.settings(config, "training", dataset, model),
         "method": _identity(entry),
+        "recipe": recipes.TRAINING.number,
     }
     settings = training_settings(config, dataset, model)
     built = _model_options(config, model)
@@ -185,7 +214,8 @@ def _trainings(config: Config, dataset: str, model: str, method: str, seeds: Seq
             seed,
             settings,
             digest(content | {"seed": seed}),
-            Path(config["results"]),
+            results,
+            weights.sha256,
         )
         for seed in seeds
     ]
@@ -213,6 +243,19 @@ def runs(config: Config) -> list[Run]:
     ]
 
 
+def trained_runs(config: Config, dataset: str) -> list[TrainedRun]:
+    """Every run of a model that is trained here on one dataset, whatever else there is."""
+    methods = [
+        name for name in config["methods"] if isinstance(entries.entry(config, name, dataset), MethodEntry)
+    ]
+    return [
+        run
+        for model, method in itertools.product(config["models"], methods)
+        for run in _runs(config, dataset, model, method, config["seeds"])
+        if isinstance(run, TrainedRun)
+    ]
+
+
 def _runs(config: Config, dataset: str, model: str, method: str, seeds: Sequence[int]) -> Sequence[Run]:
     entry = entries.entry(config, method, dataset)
     if isinstance(entry, PredictionsEntry):
@@ -222,6 +265,7 @@ def _runs(config: Config, dataset: str, model: str, method: str, seeds: Sequence
     content = {
         "method": _identity(entry),
         "evaluation": entries.settings(config, "evaluation", dataset, model),
+        "recipe": recipes.SCORING.number,
     }
     evaluation = _evaluation_settings(config, dataset, model)
     return [
@@ -235,21 +279,31 @@ def _runs(config: Config, dataset: str, model: str, method: str, seeds: Sequence
             source.results,
             source,
             entry,
+            _measured(config, source.seed),
         )
         for source in _trainings(config, dataset, model, trained, seeds)
     ]
+
+
+def _measured(config: Config, seed: int) -> bool:
+    """Whether what a run with that seed costs is to be measured."""
+    asked = config["execution"]["measure"]
+    return asked == "all" or (asked == "first_seed" and seed == config["seeds"][0])
 
 
 def _read_run(config: Config, dataset: str, model: str, entry: PredictionsEntry, seed: int) -> ReadRun:
     """A run that reads predictions: it depends on what they are, not on where they lie."""
     data = preparation(config, dataset)
     settings = entries.settings(config, "evaluation", dataset, model)
-    predictions = ForeignPredictions.of(entry.folder, dataset, model, seed)
+    predictions = ForeignPredictions.of(entry.folder, dataset, model, seed, entry.colour_coded)
     content = {
         "dataset": data.digest,
         "predictions": predictions.content_sha256(data.dataset.parts(settings["split"])),
         "evaluation": settings,
+        "recipe": recipes.SCORING.number,
     }
+    if entry.colour_coded:
+        content["colour_coded"] = True
     evaluation = _evaluation_settings(config, dataset, model)
     results = Path(config["results"])
     return ReadRun(data, model, entry.name, seed, evaluation, digest(content), results, predictions)
@@ -267,6 +321,7 @@ def controls(config: Config, dataset: str, model: str) -> list[Control]:
         "model": [model, options["output_stride"], options["align_corners"]],
         "training": training,
         "evaluation": evaluation,
+        "recipe": recipes.SCORING.number,
     }
     code, built = digest(content), _model_options(config, model)
     results = Path(config["results"])

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from common.datasets.split import Sample, Split
+from common.errors import Damaged
+from common.failures import renamed
 from common.files import replacing
+from common.integrity import read_arrays
 from common.networks.structured import refined
 from common.prediction.predictor import Predictor, labels_of
 from common.scoring import metrics
-from methods import Method
+from methods.base import Method, Refinable
 
 
 def spread(count: int, wanted: int | None) -> list[int]:
@@ -47,30 +50,35 @@ def candidate_counts(
     Raises:
         UserError: An image is missing, or a candidate cannot work with it.
     """
-    num_classes = len(split.dataset.class_names)
+    num_classes, state = len(split.dataset.class_names), predictor.facts.state_sha256
     result = []
     for index in tqdm(indices, desc="images", disable=None):
         file, name = folder / f"{index}.npz", split.names[index][1]
-        counts = _kept(file, name, (1 + len(candidates), num_classes, num_classes))
+        counts = _kept(file, name, state, (1 + len(candidates), num_classes, num_classes))
         if counts is None:
             counts = _count(predictor, candidates, split[index], num_classes)
             with replacing(file, "wb") as opened:
-                np.savez_compressed(opened, name=name, counts=counts)
+                np.savez_compressed(opened, name=name, state=state, counts=counts)
         result.append(counts)
     return np.stack(result)
 
 
-def _kept(file: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
-    """The counts that were kept of an image, if they are of this very image and shape."""
+def _kept(file: Path, name: str, state: str, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """The counts that were kept of an image, if they are of this very image, model and shape.
+
+    Raises:
+        Unreachable: The system does not let them be read.
+    """
+    if not file.exists():
+        return None
     try:
-        with np.load(file) as arrays:
-            counts = arrays["counts"]
-            return counts if str(arrays["name"]) == name and counts.shape == shape else None
-    except FileNotFoundError:
+        arrays = read_arrays(file, "delete it")
+    except Damaged as error:
+        print(f"structseg: {renamed(error, 'its image is counted again')}")
         return None
-    except Exception as error:  # a damaged file fails in many ways
-        print(f"structseg: {file} is damaged ({type(error).__name__}) and written anew")
-        return None
+    counts = arrays.get("counts", np.empty(0))
+    own = (str(arrays.get("name")), str(arrays.get("state")), counts.shape) == (name, state, shape)
+    return counts if own and counts.dtype.kind == "i" and (counts >= 0).all() else None
 
 
 def _count(
@@ -78,7 +86,8 @@ def _count(
 ) -> NDArray[np.int64]:
     """The counts `[1 + candidates, K, K]` of one image."""
     image = sample.image.unsqueeze(0).to(predictor.device)
-    probabilities = predictor.unrefined(image)
-    refinements = (refined(candidate, image, probabilities) for candidate in candidates)
-    labels = (labels_of(x)[0].cpu() for x in itertools.chain([probabilities], refinements))
+    kinds: set[Refinable] = {"trained", *(candidate.refines for candidate in candidates)}
+    given = {kind: predictor.unrefined(image, kind) for kind in kinds}
+    refinements = (refined(candidate, image, given[candidate.refines]) for candidate in candidates)
+    labels = (labels_of(x)[0].cpu() for x in itertools.chain([given["trained"]], refinements))
     return np.stack([metrics.confusion(x, sample.labels, num_classes) for x in labels])

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.datasets.manifest import Manifest
+from common.kernels.grids import Alignment
 from common.labels import VOID
 from common.networks.network import Network, upsample
 from common.networks.options import ModelOptions
@@ -61,20 +62,16 @@ class Ceiling:
     def __call__(self, labels: Tensor) -> Tensor:
         """Labels `[H, W]` of the same size, from shares of the labelled pixels of each cell."""
         height, width = labels.shape
-        corners = self.network.align_corners
         padded, grid = self._grid(height, width)
         below, right = padded.shape[2] - height, padded.shape[3] - width
         labels = functional.pad(labels, (0, right, 0, below), value=VOID).long()
         one_hot = functional.one_hot(labels.clamp(max=self.num_classes), self.num_classes + 1)
         one_hot = one_hot.permute(2, 0, 1)[None].float()
-        if corners:  # a cell lies at a multiple of the stride, in the middle of its pixels
-            rows, columns = (side // cells for side, cells in zip(padded.shape[2:], grid[2:]))
-            shifted = functional.pad(one_hot, (columns // 2, 0, rows // 2, 0))
-            shares = functional.avg_pool2d(shifted, (rows, columns))[..., : grid[2], : grid[3]]
-        else:
-            shares = functional.adaptive_avg_pool2d(one_hot, (grid[2], grid[3]))
+        sides = zip(grid[2:], padded.shape[2:])
+        rows, columns = (_windows(cells, side, self.network.alignment) for cells, side in sides)
+        shares = rows @ one_hot @ columns.T
         shares = shares[:, :-1] / shares[:, :-1].sum(dim=1, keepdim=True).clamp(min=1e-6)
-        return labels_of(upsample(shares, padded, (height, width), corners))[0]
+        return labels_of(upsample(shares, padded, (height, width), self.network.align_corners))[0]
 
     def _grid(self, height: int, width: int) -> tuple[Tensor, torch.Size]:
         """The network's input, without content, and the shape `[1, K, h, w]` of its output."""
@@ -86,3 +83,22 @@ class Ceiling:
                 output = self.network(padded)
             self.grids[height, width] = padded, output.unary.shape
         return self.grids[height, width]
+
+
+def _windows(cells: int, side: int, alignment: Alignment) -> Tensor:
+    """How much of each pixel of a side lies in the window of each cell, `[cells, side]`.
+
+    A window is as long as two neighbouring cells are apart; in its middle lies the place that upsampling
+    gives the cell's scores to.
+    """
+    lengths = {
+        "middles": side / cells,
+        "corners": side // cells,
+        "stretched": (side - 1) / max(1, cells - 1),
+    }
+    length = lengths[alignment]
+    margin = 0 if alignment == "middles" else (1 - length) / 2  # from the first pixel's edge
+    start = torch.arange(cells).unsqueeze(1) * length + margin
+    pixel = torch.arange(side)
+    overlap = torch.minimum(start + length, pixel + 1) - torch.maximum(start, pixel)
+    return overlap.clamp(min=0).float()

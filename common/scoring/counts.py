@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UnreadableRecord
-from common.files import read_arrays, replacing
+from common.errors import Damaged
+from common.files import replacing
+from common.integrity import StoredFile, read_arrays
 from common.runs.records import Reliability
 from common.scoring import boundaries, calibration, metrics
 from common.scoring.boundaries import BoundaryCounts, BoundaryScores
@@ -26,6 +27,9 @@ OPTIONAL = ("calibration", "nll")
 """The arrays that labels without probabilities have none of."""
 
 REMEDY = "delete its folder and evaluate again"
+
+_MOST = 2**40
+"""Counts of one image are smaller, so that those of a million images are summed without an overflow."""
 
 
 class ImageCounts(NamedTuple):
@@ -103,24 +107,65 @@ class SplitCounts:
         )
 
     @classmethod
-    def read(cls, path: Path) -> SplitCounts:
+    def read(cls, path: Path, stored: StoredFile | None = None) -> SplitCounts:
         """The counts that a stage wrote.
 
+        Args:
+            path: The file.
+            stored: What the record of the scores says of it, if that is known.
+
         Raises:
-            UserError: The file is missing or damaged, lacks an array, or has one of another shape.
+            UserError: The file is missing or another one than the record tells of, lacks an array, or has one
+                of another shape or with numbers that cannot be.
         """
-        arrays = read_arrays(path)
+        arrays = read_arrays(path, REMEDY, stored)
         lacking = sorted({*cls.__dataclass_fields__} - {*OPTIONAL} - {*arrays})
         if lacking:
-            raise UnreadableRecord(f"{path} lacks {', '.join(lacking)}: {REMEDY}")
+            raise Damaged(path, f"lacks {', '.join(lacking)}", REMEDY)
         names, confusion = arrays["names"], arrays["confusion"]
         shapes = _shapes(names.size, confusion.shape[-1] if confusion.ndim else 0)
         for key in sorted(shapes.keys() & arrays.keys()):
             if arrays[key].shape != shapes[key]:
-                raise UnreadableRecord(
-                    f"{path} has {key} of shape {arrays[key].shape}, not {shapes[key]}: {REMEDY}"
-                )
-        return cls(**{key: arrays[key] for key in cls.__dataclass_fields__ if key in arrays})
+                raise Damaged(path, f"has {key} of shape {arrays[key].shape}, not {shapes[key]}", REMEDY)
+        counts = cls(**{key: arrays[key] for key in cls.__dataclass_fields__ if key in arrays})
+        impossible = counts.impossible()
+        if impossible:
+            raise Damaged(path, f"has counts that cannot be ({impossible})", REMEDY)
+        return counts
+
+    def impossible(self) -> str:
+        """What is wrong with the counts, whoever counted: empty if they can be."""
+        for key in ("confusion", "trimap", "boundary", "contour"):
+            array = getattr(self, key)
+            if array.dtype.kind not in "iu":
+                return f"{key} is no array of whole numbers"
+            if array.size and not 0 <= int(array.min()) <= int(array.max()) < _MOST:
+                return f"{key} is negative or too large"
+        for key in OPTIONAL:
+            array = getattr(self, key)
+            if array is not None and (array.dtype.kind != "f" or not np.isfinite(array).all()):
+                return f"{key} is no array of numbers"
+        if self.names.dtype.kind != "U" or len({*self.names.tolist()}) < self.names.size:
+            return "names are not one per image"
+        hits, truth, predicted = np.moveaxis(self.trimap, 2, 0)
+        if (hits > np.minimum(truth, predicted)).any() or (self.boundary[:, 0] > self.boundary[:, 1]).any():
+            return "more is right than there is"
+        if (self.contour[:, 1::2] > self.contour[:, ::2]).any():
+            return "more of contours is matched than there is"
+        return self._impossible_calibration()
+
+    def _impossible_calibration(self) -> str:
+        """What is wrong with the counts about probabilities."""
+        if self.calibration is None or self.nll is None:
+            return "" if self.calibration is self.nll else "only one of calibration and nll is there"
+        pixels, right, confidence = np.moveaxis(self.calibration, 2, 0)
+        if not np.array_equal(pixels.sum(axis=1), self.confusion.sum(axis=(1, 2))):
+            return "calibration is of other pixels than confusion"
+        if (right > pixels).any() or (confidence > 1.001 * pixels).any() or (self.calibration < 0).any():
+            return "calibration is not between zero and one"
+        if (self.nll < -1e-3 * pixels.sum(axis=1)).any():  # rounding can make a probability of more than one
+            return "nll is negative"
+        return ""
 
     def write(self, path: Path) -> None:
         """Writes the counts, whole or not at all."""
@@ -132,6 +177,18 @@ class SplitCounts:
     def total(self) -> NDArray[np.int64]:
         """The confusion counts `[K, K]` of the whole split."""
         return self.confusion.sum(axis=0)
+
+    @staticmethod
+    def read_names(path: Path) -> tuple[str, ...]:
+        """The images of a file that a stage wrote, without its counts.
+
+        Raises:
+            UserError: The file is missing or damaged, or lacks them.
+        """
+        names = read_arrays(path, REMEDY, only=["names"]).get("names")
+        if names is None:
+            raise Damaged(path, "lacks names", REMEDY)
+        return tuple(map(str, names.ravel()))
 
     def label_scores(self, class_names: Sequence[str]) -> LabelScores:
         """The scores of the split's labels.

@@ -11,6 +11,8 @@ from torch import Tensor
 from common.config.method_code import code_digest
 from common.config.settings import plain
 from common.datasets.split import Sample
+from common.errors import Diverged
+from common.images.foreign_predictions import PredictionReader
 from common.prediction.predictor import Predictor, labels_of
 from common.runs.jobs import ReadRun, Run, TrainedRun
 from common.runs.records import PredictionsSource, TrainedModelFacts
@@ -78,7 +80,12 @@ class TrainedSource(Source):
 
     def predict(self, split: str, name: str, sample: Sample) -> Prediction:
         probabilities = self._predictor(sample.image.unsqueeze(0).to(self._predictor.device))
-        diagnostics = self._predictor.model.method.diagnostics()
+        if not probabilities.sum().isfinite():
+            raise Diverged(
+                f"the probabilities of {name} ({split}) are not finite: the model has diverged, or "
+                f"methods/{self._run.entry.module}.py cannot work with this image"
+            )
+        diagnostics = self._predictor.model.hooks.diagnostics()
         return Prediction(labels_of(probabilities)[0].cpu(), probabilities[0], diagnostics)
 
     def facts(self) -> SourceFacts:
@@ -102,11 +109,14 @@ class ReadSource(Source):
             run: The run.
         """
         self._run = run
-        self._classes = len(run.data.dataset.class_names)
+        dataset = run.data.dataset
+        self._reader = PredictionReader(
+            run.predictions, dataset.class_names, dataset.colours, dataset.official_colours
+        )
 
     def predict(self, split: str, name: str, sample: Sample) -> Prediction:
         height, width = sample.labels.shape
-        labels = self._run.predictions.read(split, name, (height, width), self._classes)
+        labels = self._reader.read(split, name, (height, width))
         return Prediction(labels, None, {})
 
     def facts(self) -> SourceFacts:

@@ -2,7 +2,7 @@
 
 `majority` gives every pixel the commonest class of the training images. `ceiling` is the truth seen through
 the network's output grid: the shares of the classes in every cell, upsampled as logits are. A model may do a
-little better, as its logits need not be shares.
+little better, as its logits need not be shares, and a method may make them finer than the grid.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from common import failures
+from common import failures, machine
 from common.datasets.split import Split
+from common.integrity import StoredFile, forget
 from common.provenance import Provenance
+from common.runs import recipes
 from common.runs.jobs import Control
 from common.runs.outputs import forget_tables
 from common.runs.records import ControlMetrics
@@ -29,25 +31,28 @@ def score(controls: Sequence[Control]) -> None:
         UserError: The manifest or the data are missing.
     """
     first = controls[0]
-    with failures.recording_failure(first.error, "controls"):
+    with failures.recording_failure(first.error, "controls"), machine.shared("cpu"):
         start = time.monotonic()
         dataset, manifest = first.data.dataset, first.data.manifest()
         split = Split(dataset, manifest, first.split)
         counts = score_labellings({control.name: labelling(control, manifest) for control in controls}, split)
         forget_tables(first.results)
         for control in controls:
+            forget(control.metrics)  # it tells of the file that is written now
             counts[control.name].write(control.per_image)
             ControlMetrics(
                 dataset=control.dataset,
                 model=control.model,
                 control=control.name,
                 digest=control.digest,
+                recipe=recipes.SCORING.number,
                 split=control.split,
                 images=len(split),
                 **counts[control.name].label_scores(dataset.class_names),
                 content_sha256=manifest.content_sha256,
                 provenance=Provenance.now("cpu"),
                 wall_seconds=round(time.monotonic() - start, 3),
+                files=StoredFile.all_of([control.per_image]),
             ).write(control.metrics)
 
 

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from common import devices
+from common import devices, provenance
 from common.config import checks, entries, reading
 from common.config.settings import Execution
 from common.errors import UserError
+from common.failures import explained
 from common.runs import plan
 from common.runs.jobs import Control, Preparation, Run, TrainedRun, Training, Tuning
+from common.runs.places import check_places
 from common.runs.plan import Benchmark
 
 Arguments = argparse.Namespace
@@ -36,17 +38,23 @@ def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) ->
     stage.add_arguments(parser)
     parsed = parser.parse_args(arguments)
     try:
+        if "digest" in parsed:  # a job, whose results tell of the code that they were made by
+            provenance.note_code()
         if "configfile" in parsed:
             parsed.config = reading.load(parsed.configfile)
         if "threads" in parsed:
             devices.set_threads(parsed.threads)
         devices.set_gpus(getattr(parsed, "gpus", None))
         stage.run(parsed)
-    except UserError as error:
-        print(f"structseg: {error}", file=sys.stderr)
-        sys.exit(2)
     except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        results = (getattr(parsed, "config", None) or {}).get("results")
+        sentence = explained(error, f"`{parser.prog}`", folder=Path(results) if results else None)
+        if not isinstance(sentence, UserError):
+            raise
+        print(f"structseg: {sentence}", file=sys.stderr)
+        sys.exit(2)
 
 
 # Arguments
@@ -87,8 +95,14 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def benchmark(arguments: Arguments) -> Benchmark:
-    """All that the configuration asks for."""
-    return plan.benchmark(arguments.config)
+    """All that the configuration asks for.
+
+    Raises:
+        UserError: A dataset is not the one that its results were made with.
+    """
+    asked = plan.benchmark(arguments.config)
+    check_places(asked.datasets)
+    return asked
 
 
 def execution(arguments: Arguments) -> Execution:
@@ -111,6 +125,11 @@ def preparation(arguments: Arguments) -> Preparation:
     job = plan.preparation(arguments.config, arguments.dataset)
     _check_digest(arguments, job.digest)
     return job
+
+
+def runs_on(arguments: Arguments) -> list[TrainedRun]:
+    """The runs of models that are trained on the selected dataset."""
+    return plan.trained_runs(arguments.config, arguments.dataset)
 
 
 def training(arguments: Arguments) -> Training:

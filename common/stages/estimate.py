@@ -45,6 +45,7 @@ def summary(table: pd.DataFrame, device: str) -> str:
             "method": table["method"],
             "runs": table["runs"],
             "to train": table["to_train"],
+            "to measure": table["to_measure"],
             "step ms": table["step_ms"].map(lambda x: number(x, 1)),
             "image ms": table["image_ms"].map(lambda x: number(x, 1)),
             "training h": table["training_hours"].map(lambda x: number(x, 2)),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 
-from common import devices, failures
+from common import devices, failures, machine
 from common.config.settings import Execution
 from common.datasets.split import Split
 from common.errors import UserError
 from common.images.label_maps import LabelMaps
+from common.integrity import StoredFile, forget
 from common.provenance import Provenance, peak_memory
-from common.runs import jobs
+from common.runs import jobs, recipes
 from common.runs.jobs import ReadRun, Run
 from common.runs.outputs import forget_tables
 from common.runs.records import Metrics
@@ -32,6 +33,7 @@ def evaluate(run: Run, execution: Execution) -> None:
     with (
         failures.recording_failure(run.error, "evaluate", f"scoring {jobs.described(run)}"),
         devices.leased("cpu" if isinstance(run, ReadRun) else execution.device) as device,
+        machine.shared(device.type),
     ):
         start = time.monotonic()
         dataset, manifest = run.data.dataset, run.data.manifest()
@@ -40,6 +42,7 @@ def evaluate(run: Run, execution: Execution) -> None:
         predictions = source(run, device)
         scored = score(predictions, split, LabelMaps(int(1e6 * execution.labels_mb), dataset.colours))
         forget_tables(run.results)
+        forget(run.metrics)  # it tells of the files that are written now: it comes last
         scored.label_maps.write(run.labels)
         scored.write_panel(run.panel)
         scored.counts.write(run.per_image)
@@ -49,6 +52,7 @@ def evaluate(run: Run, execution: Execution) -> None:
             method=run.method,
             seed=run.seed,
             digest=run.digest,
+            recipe=recipes.SCORING.number,
             **predictions.facts(),
             split=run.evaluation.split,
             evaluation=run.evaluation,
@@ -58,6 +62,7 @@ def evaluate(run: Run, execution: Execution) -> None:
             content_sha256=manifest.content_sha256,
             provenance=Provenance.now(devices.describe(device)),
             wall_seconds=round(time.monotonic() - start, 3),
+            files=StoredFile.all_of([run.per_image, run.panel, run.labels]),
             peak_memory=peak_memory(device),
         ).write(run.metrics)
 

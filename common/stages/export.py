@@ -8,6 +8,7 @@ from pathlib import Path
 from common import devices
 from common.errors import UserError
 from common.prediction.export import SUFFIXES, WRITERS, export
+from common.prediction.predictor import View
 from common.prediction.stored_run import StoredRun
 
 
@@ -18,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", type=Path, required=True, help="folder of a run or of a trained model, in results/"
     )
     parser.add_argument("--format", choices=sorted(WRITERS), help="by default what the file's ending says")
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="see images once, as they are, although the run is evaluated at several scales or mirrored",
+    )
     parser.add_argument(
         "--size", type=_pixels, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of all images (default: any)"
     )
@@ -42,5 +48,14 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{output}: end it with .pt or .onnx, or give --format")
     devices.set_threads(None)
     stored = StoredRun.read(arguments.run)
-    export(stored, output, kind, tuple(arguments.size) if arguments.size else None)
-    print(f"{output}: {kind}, the same as {stored.model} with {stored.method}, seed {stored.seed}")
+    size = tuple(arguments.size) if arguments.size else None
+    views = (View(),) if arguments.plain else stored.views
+    export(stored, output, kind, size, views)
+    name = f"{stored.model} with {stored.method}, seed {stored.seed}"
+    if views == stored.views:
+        print(f"{output}: {kind}, the same as {name}")
+    else:
+        print(
+            f"{output}: {kind}, not the same as {name}: that is evaluated as the mean of {len(stored.views)} "
+            "views of an image (scales, flips), and this sees it once"
+        )

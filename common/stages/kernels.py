@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from common import devices, failures
+from common import devices, failures, machine
 from common.stages import entry
 from common.timing import kernel_tables
 from common.timing.kernels import families
@@ -18,10 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Times everything and writes it down."""
-    folder = entry.results(arguments) / "kernels"
+    folder, execution = entry.results(arguments) / "kernels", entry.execution(arguments)
     with (
         failures.recording_failure(folder / "error.json", "kernels"),
-        devices.leased(entry.execution(arguments).device) as device,
+        devices.leased(execution.device) as device,
+        machine.alone(device.type, execution.quiet_wait),
     ):
         kernel_tables.write(folder, families(device), device)
     print(folder / kernel_tables.PAGE)

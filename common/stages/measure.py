@@ -1,13 +1,14 @@
-"""Stage `measure`: what one run costs, alone on its device.
+"""Stage `measure`: what one run costs, while no other job of ours uses the machine.
 
 Times are wall times after warm-up with the device's queue emptied before and after: inference of
 single images at their original size, split into network, structure and refinement, whole batches, and steps
-of training on real batches without the loading of data.
+of training on real batches without the loading of data. What other programs did meanwhile is noted.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
 
 import torch
@@ -15,26 +16,30 @@ import torch
 from common import devices, failures
 from common.config.settings import Execution, plain
 from common.datasets.split import Split
+from common.errors import UserError
 from common.prediction.predictor import Predictor
 from common.provenance import Provenance, peak_memory
-from common.runs import jobs
+from common.runs import jobs, recipes
 from common.runs.jobs import TrainedRun
 from common.runs.outputs import forget_tables
 from common.runs.records import Cost
 from common.stages import entry
+from common.timing import quiet
 from common.timing.inference import batch_cost, example_images, inference_cost
 from common.timing.training import training_cost
 
 
 def measure(run: TrainedRun, execution: Execution) -> None:
-    """Writes the run's `cost.json`; times are medians in milliseconds, memory is in bytes.
+    """Writes the run's `cost-<n>.json`, n its recipe; times are medians in milliseconds, memory is in bytes.
 
     Raises:
-        UserError: The trained model or the data are missing.
+        UserError: The trained model or the data are missing, or another machine has measured the run.
     """
+    _check_machine(run, execution)
     with (
         failures.recording_failure(run.error, "measure", f"measuring {jobs.described(run)}"),
         devices.leased(execution.device) as device,
+        quiet.measuring(device, execution.quiet_wait) as watch,
     ):
         start = time.monotonic()
         predictor = Predictor.of(run, device)
@@ -43,8 +48,12 @@ def measure(run: TrainedRun, execution: Execution) -> None:
         inference = inference_cost(predictor, images)
         batches = batch_cost(predictor, images[0])
         parameters = sum(p.numel() for p in predictor.model.parameters())
+        state_sha256 = predictor.facts.state_sha256
         del predictor, images
         training = training_cost(run.training, execution, device)
+        load = watch.load()
+        if load.busy:
+            print(f"structseg: measured on a busy machine: {load.busy}")
         forget_tables(run.results)
         Cost(
             dataset=run.dataset,
@@ -52,6 +61,7 @@ def measure(run: TrainedRun, execution: Execution) -> None:
             method=run.method,
             seed=run.seed,
             digest=run.digest,
+            recipe=recipes.MEASURING.number,
             parameters=parameters,
             **vars(inference),
             **vars(batches),
@@ -59,10 +69,30 @@ def measure(run: TrainedRun, execution: Execution) -> None:
             method_options=run.entry.options,
             model_options=plain(run.training.model_options),
             threads=torch.get_num_threads(),
+            load=load,
             wall_seconds=round(time.monotonic() - start, 3),
             peak_memory=peak_memory(device),
+            state_sha256=state_sha256,
             provenance=Provenance.now(devices.describe(device)),
         ).write(run.cost)
+
+
+def _check_machine(run: TrainedRun, execution: Execution) -> None:
+    """Refuses to replace what another machine has measured.
+
+    Raises:
+        UserError: One has.
+    """
+    try:
+        before = Cost.read(run).device
+    except UserError:  # there is none, or none that is worth anything
+        return
+    now = devices.describe(devices.choose(execution.device))
+    if re.sub(r", \d+ threads$", "", before) != re.sub(r", \d+ threads$", "", now):
+        raise UserError(
+            f"{run.cost} has the times of another machine ({before}; this is {now}): delete it to measure "
+            "the run here instead"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

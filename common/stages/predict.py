@@ -6,10 +6,10 @@ import argparse
 import re
 from pathlib import Path
 
-from common import devices
+from common import devices, machine
 from common.errors import UserError
 from common.images import pictures
-from common.prediction.folder import SUBMISSION, PredictionFolder
+from common.prediction.folder import SUBMISSION, PredictionFolder, is_output
 from common.prediction.pictures import BATCH_SIZE, predict
 from common.prediction.stored_run import StoredRun
 from common.stages import entry
@@ -66,11 +66,13 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output, arguments.overlay, arguments.probabilities, arguments.voc_submission
     )
     stored = StoredRun.read(arguments.run)
-    wanted = pictures.find(arguments.images, leave_out=arguments.output)
-    with devices.leased(arguments.device) as device:
+    wanted = pictures.find(arguments.images, leave_out=is_output)
+    with devices.leased(arguments.device) as device, machine.shared(device.type):
         tally = predict(stored, wanted, folder, device, arguments.batch_size)
     kinds = ", ".join(sorted({*folder.files("x")} - {"submission"}))
     print(f"{tally.predicted} predicted, {tally.skipped} were there already: {kinds} in {arguments.output}")
+    if tally.changed:
+        print(f"{tally.changed} of them had changed since they were predicted before")
     if folder.voc_submission:
         print(f"To submit: tar -C {arguments.output} -czf results.tgz {SUBMISSION.parts[0]}")
     if tally.unread:

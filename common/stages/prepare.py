@@ -6,29 +6,39 @@ The manifest lists the images that are there and what is in them; training and e
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
-from common import failures
+from common import failures, machine
 from common.datasets.inspection import inspect
 from common.datasets.manifest import Manifest
 from common.files import replacing
+from common.integrity import StoredFile
 from common.labels import VOID
 from common.provenance import Provenance
-from common.runs.jobs import Preparation
+from common.runs.jobs import Preparation, Run
+from common.runs.places import check_results, remember
 from common.stages import entry
 
 
-def prepare(job: Preparation) -> None:
+def prepare(job: Preparation, runs: Iterable[Run] = ()) -> None:
     """Writes the manifest of a dataset and the images for its picture panels.
 
+    Args:
+        job: The dataset.
+        runs: The runs on it: results of other data under its name are refused.
+
     Raises:
-        UserError: Files are missing, damaged or not legal; the message lists them all.
+        UserError: Files are missing, damaged or not legal, and the message lists them all; or there are
+            results of other data.
     """
-    with failures.recording_failure(job.error, "prepare"):
+    with failures.recording_failure(job.error, "prepare"), machine.shared("cpu"):
         start = time.monotonic()
-        inspection = inspect(job.dataset)
+        inspection = inspect(job.dataset, job.trained)
+        check_results(job, inspection.content_sha256, runs)
         with replacing(job.panel, "wb") as file:
             np.savez_compressed(file, **inspection.panel)  # type: ignore[arg-type]  # no array is called as an option
         manifest = Manifest(
@@ -42,8 +52,13 @@ def prepare(job: Preparation) -> None:
             splits=inspection.splits,
             provenance=Provenance.now("cpu"),
             wall_seconds=round(time.monotonic() - start, 3),
+            notes=inspection.notes,
+            panel=StoredFile.of(job.panel),
         )
         manifest.write(job.path)
+        remember(job, inspection.content_sha256)
+    for note in inspection.notes:
+        print(f"structseg: dataset {job.name}: {note}", file=sys.stderr)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,5 +70,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Prepares the selected dataset."""
     job = entry.preparation(arguments)
-    prepare(job)
+    prepare(job, entry.runs_on(arguments))
     print(job.path)

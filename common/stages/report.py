@@ -9,24 +9,35 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from common.errors import UnreadableRecord
 from common.files import read_json, replacing, write_json
 from common.report.page import make_page
 from common.runs.plan import Benchmark
 from common.stages import entry
 from common.tables.frames import Tables
-from common.tables.writing import write_tables
+from common.tables.writing import up_to_date, write_tables
 
 
 def publish(benchmark: Benchmark) -> Path:
-    """Makes the charts and the page, the tables first if they are not up to date; returns the page's path."""
+    """Makes the charts and the page, the tables first if they are not up to date; returns the page's path.
+
+    Raises:
+        UnreadableRecord: Once all is made: files of results are damaged or out of reach. The page says which.
+    """
     outputs = benchmark.outputs
-    if not all(path.exists() for path in outputs.tables):
-        write_tables(benchmark)
+    fault: UnreadableRecord | None = None
+    if not up_to_date(outputs):
+        try:
+            write_tables(benchmark)
+        except UnreadableRecord as error:
+            fault = error
     page = make_page(benchmark, Tables.read(outputs.results))
     with replacing(outputs.report) as file:
         file.write(page)
     if outputs.stamp.exists():  # the tables show all runs, and so does the page
         write_json(outputs.page_stamp, read_json(outputs.stamp))
+    if fault:
+        raise fault
     return outputs.report
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from common.errors import UnreadableRecord
+from common.errors import UnreadableRecord, UserError
 from common.failures import Failure
 from common.runs.jobs import Run, TrainedRun, Training
 from common.runs.plan import Benchmark
-from common.runs.records import LogLine, read_log
+from common.runs.records import Cost, LogLine, read_log
+from common.runs.soundness import quick
 from common.stages import entry
 
 PATIENCE = 120.0
@@ -33,7 +34,7 @@ class Progress:
 
     Attributes:
         run: The run.
-        state: waiting, training, interrupted, trained, evaluated, done or failed.
+        state: waiting, training, interrupted, trained, evaluated, done, failed or damaged.
         iteration: How many iterations of its training are done.
         iterations: How many it has; 0 if there is no training.
         iterations_per_s: Speed of its training; None unless it is training.
@@ -57,8 +58,19 @@ class Progress:
 
 
 def status(benchmark: Benchmark) -> list[Progress]:
-    """Where every run of the benchmark is."""
-    return [_of_trained(run) if isinstance(run, TrainedRun) else _of_read(run) for run in benchmark.runs]
+    """Where every run of the benchmark is.
+
+    The records are read, and the sizes of other files compared with what these say.
+    """
+    return [
+        _checked(_of_trained(run) if isinstance(run, TrainedRun) else _of_read(run)) for run in benchmark.runs
+    ]
+
+
+def _checked(progress: Progress) -> Progress:
+    """Where a run is, unless its files are not as they were written."""
+    faults = quick(progress.run)
+    return dataclasses.replace(progress, state="damaged", note="; ".join(faults)) if faults else progress
 
 
 def _of_trained(run: TrainedRun) -> Progress:
@@ -66,11 +78,15 @@ def _of_trained(run: TrainedRun) -> Progress:
     training = run.training
     total = training.settings.iterations
     note = f"uses the model of {training.method}" if training.method != run.method else ""
+    if run.metrics.exists() and training.lost:
+        note = "; ".join(filter(None, [note, "its model is gone: `snakemake` trains it again"]))
     finished = Progress(run, "done", total, total, note=note)
-    if run.cost.exists() and run.metrics.exists():
+    if run.metrics.exists() and (run.cost.exists() or not run.measured):
         return finished
     if run.metrics.exists():
-        progress = dataclasses.replace(finished, state="evaluated")
+        older = Cost.read_outdated(run)
+        notes = [note, f"measured by recipe {older.recipe}" if older else ""]
+        progress = dataclasses.replace(finished, state="evaluated", note="; ".join(filter(None, notes)))
     elif training.file.exists():
         progress = dataclasses.replace(finished, state="trained")
     else:
@@ -89,7 +105,7 @@ def _of_training(training: Training, waiting: Progress) -> Progress:
     """Where a run is that has no trained model yet, from the log of its training; `waiting` without one."""
     try:
         lines = read_log(training.log)
-    except UnreadableRecord:
+    except UserError:
         return waiting
     if not lines:
         begun = _age(training.log) < PATIENCE
@@ -141,7 +157,7 @@ def status_text(runs: Sequence[Progress]) -> str:
                 "state": progress.state,
                 "iteration": f"{progress.iteration} / {progress.iterations}",
                 "it/s": "" if speed is None else f"{speed:.2f}",
-                "left": "" if left is None else str(timedelta(seconds=round(left))),
+                "left": "" if left is None else str(timedelta(seconds=round(min(left, 1e9)))),
                 "note": progress.note,
             }
         )
@@ -150,11 +166,52 @@ def status_text(runs: Sequence[Progress]) -> str:
     return f"{tabulate(lines, headers='keys', tablefmt='simple')}\n\n{summary}"
 
 
+def others_text(benchmark: Benchmark, runs: Sequence[Progress]) -> str:
+    """The results that lie here and are not of the configuration, as a table; empty if there are none.
+
+    Args:
+        benchmark: The configuration.
+        runs: Where its runs are.
+    """
+    from common.tables import others  # with what only this needs, such as pandas
+
+    here = others.list_others(benchmark)
+    parts = []
+    if here.results:
+        cells = others.cells(here.table(benchmark))[
+            ["dataset", "model", "method", "seed", "digest", "differs"]
+        ]
+        parts = [f"{others.TITLE}:", tabulate(cells, headers="keys", tablefmt="simple", showindex=False)]
+        if not any(progress.run.metrics.exists() for progress in runs):
+            parts.append(
+                f"No run of this configuration has a result; {others.origin_sentence(benchmark, here)}."
+            )
+    parts += [f"left out: {sentence}" for sentence in here.unreadable]
+    return "\n\n".join(parts)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the configuration."""
+    """Adds the configuration, and whether all files are to be read."""
     entry.add_configuration(parser)
+    parser.add_argument(
+        "--verify", action="store_true", help="read all files of results and say which are not as they were"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints where the configuration's runs are."""
-    print(status_text(status(entry.benchmark(arguments))))
+    """Prints where the configuration's runs are.
+
+    Raises:
+        UnreadableRecord: Files were to be read, and some are damaged or do not belong together.
+    """
+    benchmark = entry.benchmark(arguments)
+    runs = status(benchmark)
+    print("\n\n".join(filter(None, [status_text(runs), others_text(benchmark, runs)])), flush=True)
+    if arguments.verify:
+        from common.tables.soundness import thorough  # with what only this needs, such as PyTorch
+
+        faults = thorough(benchmark)
+        if faults:
+            listed = "".join(f"\n- {fault}" for fault in faults)
+            raise UnreadableRecord(f"{len(faults)} files are not as they were written:{listed}")
+        print("\nAll files were read: they are as they were written.")

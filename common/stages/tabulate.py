@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from common.errors import UnreadableRecord
 from common.runs.plan import Benchmark
 from common.stages import entry
 from common.tables.writing import write_tables
@@ -23,6 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the tables of the configuration's runs."""
-    path = tabulate(entry.benchmark(arguments))
-    print(path.read_text(encoding="utf-8"))
-    print(f"Written to {path.parent}{os.sep}")
+    benchmark = entry.benchmark(arguments)
+    try:
+        tabulate(benchmark)
+    except UnreadableRecord:
+        show(benchmark)
+        raise
+    show(benchmark)
+
+
+def show(benchmark: Benchmark) -> None:
+    """Prints the leaderboard, and where it lies."""
+    folder = benchmark.outputs.results
+    print((folder / "leaderboard.md").read_text(encoding="utf-8"))
+    print(f"Written to {folder}{os.sep}", flush=True)

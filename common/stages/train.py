@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from common import devices
+from common import devices, machine
 from common.config.checks import check_share
 from common.config.entries import Config
 from common.config.settings import Execution
@@ -47,13 +47,19 @@ def train(training: Training, execution: Execution, config: Config | None = None
             train_model(training, execution, group)
         return
     if training.file.exists():
+        print(
+            f"structseg: {training.file} is there, and nothing was trained: {finished_model.again(training)}"
+        )
         return
     with locked(training.state / "lock"), recording_failure(training.error, "train", *about):
         if finished_model.restore(training):
             return
         gpus = devices.job_gpus()
         count = execution.gpus_per_run if gpus is None else gpus
-        with devices.lease(execution.device, count) as processors:
+        with (
+            devices.lease(execution.device, count) as processors,
+            machine.shared(processors[0].type),
+        ):
             if len(processors) > 1:
                 _train_together(training, processors, config)
                 return

@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from common import devices, failures
+from common import devices, failures, machine
 from common.config.settings import Execution
 from common.datasets.split import Split
 from common.files import replacing
@@ -43,6 +43,7 @@ def tune(tuning: Tuning, execution: Execution) -> None:
     with (
         failures.recording_failure(tuning.error, "tune"),
         devices.leased(execution.device) as device,
+        machine.shared(device.type),
     ):
         data, name = tuning.run.data, tuning.settings.split
         predictor = Predictor.of(tuning.run, device)

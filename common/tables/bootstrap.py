@@ -8,40 +8,90 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.files import digest, read_json, replacing
+from common.files import digest, read_record, write_record
 from common.scoring.counts import SplitCounts
-from common.tables import intervals
+from common.tables import blocks, intervals
+from common.tables.blocks import Blocks
 from common.tables.intervals import ImageLevel
 from common.tables.sides import METRICS, Side
 
-_VERSION = 1
-_SIDES_KEPT = 2500  # 80 KB each
-NO_IMAGES = ImageLevel(*[float("nan")] * 4)
-"""What is known of a difference without counts per image."""
+_VERSION = 3
+_RESAMPLES_KEPT = 2500  # 80 KB each
+_COUNTS_KEPT = 16  # up to 6 MB each
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
-class Resampled(NamedTuple):
-    """The score of resamples of the images, as the mean over the seeds of a side.
+class ImageChance(NamedTuple):
+    """What resampling the images says of a difference.
 
     Attributes:
-        names: Digest of the names of the images.
-        images: N.
-        means: `[resamples]`.
+        level: Variance and interval in 0..1, NaN if they are unknown.
+        images: The number of images; 0 if they are unknown.
+        block: The mean length of the blocks that they were drawn in; 1 is one by one.
+        note: Why something is unknown, if it is.
     """
 
-    names: str
+    level: ImageLevel
     images: int
-    means: NDArray[np.float32]
+    block: float
+    note: str
+
+    @property
+    def independent(self) -> float:
+        """How many independent images the images are worth."""
+        return blocks.independent_images(self.images, self.block)
+
+
+def no_images(note: str) -> ImageChance:
+    """What is known of a difference without counts per image.
+
+    Args:
+        note: Why there are none.
+    """
+    return ImageChance(ImageLevel(*[float("nan")] * 4), 0, 1.0, note)
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """The file that is remembered in: what is known, and the digest of that, which shows damage."""
+
+    sha256: str
+    known: dict[str, list[Any]]
+
+
+class SideCounts(NamedTuple):
+    """The counts of all seeds of a side.
+
+    Attributes:
+        names: The images.
+        hits: The intersection, for each of `METRICS`: `[metrics, seeds, N, K]`.
+        union: The union, of that shape.
+    """
+
+    names: tuple[str, ...]
+    hits: NDArray[np.int64]
+    union: NDArray[np.int64]
+
+    def contributions(self) -> NDArray[np.float64]:
+        """What each image adds to the scores, as the mean over the seeds, `[metrics, N]`."""
+        return blocks.contributions(self.hits, self.union).mean(axis=1)
+
+    def resampled(self, chosen: Blocks) -> NDArray[np.float32]:
+        """The scores of resamples of the images, as the mean over the seeds, `[metrics, resamples]`."""
+        scores = intervals.resampled_mean_iou(self.hits, self.union, blocks=chosen)
+        return scores.mean(axis=1, dtype=float).astype(np.float32)
 
 
 class Bootstrap:
@@ -56,15 +106,17 @@ class Bootstrap:
         self.known: dict[str, list[Any]] = {}
         self.changed = False
         self._contents: dict[Path, str | None] = {}
-        self._resampled: OrderedDict[tuple[str, ...], dict[str, Resampled]] = OrderedDict()
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._counts: OrderedDict[tuple[str, ...], SideCounts] = OrderedDict()
+        self._added: dict[tuple[str, ...], NDArray[np.float64]] = {}
+        self._resampled: OrderedDict[tuple[Blocks, tuple[str, ...]], NDArray[np.float32]] = OrderedDict()
         if path is not None:
             with contextlib.suppress(UserError):
-                content = read_json(path)
-                self.known = content if isinstance(content, dict) else {}
+                remembered = read_record(path, _Remembered, "delete it")
+                if remembered.sha256 == digest(remembered.known, length=64):
+                    self.known = remembered.known
 
-    def difference(
-        self, metric: str, side: Side, baseline: Side, seeds: Sequence[int]
-    ) -> tuple[ImageLevel, int, str]:
+    def difference(self, metric: str, side: Side, baseline: Side, seeds: Sequence[int]) -> ImageChance:
         """What resampling the images says of a mean difference.
 
         Args:
@@ -72,44 +124,67 @@ class Bootstrap:
             side: What is compared.
             baseline: What it is compared with.
             seeds: Seeds that both have.
-
-        Returns:
-            Variance and interval in 0..1, the number of images, and why it is unknown if it is.
         """
-        files = [[s.files[seed] for seed in seeds] for s in (side, baseline)]
-        contents: list[list[str]] = []
-        for paths in files:
-            digests = [content for content in map(self._content, paths) if content is not None]
-            if len(digests) < len(paths):
-                return NO_IMAGES, 0, "no counts per image"
-            contents.append(digests)
-        key = digest([_VERSION, metric, intervals.RESAMPLES, *contents], length=24)
-        if key not in self.known:
-            self.known[key] = self._compute(metric, files, contents)
-            self.changed = True
-        *values, images, note = self.known[key]
-        return ImageLevel(*(float("nan") if value is None else value for value in values)), images, note
-
-    def _compute(self, metric: str, files: list[list[Path]], contents: list[list[str]]) -> list[Any]:
-        """The values of an `ImageLevel`, None for NaN, the number of images and a note."""
+        sides = []
+        for paths in ([s.files[seed] for seed in seeds] for s in (side, baseline)):
+            contents = tuple(content for content in map(self._content, paths) if content is not None)
+            if len(contents) < len(paths):
+                return no_images("no counts per image")
+            sides.append((contents, paths))
         try:
-            side, baseline = (self._side(metric, *pair) for pair in zip(files, contents))
+            following = blocks.following(self._names_of(*sides[0]), side.placing)
         except UserError as error:
-            return [*[None] * 4, 0, str(error)]
-        if side.names != baseline.names:
-            return [*[None] * 4, 0, "different images"]
-        result = intervals.resampled_difference(side.means, baseline.means)
-        return [*(None if np.isnan(value) else value for value in result), side.images, ""]
+            return no_images(str(error))
+        key = digest([_VERSION, metric, intervals.RESAMPLES, [c for c, _ in sides], following], length=24)
+        if key not in self.known:
+            self.known[key] = self._compute(METRICS.index(metric), sides, following)
+            self.changed = True
+        *values, images, block, note = self.known[key]
+        level = ImageLevel(*(float("nan") if value is None else value for value in values))
+        return ImageChance(level, images, block, note)
 
-    def _side(self, metric: str, files: list[Path], contents: list[str]) -> Resampled:
-        """Resamples of a side, computed once as long as there are not too many sides."""
-        key = tuple(contents)
-        if key not in self._resampled:
-            self._resampled[key] = resampled_scores(files)
-            if len(self._resampled) > _SIDES_KEPT:
-                self._resampled.popitem(last=False)
-        self._resampled.move_to_end(key)
-        return self._resampled[key][metric]
+    def _compute(
+        self, metric: int, sides: list[tuple[tuple[str, ...], list[Path]]], following: tuple[int, ...]
+    ) -> list[Any]:
+        """The values of an `ImageLevel`, None for NaN, and the rest of an `ImageChance`."""
+        try:
+            if len({self._side(*side).names for side in sides}) > 1:
+                raise UserError("different images")
+            chosen = blocks.independent(len(following))
+            if max(following, default=-1) >= 0:
+                one, other = (self._contributions(*side)[metric] for side in sides)
+                chosen = blocks.blocks_for(one - other, following)
+            one, other = (self._means(*side, chosen)[metric] for side in sides)
+        except UserError as error:
+            return [*[None] * 4, 0, 1.0, str(error)]
+        level = intervals.resampled_difference(one, other, chosen)
+        values = [None if np.isnan(value) else value for value in level]
+        return [*values, len(following), chosen.length, ""]
+
+    def _means(self, contents: tuple[str, ...], paths: list[Path], chosen: Blocks) -> NDArray[np.float32]:
+        """Resampled scores of a side, `[metrics, resamples]`."""
+        return _kept(
+            self._resampled,
+            (chosen, contents),
+            _RESAMPLES_KEPT,
+            lambda: self._side(contents, paths).resampled(chosen),
+        )
+
+    def _contributions(self, contents: tuple[str, ...], paths: list[Path]) -> NDArray[np.float64]:
+        """What each image adds to the scores of a side, `[metrics, N]`."""
+        if contents not in self._added:
+            self._added[contents] = self._side(contents, paths).contributions()
+        return self._added[contents]
+
+    def _side(self, contents: tuple[str, ...], paths: list[Path]) -> SideCounts:
+        """The counts of a side."""
+        return _kept(self._counts, contents, _COUNTS_KEPT, lambda: read_side(paths))
+
+    def _names_of(self, contents: tuple[str, ...], paths: list[Path]) -> tuple[str, ...]:
+        """The images of a side, by the first of its files."""
+        if contents[0] not in self._names:
+            self._names[contents[0]] = SplitCounts.read_names(paths[0])
+        return self._names[contents[0]]
 
     def _content(self, path: Path) -> str | None:
         """A digest of what is in the file, None without it."""
@@ -123,30 +198,37 @@ class Bootstrap:
     def save(self) -> None:
         """Remembers what was computed."""
         if self.path is not None and self.changed:
-            with replacing(self.path) as file:
-                json.dump(self.known, file, allow_nan=False)
+            write_record(self.path, _Remembered(digest(self.known, length=64), self.known))
             self.changed = False
 
 
-def resampled_scores(files: Sequence[Path]) -> dict[str, Resampled]:
-    """Reads the counts of all seeds of a side, and scores their resamples by every one of `METRICS`.
+def _kept(store: OrderedDict[Key, Value], key: Key, most: int, compute: Callable[[], Value]) -> Value:
+    """What is stored under a key, computed once as long as there are not too many."""
+    if key not in store:
+        store[key] = compute()
+        if len(store) > most:
+            store.popitem(last=False)
+    store.move_to_end(key)
+    return store[key]
+
+
+def read_side(paths: Sequence[Path]) -> SideCounts:
+    """Reads the counts of all seeds of a side.
 
     Raises:
         UserError: A file cannot be read, or the files are of different images.
     """
-    names, counts = zip(*map(_counts, files))
+    names, counts = zip(*map(_counts, paths))
     if len(set(names)) > 1:
         raise UserError("different images")
-    hits, union = np.moveaxis(np.stack(counts, axis=1), 2, 0)  # [metrics, seeds, N, K] each
-    means = intervals.resampled_mean_iou(hits, union).mean(axis=1, dtype=float).astype(np.float32)
-    return {metric: Resampled(names[0], union.shape[2], values) for metric, values in zip(METRICS, means)}
+    hits, union = np.moveaxis(np.stack(counts, axis=1), 2, 0)
+    return SideCounts(names[0], hits, union)
 
 
-def _counts(path: Path) -> tuple[str, NDArray[np.int64]]:
-    """A digest of the images' names; and for each of `METRICS` intersection and union, `[2, 2, N, K]`."""
+def _counts(path: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The images' names; and for each of `METRICS` intersection and union, `[metrics, 2, N, K]`."""
     counts = SplitCounts.read(path)
     hits = np.diagonal(counts.confusion, axis1=-2, axis2=-1)
     union = counts.confusion.sum(axis=-1) + counts.confusion.sum(axis=-2) - hits
     pairs = {"miou": np.stack([hits, union]), "boundary_iou": np.moveaxis(counts.boundary, 1, 0)}
-    names = hashlib.blake2b(np.asarray(counts.names).tobytes(), digest_size=12).hexdigest()
-    return names, np.stack([pairs[metric] for metric in METRICS])
+    return tuple(map(str, counts.names)), np.stack([pairs[metric] for metric in METRICS])

@@ -27,6 +27,27 @@ def mean(line: Line, key: str, digits: int = 2) -> str:
     return text if math.isnan(high) else f"{text} ± {high - value:.{digits}f}"
 
 
+def timing(line: Line, key: str) -> str:
+    """A time of inference or training in milliseconds, with ~ in front if it is not to be relied on."""
+    doubt = line["training_doubt" if key.startswith("training") else "latency_doubt"]
+    text = number(line[key], 1)
+    return f"~{text}" if text != DASH and isinstance(doubt, str) and doubt else text
+
+
+def spread(line: Line, name: str) -> str:
+    """A time in milliseconds with the quartiles of its repeated timings; `name` is its column without _ms."""
+    low, high = line[f"{name}_q1_ms"], line[f"{name}_q3_ms"]
+    quartiles = "" if math.isnan(low) else f" ({low:.1f} to {high:.1f})"
+    return timing(line, f"{name}_ms") + quartiles
+
+
+def could_show(line: Line) -> str:
+    """The smallest difference that would be shown; `none` if it would have to be larger than it can be."""
+    if math.isnan(line["detectable"]) and not math.isnan(line["p"]):
+        return "none"
+    return number(line["detectable"], 2)
+
+
 def difference(comparison: Line | None) -> str:
     """A difference with its interval over seeds and images; with one seed over images alone, marked."""
     if comparison is None or math.isnan(comparison["difference"]):
@@ -67,6 +88,7 @@ def main_cells(tables: Tables, baseline: str) -> pd.DataFrame:
     """
     comparisons = _comparisons(tables.comparisons, "miou")
     beside = tables.leaderboard["published"].notna().any()
+    measured = bool(device_of(tables.leaderboard))
     lines = []
     for line in tables.leaderboard.to_dict("records"):
         reading = line["reading"] if isinstance(line["reading"], str) else ""
@@ -78,17 +100,16 @@ def main_cells(tables: Tables, baseline: str) -> pd.DataFrame:
                 f"Δ {baseline}": _difference(line, comparisons, baseline),
                 **(published.cells(line) if beside else {}),
                 "reading": "control" if line["control"] else reading.replace("baseline", DASH) or DASH,
-                "could show": ">100" if line["detectable"] > 100 else number(line["detectable"], 2),
+                "could show": could_show(line),
                 "boundary IoU %": mean(line, "boundary_iou"),
-                "latency ms": number(line["latency_ms"], 1),
-                "train step ms": number(line["training_step_ms"], 1),
+                **(times(line) if measured else {}),
                 "seeds": DASH if line["control"] else line["seeds"],
             }
         )
     cells = pd.DataFrame(lines)
     errors = tables.leaderboard["error"].fillna("")
     if errors.any():
-        cells["error"] = [text.replace("|", "\\|") for text in errors]
+        cells["error"] = [*errors]
     return cells
 
 
@@ -118,6 +139,11 @@ def boundary_cells(tables: Tables, baseline: str) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def times(line: Line) -> dict[str, str]:
+    """The times that the main table shows of a line of the leaderboard."""
+    return {"latency ms": timing(line, "latency_ms"), "train step ms": timing(line, "training_step_ms")}
+
+
 def cost_cells(methods: pd.DataFrame) -> pd.DataFrame:
     """Times, memory and size of methods, from their lines of the leaderboard."""
     lines = []
@@ -130,19 +156,27 @@ def cost_cells(methods: pd.DataFrame) -> pd.DataFrame:
                 "network ms": number(line["network_ms"], 1),
                 "structure ms": number(line["structure_ms"], 1),
                 "refine ms": number(line["refine_ms"], 1),
-                "latency ms": number(line["latency_ms"], 1),
+                "latency ms": spread(line, "latency"),
                 "p95 ms": number(line["latency_p95_ms"], 1),
                 "images/s": number(line["throughput"], 1)
                 + ("" if math.isnan(batch) else f" (batch {batch:.0f})"),
-                "train step ms": number(line["training_step_ms"], 1),
+                "train step ms": spread(line, "training_step"),
                 "train images/s": number(line["training_images_per_second"], 1),
                 "train memory MB": number(line["training_peak_memory"] / 1e6, 0),
                 "params M": number(line["parameters"] / 1e6, 2),
                 "G multiply-adds": number(line["multiply_adds"] / 1e9, 2),
                 "Pareto": ", ".join(name for name, key in fronts if line[key] is True) or DASH,
+                "note": _doubt(line),
             }
         )
-    return pd.DataFrame(lines)
+    cells = pd.DataFrame(lines)
+    return cells if cells["note"].any() else cells.drop(columns="note")
+
+
+def _doubt(line: Line) -> str:
+    """Why times of a line are not to be relied on."""
+    words = [line[key] for key in ("latency_doubt", "training_doubt") if isinstance(line[key], str)]
+    return ", ".join(dict.fromkeys(filter(None, words)))
 
 
 def certificate_cells(methods: pd.DataFrame) -> pd.DataFrame:

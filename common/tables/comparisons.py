@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from common.tables import intervals
-from common.tables.bootstrap import NO_IMAGES, Bootstrap
+from common.tables.bootstrap import Bootstrap, no_images
 from common.tables.frames import Line
 from common.tables.sides import Side
 
@@ -17,6 +17,8 @@ COLUMNS = (
     "metric",
     "seeds",
     "images",
+    "block",
+    "independent_images",
     "difference",
     "difference_std",
     "images_low",
@@ -45,13 +47,20 @@ def compare(metric: str, pairs: Sequence[tuple[Side, Side]], bootstrap: Bootstra
         bootstrap: Where the chance of the images is known from.
 
     Returns:
-        A row per pair with `COLUMNS`; NaN is what cannot be said.
+        A row per pair with `COLUMNS`; NaN is what cannot be said, and a detectable difference that cannot be.
     """
     differences = [_differences(metric, side, baseline, bootstrap) for side, baseline in pairs]
     table = pd.DataFrame([line for line, _ in differences], columns=list(COLUMNS))
     if differences:
         _add_two_level(table, np.array([variances for _, variances in differences]))
+        possible = [_largest_difference(100 * baseline.mean(metric)) for _, baseline in pairs]
+        table["detectable"] = table["detectable"].where(table["detectable"] <= possible)
     return table
+
+
+def _largest_difference(baseline: float) -> float:
+    """How far a score can be from that of the baseline, to either side; both are percent."""
+    return max(baseline, 100 - baseline)
 
 
 def _differences(
@@ -62,14 +71,15 @@ def _differences(
     seeds = sorted(scores.keys() & others.keys())
     differences = [100 * value for value in intervals.paired_differences(scores, others)]
     mean, deviation = intervals.mean_and_deviation(differences)
-    resampled, images, note = NO_IMAGES, 0, "no common seed"
-    if seeds:
-        resampled, images, note = bootstrap.difference(metric, side, baseline, seeds)
+    chance = bootstrap.difference(metric, side, baseline, seeds) if seeds else no_images("no common seed")
+    resampled = chance.level
     low, high = intervals.interval_over_seeds(differences)
     line = {
         "metric": metric,
         "seeds": len(seeds),
-        "images": images,
+        "images": chance.images,
+        "block": chance.block if chance.images else float("nan"),
+        "independent_images": chance.independent,
         "difference": mean,
         "difference_std": deviation,
         "images_low": 100 * resampled.low,
@@ -78,7 +88,7 @@ def _differences(
         "seeds_low": low,
         "seeds_high": high,
         "p_seeds": intervals.paired_t(differences),
-        "note": note,
+        "note": chance.note,
     }
     return line, (deviation**2, 1e4 * resampled.variance)
 
@@ -86,7 +96,7 @@ def _differences(
 def _add_two_level(table: pd.DataFrame, variances: NDArray[np.float64]) -> None:
     """Adds to the table what seeds and images say together, from the variances over each, `[pairs, 2]`."""
     by_seeds, by_images = variances.T
-    seeds, images = table["seeds"].to_numpy(), table["images"].to_numpy()
+    seeds, images = table["seeds"].to_numpy(), table["independent_images"].to_numpy()
     both = intervals.two_level(table["difference"].to_numpy(float), by_seeds, seeds, by_images, images)
     table["low"], table["high"], table["p"] = both
     table["p_holm"] = intervals.holm(list(both.p))
@@ -114,7 +124,7 @@ def ranks(metric: str, sides: Sequence[Side], bootstrap: Bootstrap) -> list[floa
     for position, place in enumerate(order):
         if best is not None:
             line, (by_seeds, by_images) = _differences(metric, sides[place], sides[best], bootstrap)
-            margin = intervals.margin(level, by_seeds, line["seeds"], by_images, line["images"])
+            margin = intervals.margin(level, by_seeds, line["seeds"], by_images, line["independent_images"])
             if np.isnan(margin):
                 continue
             if line["difference"] < -margin:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from common.runs.records import Cost
-from common.tables.results import Row
+from common.tables.results import Row, newest
 
 MEASURED = (
     "network_ms",
@@ -33,17 +33,20 @@ TRAINING = ("training_step_ms", "training_images_per_second", "training_peak_mem
 COUNTED = ("parameters", "multiply_adds")
 """Attributes that do not depend on the device."""
 
+SPREAD = ("latency_q1_ms", "latency_q3_ms", "training_step_q1_ms", "training_step_q3_ms")
+"""Columns with the lower and upper quartiles of the repeated timings."""
+
 
 def training_costs(rows: Sequence[Row]) -> list[list[Cost]]:
     """For every row the costs of all rows whose models are trained the same way."""
     costs_of: dict[Any, list[Cost]] = {}
     for row in rows:
         costs_of.setdefault(row.trained_as, []).extend(row.costs)
-    return [costs_of[row.trained_as] for row in rows]
+    return [newest(costs_of[row.trained_as]) for row in rows]
 
 
 def medians(costs: Sequence[Cost], training: Sequence[Cost], device: str) -> dict[str, float]:
-    """The median over seeds of every number, on one device if it depends on that; NaN without any.
+    """The median over seeds of every number, on one device if it depends on that, and `SPREAD`; NaN without.
 
     Args:
         costs: Of the runs of one row.
@@ -57,7 +60,17 @@ def medians(costs: Sequence[Cost], training: Sequence[Cost], device: str) -> dic
         for key in keys:
             values = [x for x in (getattr(cost, key) for cost in chosen) if x is not None]
             result[key] = float(np.median(values)) if values else math.nan
-    return result
+    inferences = [time for cost in there for time in cost.inference_timings["latency"]]
+    steps = [time for cost in trained for time in cost.training_timings]
+    return result | dict(zip(SPREAD, [*_quartiles(inferences), *_quartiles(steps)]))
+
+
+def _quartiles(timings: Sequence[float]) -> tuple[float, float]:
+    """The lower and the upper quartile of timings; NaN without any."""
+    if not timings:
+        return math.nan, math.nan
+    low, high = np.percentile(timings, [25, 75])
+    return float(low), float(high)
 
 
 def main_device(rows: Mapping[str, Sequence[Cost]], baseline: str) -> str:
@@ -77,18 +90,27 @@ def main_device(rows: Mapping[str, Sequence[Cost]], baseline: str) -> str:
     return min(counts, key=lambda device: (-counts[device], device not in methods.get(baseline, ()), device))
 
 
-def pareto(accuracy: Sequence[float], cost: Sequence[float]) -> list[bool | None]:
+def pareto(accuracy: Sequence[float], cost: Sequence[float], doubtful: Sequence[bool]) -> list[bool | None]:
     """Which results no other beats: none is at least as accurate and as cheap, and better in one of both.
 
+    Args:
+        accuracy: Of every result; NaN if it is not known.
+        cost: Of every result; NaN if it is not known.
+        doubtful: Whether its cost is not to be relied on, and may be any.
+
     Returns:
-        A flag for each result, None where a number is missing.
+        A flag for each result, None where it is not known: a number is missing or doubtful, or what beats it
+        may be a result of doubtful cost.
     """
     flags: list[bool | None] = []
-    for a, c in zip(accuracy, cost):
-        if math.isnan(a) or math.isnan(c):
+    for a, c, doubted in zip(accuracy, cost, doubtful):
+        others = [*zip(accuracy, cost, doubtful)]
+        if math.isnan(a) or math.isnan(c) or doubted:
             flags.append(None)
+        elif any(b >= a and d <= c and (b > a or d < c) and not doubt for b, d, doubt in others):
+            flags.append(False)
         else:
-            flags.append(not any(b >= a and d <= c and (b > a or d < c) for b, d in zip(accuracy, cost)))
+            flags.append(None if any(b >= a and doubt for b, _, doubt in others) else True)
     return flags
 
 
@@ -103,11 +125,23 @@ def cost_table(rows: Sequence[Row]) -> pd.DataFrame:
                 {
                     **row.names,
                     "device": device,
+                    "recipe": row.costs[0].recipe,
                     "seeds": sum(cost.device == device for cost in row.costs),
                     **medians(row.costs, training, device),
                     "image_sizes": " ".join(sizes),
                     "uncounted_operations": " ".join(uncounted),
                 }
             )
-    columns = ["dataset", "model", "method", "device", "seeds", *MEASURED, *TRAINING, *COUNTED]
+    columns = [
+        "dataset",
+        "model",
+        "method",
+        "device",
+        "recipe",
+        "seeds",
+        *MEASURED,
+        *TRAINING,
+        *COUNTED,
+        *SPREAD,
+    ]
     return pd.DataFrame(lines, columns=[*columns, "image_sizes", "uncounted_operations"])

@@ -12,7 +12,10 @@ import pandas as pd
 
 from common.files import replacing
 
-TEXTS = ("dataset", "model", "method", "class", "reading", "note", "error", "device")
+TEXTS = (
+    *("dataset", "model", "method", "class", "reading", "note", "error", "device"),
+    *("latency_doubt", "training_doubt", "recipes", "digest", "differs"),
+)
 """Columns that hold words."""
 
 
@@ -31,6 +34,7 @@ class Tables:
         trimap: One line per method or control and width of the band.
         calibration: One line per method and bin of confidence.
         cost: One line per method and device.
+        other_results: One line per result that lies here and is not of the configuration.
     """
 
     leaderboard: pd.DataFrame
@@ -39,6 +43,12 @@ class Tables:
     trimap: pd.DataFrame
     calibration: pd.DataFrame
     cost: pd.DataFrame
+    other_results: pd.DataFrame
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all tables, as in those of their files."""
+        return [field.name for field in dataclasses.fields(self)]
 
     def _named(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Every table with its name."""
@@ -58,7 +68,7 @@ class Tables:
         """Writes one CSV file per table, each whole or not at all."""
         for name, table in self._named():
             with replacing(folder / f"{name}.csv") as file:
-                file.write(table.to_csv(index=False))
+                file.write(_guarded(table).to_csv(index=False))
 
     @classmethod
     def read(cls, folder: Path) -> Tables:
@@ -70,4 +80,15 @@ class Tables:
 def read_csv(path: Path) -> pd.DataFrame:
     """A table; words stay words, as a class may be called None or NA."""
     words = dict.fromkeys(TEXTS, "object")
-    return pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""])
+    return _words_replaced(table, r"^'(?='*[=+\-@\t\r])", "")
+
+
+def _guarded(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in which no word is a formula to a spreadsheet: what begins like one gets a quote before it."""
+    return _words_replaced(table, r"^(?='*[=+\-@\t\r])", "'")
+
+
+def _words_replaced(table: pd.DataFrame, pattern: str, replacement: str) -> pd.DataFrame:
+    words = [name for name in TEXTS if name in table.columns]
+    return table.assign(**{name: table[name].replace(pattern, replacement, regex=True) for name in words})

@@ -4,9 +4,11 @@ A score has two sources of chance: the seed, which is new in each run, and the i
 The difference D of two methods, the mean over S seeds of differences within a seed, has an interval that
 covers both ("two-level"): D ± √(t²·v/S + u²·b), where v is the variance of the difference over seeds, b the
 variance of D over resamples of the N images, and t and u are the quantiles of Student's t for S − 1 and N −
-1 degrees of freedom. It covers at least as often as it says, whatever the shares of the two sources are
-(Banerjee, Sankhyā 22, 1960), while Satterthwaite's is too short for few seeds. What seeds and images do
-together is in both parts, which errs on the safe side. One seed gives no v, and so no such interval.
+1 degrees of freedom. Of frames of a video N is how many independent images they are worth, which
+`tables/blocks.py` tells from the data. The interval covers at least as often as it says, whatever the shares
+of the two sources are (Banerjee, Sankhyā 22, 1960), while Satterthwaite's is too short for few seeds. What
+seeds and images do together is in both parts, which errs on the safe side. One seed gives no v, and so no
+such interval.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from common.tables import blocks as resampling
+from common.tables.blocks import Blocks
+
 CONFIDENCE = 0.95
 """Of intervals; tests are at the level 1 − CONFIDENCE."""
 
@@ -33,9 +38,6 @@ POWER = 0.8
 BETTER, WORSE, UNDECIDED = "better", "worse", "no difference shown"
 ONE_SEED = "one seed"
 """What `reading` says."""
-
-_STREAM = 20_211_202
-"""The seed of the resamples of all tables, so that the same files give the same tables."""
 
 _CHUNK = 2_000
 _EXACT_FLOAT32 = 2**24
@@ -77,21 +79,11 @@ def paired_t(differences: Sequence[float]) -> float:
     return float(2 * stats.t.sf(abs(mean) / deviation * len(differences) ** 0.5, len(differences) - 1))
 
 
-@lru_cache(maxsize=4)
-def _resamples(images: int, resamples: int, kind: torch.dtype) -> torch.Tensor:
-    """How often each resample of the images has each of them, `[images, resamples]`."""
-    random = np.random.Generator(np.random.PCG64([_STREAM, images]))
-    weights = torch.empty(images, resamples, dtype=kind)
-    for first in range(0, resamples, 500):
-        drawn = random.integers(images, size=(min(500, resamples - first), images))
-        places = drawn + images * np.arange(len(drawn))[:, None]
-        counted = np.bincount(places.ravel(), minlength=drawn.size)
-        weights[:, first : first + 500] = torch.from_numpy(counted.reshape(drawn.shape)).T
-    return weights
-
-
 def resampled_mean_iou(
-    intersection: NDArray[np.integer], union: NDArray[np.integer], resamples: int = RESAMPLES
+    intersection: NDArray[np.integer],
+    union: NDArray[np.integer],
+    resamples: int = RESAMPLES,
+    blocks: Blocks | None = None,
 ) -> NDArray[np.float32]:
     """The mean IoU of resamples of the images, drawn with replacement, as many as there are.
 
@@ -102,6 +94,7 @@ def resampled_mean_iou(
         intersection: Of each image and class, `[…, N, K]`.
         union: Of each image and class, `[…, N, K]`.
         resamples: How many.
+        blocks: How the images are drawn; by default one by one.
 
     Returns:
         `[…, resamples]` in 0..1; NaN where no class occurs in a resample.
@@ -109,7 +102,7 @@ def resampled_mean_iou(
     images, classes = union.shape[-2:]
     exact = int(union.max(initial=0)) * images < _EXACT_FLOAT32
     kind = torch.float32 if exact else torch.float64
-    weights = _resamples(images, resamples, kind)
+    weights = resampling.weights(blocks or resampling.independent(images), resamples, kind)
     columns = [
         torch.from_numpy(np.ascontiguousarray(counts.swapaxes(-1, -2))).to(kind).view(-1, images)
         for counts in (intersection, union)
@@ -139,25 +132,36 @@ class ImageLevel(NamedTuple):
     p: float
 
 
-def resampled_difference(values: NDArray[np.floating], baseline: NDArray[np.floating]) -> ImageLevel:
+def resampled_difference(
+    values: NDArray[np.floating], baseline: NDArray[np.floating], blocks: Blocks | None = None
+) -> ImageLevel:
     """The bootstrap over images of a difference of two means over seeds.
 
-    Each resample has the same images for all seeds, which are strata: every seed keeps its weight.
+    Each resample has the same images for all seeds, which are strata: every seed keeps its weight. Resamples
+    in blocks spread too little, like few independent images: their deviations are stretched by what the
+    quantile of Student's t and the variance of so few would be larger by.
 
     Args:
         values: The mean over seeds of each resample, `[resamples]`.
         baseline: That of what it is compared with, `[resamples]`.
+        blocks: How the images were drawn; by default one by one.
     """
     difference = values.astype(float) - baseline
     difference = np.sort(difference[~np.isnan(difference)])
     count = len(difference)
     if not count:
         return ImageLevel(*[float("nan")] * 4)
+    variance = difference.var(ddof=1)
+    if blocks is not None and blocks.length > 1:
+        worth = blocks.independent
+        stretch = _quantile(1 - CONFIDENCE, worth - 1) / _quantile(1 - CONFIDENCE, np.inf)
+        middle = difference.mean()
+        difference = middle + (difference - middle) * stretch * math.sqrt(worth / (worth - 1))
     shares = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     low, high = np.interp(shares * (count - 1), np.arange(count), difference)
     tail = min(np.searchsorted(difference, 0, "right"), count - np.searchsorted(difference, 0, "left"))
     p = min(1.0, 2 * (tail + 1) / (count + 1))
-    return ImageLevel(float(difference.var(ddof=1)), float(low), float(high), float(p))
+    return ImageLevel(float(variance), float(low), float(high), float(p))
 
 
 class TwoLevel(NamedTuple):
@@ -192,7 +196,7 @@ def two_level(
         seed_variance: Variance of the difference over seeds (with S − 1).
         seeds: S.
         image_variance: Variance of `mean` over resamples of the images.
-        images: N.
+        images: N, or how many independent images they are worth.
     """
     mean, by_seeds, seeds, by_images, images = _parts(mean, seed_variance, seeds, image_variance, images)
     margin = _margin(1 - CONFIDENCE, by_seeds, seeds, by_images, images)
@@ -221,7 +225,7 @@ def detectable(
         seed_variance: Variance of the difference over seeds (with S − 1).
         seeds: S.
         image_variance: Variance of the mean difference over resamples of the images.
-        images: N.
+        images: N, or how many independent images they are worth.
         comparisons: How many comparisons the table has.
     """
     _, by_seeds, seeds, by_images, images = _parts(0.0, seed_variance, seeds, image_variance, images)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from common.runs.records import Reliability
 from common.scoring.boundaries import TRIMAP_WIDTHS
-from common.tables import comparisons, costs
+from common.tables import comparisons, costs, doubts
 from common.tables.bootstrap import Bootstrap
 from common.tables.cells import scored_on
 from common.tables.frames import Line
@@ -100,6 +100,7 @@ def _method_lines(
 ) -> list[Line]:
     """The lines of the methods of one dataset and model."""
     device = costs.main_device({row.method: row.costs for row in rows}, baseline)
+    doubted = doubts.doubts(rows)
     places = comparisons.ranks("miou", [side_of(row) for row in rows], bootstrap)
     lines = []
     for row, place, training in zip(rows, places, costs.training_costs(rows)):
@@ -112,15 +113,20 @@ def _method_lines(
                 **costs.medians(row.costs, training, device),
                 **{key: mean_and_deviation(row.values("diagnostics", key))[0] for key in CERTIFICATE},
                 "device": device if measured else "",
+                "latency_doubt": doubts.words(doubted, row, device, "latency") if measured else "",
+                "training_doubt": doubts.words(doubted, row, device, "training") if measured else "",
                 "scored_on": scored_on(row.group.evaluation),
                 "origin": row.origin,
                 "error": row.error,
             }
         )
-    for flag, key in (("pareto_latency", "latency_ms"), ("pareto_training", "training_step_ms")):
-        flags = costs.pareto([line["miou_mean"] for line in lines], [line[key] for line in lines])
+    comparable = len({cost.recipe for row in rows for cost in row.costs}) == 1
+    for kind, key in (("latency", "latency_ms"), ("training", "training_step_ms")):
+        times = [line[key] if comparable else math.nan for line in lines]
+        doubtful = [bool(line[f"{kind}_doubt"]) for line in lines]
+        flags = costs.pareto([line["miou_mean"] for line in lines], times, doubtful)
         for line, on_front in zip(lines, flags):
-            line[flag] = on_front
+            line[f"pareto_{kind}"] = on_front
     return lines
 
 

@@ -11,11 +11,12 @@ from common.tables.results import CERTIFICATE, READ
 _READING = """\
 **How to read this.** mIoU: mean over seeds ± half of its 95 % interval over seeds (t). Δ {baseline}:
 difference of mIoU to {baseline}, paired by seed, with its 95 % interval over seeds and images; the images
-are resampled {resamples:,} times, the same ones for all methods and seeds. *better* and *worse*: the test
-that belongs to this interval, with Holm's correction over the table, has p ≤ 0.05; *no difference shown*
-does not mean that there is none. could show: the smallest true difference that would be shown with a
-probability of 80 %, as much as seeds and images vary here. rank: methods that are not shown to be worse
-than the best of a rank share it (Bonferroni over all pairs)."""
+are resampled {resamples:,} times, the same ones for both methods and all seeds, in blocks of neighbours
+where they belong together. *better* and *worse*: the test that belongs to this interval, with Holm's
+correction over the table, has p ≤ 0.05; *no difference shown* does not mean that there is none. could show:
+the smallest true difference that would be shown with a probability of 80 %, as much as seeds and images vary
+here; none if it is larger than a difference can be. rank: methods that are not shown to be worse than the
+best of a rank share it (Bonferroni over all pairs)."""
 
 _ONE_SEED = """\
 One seed says nothing of another: rows with one seed have no interval, rank or reading, and an interval with
@@ -31,9 +32,10 @@ of 2 % of the diagonal; boundary F: Csurka et al. 2013, tolerance 0.75 % of the 
 band. ECE: calibration error with 15 bins; NLL: nats per pixel."""
 
 _COSTS = """\
-Times: medians, measured alone on the device; latency of a single image at its original size, p95 the 95th
-percentile. Multiply-adds are those of network and structure, for one image. Pareto: no other method is as
-accurate at as little latency, or at as little time per training step."""
+Times: medians, in parentheses the quartiles of the repeated timings; measured while no other job of ours
+timed or trained. Latency is that of a single image at its original size, p95 the 95th percentile.
+Multiply-adds are those of network and structure, for one image. Pareto: no other method is as accurate at
+as little latency, or at as little time per training step."""
 
 _CERTIFICATE = """\
 gap/cell: how far the score of the CRF's labelling is from that of the best one at most, per cell of the

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
 from tabulate import tabulate as format_table
 
 from common.runs.plan import Group
-from common.tables import cells, published
+from common.tables import cells, others, published
 from common.tables.frames import Tables
 from common.tables.legend import legend
 from common.tables.published import Numbers
@@ -36,6 +37,8 @@ def page(
         if sources:
             parts.append("Published mIoU, % (the table shows the first source's):\n\n" + "\n".join(sources))
         parts += _secondary(own, baseline)
+    if len(tables.other_results):
+        parts += [f"## {others.TITLE}", others.ABOUT, github(others.cells(tables.other_results))]
     parts += legend(tables.leaderboard, baseline)
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
@@ -43,8 +46,16 @@ def page(
 
 
 def github(table: pd.DataFrame) -> str:
-    """Cells as a Markdown table."""
+    """Cells as a Markdown table; names of classes and messages are shown as they are."""
+    free = [name for name in ("class", "error", "differs") if name in table]
+    table = table.assign(**{name: [escape(str(text)) for text in table[name]] for name in free})
     return format_table(table, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)
+
+
+def escape(text: str) -> str:
+    """A text as Markdown shows it, in one line: no emphasis, links, mathematics or HTML are made of it."""
+    text = re.sub(r"[\\`*\[\]<>|~$#&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", text)
+    return " ".join(text.split())
 
 
 def _secondary(tables: Tables, baseline: str) -> list[str]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from common.runs.records import Cost, Metrics
-from common.tables.results import ControlRow, Row
+from common.datasets.judgement import absent, classes
+from common.errors import UserError
+from common.runs import recipes
+from common.runs.records import Cost
+from common.tables.doubts import TOLERANCE, doubts
+from common.tables.origins import origin_notes
+from common.tables.results import ControlRow, Result, Row
 
 
 def notes(rows: Sequence[Row], controls: Sequence[ControlRow], compared: pd.DataFrame) -> list[str]:
@@ -18,32 +24,53 @@ def notes(rows: Sequence[Row], controls: Sequence[ControlRow], compared: pd.Data
         controls: Those of all datasets and models.
         compared: The comparisons with the baseline.
     """
-    scores = [metrics for row in rows for metrics in row.scores]
     measured = [cost for row in rows for cost in row.costs]
     return [
-        *_code(scores, measured),
+        *origin_notes(rows, controls),
+        *_edited(rows, controls),
+        *_models(rows),
         *_data(rows, controls),
+        *_classes(rows),
         *_weights(rows),
+        *_outdated(rows),
         *_batches(rows),
         *_devices(measured),
+        *_doubts(rows),
+        *resampling(compared),
         *_uncompared(compared),
     ]
 
 
-def _code(scores: Sequence[Metrics], measured: Sequence[Cost]) -> list[str]:
-    """Whether commits and versions differ."""
-    origins = [metrics.provenance for metrics in scores] + [cost.provenance for cost in measured]
-    origins += [metrics.trained.provenance for metrics in scores if metrics.trained]
-    commits = {origin.commit for origin in origins}
-    notes = []
-    if len(commits) > 1:
-        listed = ", ".join(sorted(str(commit)[:10] for commit in commits))
-        notes.append(f"WARNING: rows come from different commits of the code: {listed}.")
-    elif commits and str(next(iter(commits))).endswith("+changes"):
-        notes.append("The code had uncommitted changes.")
-    if len({origin.packages.get("torch") for origin in origins}) > 1:
-        notes.append("WARNING: rows were computed with different versions of PyTorch.")
-    return notes
+def _edited(rows: Sequence[Row], controls: Sequence[ControlRow]) -> list[str]:
+    """Which records say something else than the counts that they were made from."""
+    results = [result for row in rows for result in row.results] + [control.result for control in controls]
+    edited: list[tuple[Path, Sequence[str]]] = []
+    for result in results:
+        job = result.run if isinstance(result, Result) else result.control
+        if result.edited:
+            edited.append((job.metrics, result.edited))
+    return [
+        f"WARNING: {path} says something else of {', '.join(names)} than its counts give, from which the "
+        "tables are computed: it was edited, or other code wrote it."
+        for path, names in edited
+    ]
+
+
+def _models(rows: Sequence[Row]) -> list[str]:
+    """Where rows of one training were made with different models, as one was trained again in between."""
+    states: dict[tuple[str, str, str, int], dict[str, list[str]]] = {}
+    for row in rows:
+        for result in row.results:
+            facts = result.metrics.trained if result.metrics else None
+            if facts and row.trained_as:
+                models = states.setdefault((*row.trained_as, result.run.seed), {})
+                models.setdefault(facts.state_sha256, []).append(row.method)
+    return [
+        f"WARNING: rows of the models of {method} ({dataset}, {model}), seed {seed}, were made with "
+        f"different ones, trained alike: {' and '.join(', '.join(names) for names in models.values())}."
+        for (dataset, model, method, seed), models in states.items()
+        if len(models) > 1
+    ]
 
 
 def _data(rows: Sequence[Row], controls: Sequence[ControlRow]) -> list[str]:
@@ -62,6 +89,25 @@ def _data(rows: Sequence[Row], controls: Sequence[ControlRow]) -> list[str]:
     ]
 
 
+def _classes(rows: Sequence[Row]) -> list[str]:
+    """What was noticed when the datasets were prepared, and which classes have no pixel in a split."""
+    notes: dict[str, None] = {}
+    for group in {row.group.key: row.group for row in rows}.values():
+        try:
+            manifest = group.data.manifest()
+        except UserError:  # it is missing or damaged: the rows that need it say so
+            continue
+        notes |= dict.fromkeys(f"{group.dataset}: {note}." for note in manifest.notes)
+        for use, split in (("trained on", group.training.split), ("scored", group.evaluation.split)):
+            splits = [
+                manifest.splits[part] for part in group.data.dataset.parts(split) if part in manifest.splits
+            ]
+            without = absent(manifest.class_names, [part.pixels for part in splits])
+            if without:
+                notes[f"{group.dataset}: {classes(without)} no pixel in {split}, which is {use}."] = None
+    return list(notes)
+
+
 def _weights(rows: Sequence[Row]) -> list[str]:
     """Which models started from other weights in one row than in another."""
     weights: dict[str, set[str | None]] = {}
@@ -75,6 +121,19 @@ def _weights(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def _outdated(rows: Sequence[Row]) -> list[str]:
+    """Which rows show costs of an older recipe, and what has changed since."""
+    names: dict[int, list[str]] = {}
+    for row in rows:
+        for recipe in {cost.recipe for cost in row.costs if cost.outdated}:
+            names.setdefault(recipe, []).append(f"{row.method} ({row.dataset}, {row.model})")
+    return [
+        f"WARNING: measured by recipe {recipe}, not by that of today, whose times do not compare with them: "
+        f"{', '.join(members)}. Run again to measure them anew. New: {recipes.MEASURING.since(recipe)}."
+        for recipe, members in sorted(names.items())
+    ]
+
+
 def _batches(rows: Sequence[Row]) -> list[str]:
     """Where training steps do not compare."""
     batches: dict[tuple[str, str], set[int]] = {}
@@ -82,7 +141,7 @@ def _batches(rows: Sequence[Row]) -> list[str]:
         batches.setdefault(row.group.key, set()).update(cost.training_batch for cost in row.costs)
     return [
         f"WARNING: training steps of {model} on {dataset} were measured with batches of different sizes "
-        "(execution.gpus_per_run): delete their cost.json and run again to compare them."
+        "(execution.gpus_per_run): delete their cost files and run again to compare them."
         for (dataset, model), sizes in batches.items()
         if len(sizes) > 1
     ]
@@ -97,6 +156,44 @@ def _devices(measured: Sequence[Cost]) -> list[str]:
             "device, and a dash for what was measured elsewhere; all are in cost.csv."
         ]
     return [f"Times measured on: {devices[0]}."] if devices else []
+
+
+def _doubts(rows: Sequence[Row]) -> list[str]:
+    """Which times are not to be relied on."""
+    sentences = [f"WARNING: {doubt.sentence}." for doubt in doubts(rows) if doubt.sentence]
+    if sentences:
+        sentences.append(
+            "Times with ~ are not to be relied on: the machine was busy, or equal times differ by more than "
+            f"{100 * TOLERANCE:.0f} %. They get no Pareto mark. Delete their cost files and run again, when "
+            "the machine has nothing else to do, to measure them anew."
+        )
+    return sentences
+
+
+def resampling(compared: pd.DataFrame) -> list[str]:
+    """How the images of every dataset were resampled, and what they are worth.
+
+    Args:
+        compared: Comparisons, with the columns `dataset` and `comparisons.COLUMNS`.
+    """
+    notes = []
+    for dataset, group in compared[compared["images"] > 0].groupby("dataset", sort=False):
+        if (group["block"] == 1).all():
+            reason = "as nothing says or shows that some resemble others"
+            notes.append(f"{dataset}: images are resampled one by one, {reason}.")
+            continue
+        images, block, worth = (_range(group[key]) for key in ("images", "block", "independent_images"))
+        notes.append(
+            f"{dataset}: images of a sequence are resampled in blocks of {block} on average (stationary "
+            f"bootstrap); {images} images are worth {worth} independent ones."
+        )
+    return notes
+
+
+def _range(numbers: pd.Series) -> str:
+    """The smallest and the largest of some numbers, or the only one, rounded."""
+    ends = dict.fromkeys(f"{number:.0f}" for number in (numbers.min(), numbers.max()))
+    return " to ".join(ends)
 
 
 def _uncompared(compared: pd.DataFrame) -> list[str]:

@@ -1,8 +1,10 @@
 """Published numbers beside ours: `results/reference/published.csv`, with their sources.
 
-A published number stands beside a row if dataset, split, architecture, backbone, output stride and the method
-with all its options are the same, and images are scored at one scale and not mirrored, as published. Stems of
-three small convolutions (timm's `d` and `s`) count as the same backbone: the published systems have them.
+A published number stands beside a row if dataset, split, architecture, backbone, output stride, the weight of
+the auxiliary loss and the method with all its options are the same, the model is trained for as many
+iterations, and images are scored at one scale and not mirrored, as published. Stems of three small
+convolutions (timm's `d` and `s`) count as the same backbone: the published systems have them. Where a
+publication does not say for how long it trained, its number stands beside no row.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from common.tables.results import Row
 
 TABLE = ROOT / "results/reference/published.csv"
 
+SCHEDULE = 0.02
+"""By which share the iterations may differ: an epoch's last, smaller batch counts as one or is left out."""
+
 Numbers = dict[tuple[str, str, str], pd.DataFrame]
 """By dataset, model and method what is published: columns `metric` (`miou` or `iou/<class>`), `value` in
 percent and `source`, in the order of the file."""
@@ -47,15 +52,18 @@ def numbers(rows: Iterable[Row]) -> Numbers:
 def _candidates(group: Group) -> pd.DataFrame:
     """What is published of a dataset and model as they are scored here, of any method."""
     architecture, _, backbone = group.model.partition("-")
-    known = _read(TABLE)
+    known, options = _read(TABLE), group.controls[0].model_options
     if group.evaluation.scales != (1,) or group.evaluation.flip:
         return known.iloc[:0]
+    iterations = group.training.iterations
     return known[
         (known["dataset"] == type(group.data.dataset).__module__.rpartition(".")[2])
         & (known["split"] == group.evaluation.split)
         & (known["architecture"] == architecture)
         & (known["backbone"] == _plain(backbone))
-        & (known["output_stride"] == group.controls[0].model_options.output_stride)
+        & (known["output_stride"] == options.output_stride)
+        & (known["auxiliary_weight"] == options.auxiliary_weight)
+        & ((known["iterations"] - iterations).abs() <= SCHEDULE * iterations)
         & (known["unit"] == "percent")
     ]
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from common.config.entries import MethodEntry
-from common.errors import UnreadableRecord
-from common.failures import Failure
+from common.errors import Damaged, Unreachable, UserError
+from common.failures import Failure, renamed
+from common.files import write_record
 from common.runs.jobs import Control, ReadRun, Run, TrainedRun
 from common.runs.plan import Benchmark, Group
 from common.runs.records import ControlMetrics, Cost, Metrics, Scores
+from common.scoring.stored_scores import computed
 
 Record = TypeVar("Record")
+AnyScores = TypeVar("AnyScores", bound=Scores)
 
 TRAINED = "trained here"
 READ = "predictions read from a folder"
@@ -30,20 +35,27 @@ class Result:
 
     Attributes:
         run: The run.
-        metrics: Its scores; None if there are none, or none that can be read.
-        cost: Its cost; likewise.
+        metrics: Its scores, as its counts give them; None if there are none, or none that can be read.
+        cost: Its cost, measured by an older recipe where there is no other; None if there is to be none, or
+            there is none that can be read.
         error: Why something is missing, in a sentence; None if nothing is.
+        unreadable: Whether a file is there that cannot be read, or is not what it should be.
+        edited: Scores of which `metrics.json` says something else than the counts.
     """
 
     run: Run
     metrics: Metrics | None = None
     cost: Cost | None = None
     error: str | None = None
+    unreadable: bool = False
+    edited: Sequence[str] = ()
 
     @property
     def complete(self) -> bool:
-        """Whether all that there can be is there: predictions that were read cost nothing that is known."""
-        return self.metrics is not None and (self.cost is not None or isinstance(self.run, ReadRun))
+        """Whether all that there is to be is there; predictions that were read cost nothing that is known."""
+        wanted = isinstance(self.run, TrainedRun) and self.run.measured
+        measured = self.cost is not None and not self.cost.outdated
+        return self.metrics is not None and (measured or not wanted)
 
 
 @dataclass(frozen=True)
@@ -52,13 +64,17 @@ class ControlResult:
 
     Attributes:
         control: The control.
-        metrics: Its scores; None if there are none, or none that can be read.
+        metrics: Its scores, as its counts give them; None if there are none, or none that can be read.
         error: Why they are missing, in a sentence; None if they are there or the stage has not run.
+        unreadable: Whether a file is there that cannot be read, or is not what it should be.
+        edited: Scores of which `metrics.json` says something else than the counts.
     """
 
     control: Control
     metrics: ControlMetrics | None = None
     error: str | None = None
+    unreadable: bool = False
+    edited: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -132,8 +148,8 @@ class Row(ScoreRow):
 
     @property
     def costs(self) -> list[Cost]:
-        """What its runs cost, of those that were measured."""
-        return [result.cost for result in self.results if result.cost]
+        """What its runs cost, of those that were measured; by the newest recipe that there is."""
+        return newest([result.cost for result in self.results if result.cost])
 
     @property
     def entry(self) -> MethodEntry | None:
@@ -177,8 +193,18 @@ class ControlRow(ScoreRow):
         return [self.result.metrics] if self.result.metrics else []
 
 
+def newest(costs: Sequence[Cost]) -> list[Cost]:
+    """Those that were measured by the newest recipe among them: numbers of several do not compare."""
+    recipe = max((cost.recipe for cost in costs), default=0)
+    return [cost for cost in costs if cost.recipe == recipe]
+
+
 def read_results(benchmark: Benchmark) -> list[Result]:
-    """What the files of every run say."""
+    """What the files of every run say.
+
+    What is damaged is renamed, so that it is missing and made again; the record of a failure in its folder
+    says so from then on.
+    """
     return [_read(run) for run in benchmark.runs]
 
 
@@ -193,7 +219,7 @@ def rows_of(benchmark: Benchmark, results: Iterable[Result]) -> list[Row]:
 
 
 def read_controls(benchmark: Benchmark) -> list[ControlRow]:
-    """The controls that are there or have failed."""
+    """The controls that are there or have failed; damaged files as of `read_results`."""
     rows = []
     for group in benchmark.groups:
         for control in group.controls:
@@ -204,26 +230,90 @@ def read_controls(benchmark: Benchmark) -> list[ControlRow]:
 
 
 def _read(run: Run) -> Result:
-    faults: list[str] = []
-    metrics = _record(run.metrics, lambda: Metrics.read(run), faults)
-    cost = _record(run.cost, lambda: Cost.read(run), faults) if isinstance(run, TrainedRun) else None
-    result = Result(run, metrics, cost, faults[0] if faults else None)
-    return result if faults or result.complete else Result(run, metrics, cost, _reason(run))
+    """What the files of one run say."""
+    faults: list[UserError] = []
+    names = run.data.dataset.class_names
+    metrics, edited = _scores(lambda: computed(Metrics.read(run), run.folder, names), run, "evaluate", faults)
+    cost = _cost(run, metrics, faults) if isinstance(run, TrainedRun) and run.measured else None
+    result = Result(run, metrics, cost, _listed(faults), any(map(_is_unreadable, faults)), edited)
+    return result if faults or result.complete else replace(result, error=_reason(run, cost))
 
 
-def _record(path: Path, read: Callable[[], Record], faults: list[str]) -> Record | None:
-    """A record if its file is there and sound; what is wrong with it is added to `faults`."""
-    if not path.exists():
+def _listed(faults: Sequence[UserError]) -> str | None:
+    """Faults as a reason."""
+    return "; ".join(map(str, faults)) or None
+
+
+def _is_unreadable(fault: UserError) -> bool:
+    """Whether a file is there that cannot be read or is not what it should be: not if one is missing."""
+    return isinstance(fault, Damaged | Unreachable)
+
+
+def _scores(
+    read: Callable[[], tuple[AnyScores, list[str]]], job: Run | Control, stage: str, faults: list[UserError]
+) -> tuple[AnyScores | None, list[str]]:
+    """Scores and which of them were edited, if there are any that are sound; else a reason in `faults`."""
+    return _record(job.metrics, read, job.error, stage, faults) or (None, [])
+
+
+def _cost(run: TrainedRun, metrics: Metrics | None, faults: list[UserError]) -> Cost | None:
+    """The cost of a run; one of an older recipe where there is no newer one. Both are of the scored model."""
+    cost = _record(run.cost, lambda: Cost.read(run), run.error, "measure", faults) or Cost.read_outdated(run)
+    scored = metrics.trained.state_sha256 if metrics and metrics.trained else None
+    if cost and scored not in (None, cost.state_sha256):
+        if not cost.outdated:
+            reason = "and metrics.json are of two models that were trained alike"
+            faults.append(Damaged(run.cost, reason, f"delete {run.folder} and run again"))
+        return None
+    return cost
+
+
+def _record(
+    path: Path, read: Callable[[], Record], error_file: Path, stage: str, faults: list[UserError]
+) -> Record | None:
+    """A record if its file is there and sound.
+
+    Args:
+        path: The file.
+        read: Reads it.
+        error_file: Where to tell that something is damaged, and was renamed.
+        stage: The stage that makes it again.
+        faults: What is wrong is added to it.
+    """
+    if not os.path.lexists(path):
         return None
     try:
         return read()
-    except UnreadableRecord as error:
-        faults.append(str(error))
+    except UserError as error:
+        failure = Failure.last(error_file)
+        if not _is_unreadable(error) and failure and failure.kind == Damaged.kind:
+            error = UserError(failure.error)  # why something is missing
+        faults.append(told(error, error_file, stage))
         return None
 
 
-def _reason(run: Run) -> str:
-    """Why results of a run are missing: the latest failure, or the stage that has not run."""
+def told(error: UserError, error_file: Path, stage: str) -> UserError:
+    """An error, once a file that it finds damaged is renamed and that is written down.
+
+    Args:
+        error: What was found.
+        error_file: Where to tell it.
+        stage: The stage that makes the file again, and then forgets the error.
+    """
+    if isinstance(error, Damaged):
+        error = renamed(error)
+        with contextlib.suppress(OSError, UserError):  # a file system that is read-only
+            write_record(error_file, Failure.of(error, stage))
+    return error
+
+
+def _reason(run: Run, cost: Cost | None) -> str:
+    """Why results of a run are missing: the latest failure, or the stage that has not run.
+
+    Args:
+        run: The run.
+        cost: Its cost, if there is one, measured by an older recipe.
+    """
     untrained = isinstance(run, TrainedRun) and not run.training.file.exists()
     failures = [Failure.last(run.error)]
     if isinstance(run, ReadRun):
@@ -232,16 +322,25 @@ def _reason(run: Run) -> str:
         failures += [Failure.last(run.training.error), Failure.last(run.data.error)]
     for failure in failures:
         if failure:
-            return f"{failure.stage} failed: {failure.error}"
+            return _told_before(failure)
     if run.metrics.exists():
-        return "not measured yet"
+        return f"measured by recipe {cost.recipe}, not yet again" if cost else "not measured yet"
     return "not trained yet" if untrained else "not evaluated yet"
 
 
+def _told_before(failure: Failure) -> str:
+    """What a record of a failure says, in a table."""
+    return failure.error if failure.kind == Damaged.kind else f"{failure.stage} failed: {failure.error}"
+
+
 def _read_control(control: Control) -> ControlResult:
-    faults: list[str] = []
-    metrics = _record(control.metrics, lambda: ControlMetrics.read(control), faults)
+    """What the files of one control say."""
+    faults: list[UserError] = []
+    names = control.data.dataset.class_names
+    metrics, edited = _scores(
+        lambda: computed(ControlMetrics.read(control), control.folder, names), control, "controls", faults
+    )
     failure = Failure.last(control.error) if not control.metrics.exists() else None
-    if failure:
-        faults.append(f"controls failed: {failure.error}")
-    return ControlResult(control, metrics, faults[0] if faults else None)
+    if failure and not faults:
+        faults.append(UserError(_told_before(failure)))
+    return ControlResult(control, metrics, _listed(faults), any(map(_is_unreadable, faults)), edited)

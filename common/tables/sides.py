@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.datasets.base import Dataset
 from common.runs.records import Metrics
+from common.tables.blocks import Place, Placing, alone
 from common.tables.intervals import mean_and_deviation
 from common.tables.results import Row
 
@@ -21,14 +23,21 @@ class Side:
     Attributes:
         scores: For every one of `METRICS` the scores in 0–1 by seed; seeds that have none are left out.
         files: By seed the `per_image.npz`.
+        placing: Which of their images belong together; by default none.
     """
 
     scores: Mapping[str, Mapping[int, float]]
     files: Mapping[int, Path]
+    placing: Placing = alone
 
     @classmethod
-    def of(cls, runs: Iterable[tuple[int, Metrics, Path]]) -> Side:
-        """From the seed, the scores and the file of counts of every run."""
+    def of(cls, runs: Iterable[tuple[int, Metrics, Path]], placing: Placing = alone) -> Side:
+        """From the results of several runs.
+
+        Args:
+            runs: The seed, the scores and the file of counts of every run.
+            placing: Which of their images belong together.
+        """
         scores: dict[str, dict[int, float]] = {metric: {} for metric in METRICS}
         files = {}
         for seed, metrics, path in runs:
@@ -37,7 +46,7 @@ class Side:
                 score = getattr(metrics, metric)
                 if score is not None:
                     by_seed[seed] = score
-        return cls(scores, files)
+        return cls(scores, files, placing)
 
     def mean(self, metric: str) -> float:
         """The mean over seeds, NaN without any."""
@@ -46,4 +55,15 @@ class Side:
 
 def side_of(row: Row) -> Side:
     """A row of the tables as comparisons see it."""
-    return Side.of((r.run.seed, r.metrics, r.run.per_image) for r in row.results if r.metrics)
+    runs = ((r.run.seed, r.metrics, r.run.per_image) for r in row.results if r.metrics)
+    return Side.of(runs, placing_in(row.group.data.dataset))
+
+
+def placing_in(dataset: Dataset) -> Placing:
+    """Which images belong together, as a dataset says."""
+
+    def placing(name: str) -> Place | None:
+        split, _, rest = name.partition("/")
+        return dataset.sequence(split, rest)
+
+    return placing

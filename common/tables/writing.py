@@ -6,13 +6,16 @@ are rows with their reason.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import UserError
-from common.files import read_arrays, replacing, write_json
-from common.runs.outputs import forget_tables
+import pandas as pd
+
+from common.errors import UnreadableRecord, UserError
+from common.files import read_record, replacing, write_record
+from common.integrity import StoredFile, read_arrays
+from common.runs.outputs import Outputs, forget_tables
 from common.runs.plan import Benchmark, Group
 from common.tables import latex, markdown, panels, published
 from common.tables.bootstrap import Bootstrap
@@ -26,32 +29,88 @@ from common.tables.leaderboard import (
     trimap_table,
 )
 from common.tables.notes import notes
+from common.tables.others import check_kept, other_notes, read_others
 from common.tables.published import Numbers
-from common.tables.results import ControlRow, Row, read_controls, read_results, rows_of
+from common.tables.results import (
+    ControlResult,
+    ControlRow,
+    Result,
+    Row,
+    read_controls,
+    read_results,
+    rows_of,
+    told,
+)
 
 
 def write_tables(benchmark: Benchmark) -> Path:
-    """Writes all tables and panels and returns the path of the leaderboard in Markdown."""
+    """Writes all tables and panels and returns the path of the leaderboard in Markdown.
+
+    Raises:
+        UserError: No run has a result, and the tables that are there show some; they are left as they are.
+        UnreadableRecord: Once all is written: files of results are damaged or out of reach.
+    """
     outputs, baseline = benchmark.outputs, benchmark.tables.baseline
     folder = outputs.results
-    results = read_results(benchmark)
+    results, others = read_results(benchmark), read_others(benchmark)
+    if not any(result.metrics for result in results):
+        check_kept(benchmark, others)
     rows, controls = rows_of(benchmark, results), read_controls(benchmark)
     numbers = published.numbers(rows)
     bootstrap = Bootstrap(folder / "cache" / "bootstrap.json")
-    tables = make_tables(rows, controls, baseline, numbers, bootstrap)
+    tables = make_tables(rows, controls, baseline, numbers, bootstrap, others.table(benchmark))
     bootstrap.save()
     tables.write(folder)
-    warnings = notes(rows, controls, tables.comparisons)
+    warnings = [*notes(rows, controls, tables.comparisons), *other_notes(benchmark, results, others)]
     page = markdown.page(benchmark.groups, baseline, tables, numbers, warnings)
     _write_text(folder / "leaderboard.md", page)
     _write_text(folder / "leaderboard.tex", latex.document(benchmark.groups, baseline, tables))
+    faults: list[UserError] = []
     for group in benchmark.groups:
         chosen = [row for row in rows if row.group.key == group.key]
-        _draw_panel(outputs.panel(*group.key), group, chosen)
+        _draw_panel(outputs.panel(*group.key), group, chosen, faults)
     forget_tables(folder)
+    _check_readable([*results, *(row.result for row in controls)], faults)
     if all(result.complete for result in results):
-        write_json(outputs.stamp, {"runs": [str(run.folder) for run in benchmark.runs]})
+        files = StoredFile.all_of(folder / f"{name}.csv" for name in tables.names)
+        write_record(outputs.stamp, Stamp([str(run.folder) for run in benchmark.runs], files))
     return folder / "leaderboard.md"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The record that tables show all results.
+
+    Attributes:
+        runs: The folders of the runs.
+        files: The tables of numbers, by their names.
+    """
+
+    runs: list[str]
+    files: dict[str, StoredFile]
+
+
+def up_to_date(outputs: Outputs) -> bool:
+    """Whether all tables are there, show all results, and are as they were written."""
+    try:
+        stamp = read_record(outputs.stamp, Stamp, "delete it")
+        for name, stored in stamp.files.items():
+            stored.check(outputs.results / name, "delete it")
+    except UserError:
+        return False
+    return all(path.exists() for path in outputs.tables)
+
+
+def _check_readable(results: Sequence[Result | ControlResult], faults: Sequence[UserError]) -> None:
+    """Ends the stage if files are damaged or out of reach; `faults` are those of pictures."""
+    count = sum(result.unreadable for result in results)
+    sentences = []
+    if count:
+        sentences.append(f"files of {count} results are damaged or out of reach, and their rows say why")
+    sentences += map(str, faults)
+    if sentences:
+        text = "; ".join(sentences)
+        raise UnreadableRecord(f"{text}. All else is in the tables: run again to have the rest made")
 
 
 def make_tables(
@@ -60,6 +119,7 @@ def make_tables(
     baseline: str,
     numbers: Numbers,
     bootstrap: Bootstrap,
+    other_results: pd.DataFrame,
 ) -> Tables:
     """All tables of numbers.
 
@@ -69,6 +129,7 @@ def make_tables(
         baseline: The name of the method that the others are compared with.
         numbers: What is published about the rows.
         bootstrap: Where the chance of the images is known from.
+        other_results: What is not of the configuration.
     """
     everything = [*rows, *controls]
     compared = comparison_table(rows, baseline, bootstrap)
@@ -79,6 +140,7 @@ def make_tables(
         trimap_table(everything),
         calibration_table(rows),
         cost_table(rows),
+        other_results,
     )
 
 
@@ -88,19 +150,33 @@ def _write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _draw_panel(path: Path, group: Group, rows: Sequence[Row]) -> None:
-    """The panel of one dataset and model, from each method's first seed that has a result."""
+def _draw_panel(path: Path, group: Group, rows: Sequence[Row], faults: list[UserError]) -> None:
+    """The panel of one dataset and model, from each method's first seed that has a result.
+
+    Args:
+        path: The PNG to write.
+        group: The dataset and model.
+        rows: Its methods.
+        faults: What is damaged or out of reach is added to it.
+    """
     columns = {}
     for row in rows:
-        scored = (result.run for result in row.results if result.metrics)
-        run = next((run for run in scored if run.panel.exists()), None)
-        if run:
-            with contextlib.suppress(UserError):  # a damaged file costs its column
-                arrays = read_arrays(run.panel)
-                columns[f"{row.method} (seed {run.seed})"] = [arrays[key] for key in sorted(arrays)]
-    if not columns or not group.data.panel.exists():
+        scored = (result for result in row.results if result.metrics)
+        result = next((result for result in scored if result.run.panel.exists()), None)
+        if result and result.metrics:
+            run = result.run
+            try:
+                stored = result.metrics.files.get(run.panel.name)
+                arrays = read_arrays(run.panel, "delete it and evaluate again", stored)
+            except UserError as error:  # it costs its column
+                faults.append(told(error, run.error, "evaluate"))
+                continue
+            columns[f"{row.method} (seed {run.seed})"] = [arrays[key] for key in sorted(arrays)]
+    data = group.data
+    if not columns or not data.panel.exists():
         return
-    dataset = group.data.dataset
-    split = dataset.parts(group.evaluation.split)[0]  # of joined splits, the panel shows the first
-    with contextlib.suppress(UserError):  # a damaged file costs the panel
-        panels.draw_panel(path, dataset, group.data.panel, split, columns)
+    split = data.dataset.parts(group.evaluation.split)[0]  # of joined splits, the panel shows the first
+    try:
+        panels.draw_panel(path, data.dataset, data.panel, data.manifest().panel, split, columns)
+    except UserError as error:  # it costs the panel
+        faults.append(told(error, data.error, "prepare"))

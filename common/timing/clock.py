@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
@@ -35,3 +35,8 @@ def enough(count: int, wanted: int, start: float) -> bool:
         start: When it began, in the seconds of `time.monotonic`.
     """
     return count >= wanted or (count >= 3 and time.monotonic() - start > SECONDS)
+
+
+def rounded(values: Iterable[float]) -> list[float]:
+    """Timings in milliseconds as records keep them: to tenths of a microsecond."""
+    return [round(value, 4) for value in values]

@@ -8,6 +8,7 @@ stage does.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +18,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from common import devices
+from common import devices, machine
 from common.config.settings import Execution
 from common.datasets.split import Split
 from common.errors import OutOfMemory, UserError
@@ -46,7 +47,8 @@ class Estimate:
         runs: How many there are.
         gpus: Of each.
         to_train: How many are to be trained, counted with one of the methods that share a model.
-        to_score: How many are to be scored or measured.
+        to_score: How many are to be scored.
+        to_measure: How many are to be measured.
         step_ms: Of a training step.
         image_ms: Of an image.
         training_hours: Hours of training, of a device, or without a GPU of a job's cores.
@@ -65,6 +67,7 @@ class Estimate:
     gpus: int
     to_train: int
     to_score: int
+    to_measure: int
     step_ms: float = math.nan
     image_ms: float = math.nan
     training_hours: float = math.nan
@@ -117,8 +120,13 @@ class Members:
 
     @property
     def to_score(self) -> int:
-        """How many runs lack scores or cost."""
-        return sum(not (run.metrics.exists() and run.cost.exists()) for run in self.runs)
+        """How many runs lack scores."""
+        return sum(not run.metrics.exists() for run in self.runs)
+
+    @property
+    def to_measure(self) -> int:
+        """How many runs lack a cost that they are to have."""
+        return sum(run.measured and not run.cost.exists() for run in self.runs)
 
 
 def estimates(benchmark: Benchmark) -> pd.DataFrame:
@@ -132,7 +140,7 @@ def estimates(benchmark: Benchmark) -> pd.DataFrame:
     """
     for group in benchmark.groups:
         group.data.manifest()  # without one there is no estimate at all, not just no line
-    with devices.leased(benchmark.execution.device) as device:
+    with devices.leased(benchmark.execution.device) as device, machine.shared(device.type):
         lines = [_line(members, benchmark.execution, device) for members in _groups(benchmark)]
     return pd.DataFrame([asdict(line) for line in lines], columns=[field.name for field in fields(Estimate)])
 
@@ -160,6 +168,7 @@ def _line(members: Members, execution: Execution, device: torch.device) -> Estim
         gpus=execution.gpus_per_run if device.type == "cuda" else 1,
         to_train=members.to_train,
         to_score=members.to_score,
+        to_measure=members.to_measure,
     )
     try:
         times = _measured(members.runs, execution, device) or _measured_now(run, execution, device)
@@ -170,7 +179,8 @@ def _line(members: Members, execution: Execution, device: torch.device) -> Estim
     training_seconds = run.training.settings.iterations * times.step_ms / 1000
     line.step_ms, line.image_ms, line.source = times.step_ms, times.image_ms, times.source
     line.training_hours = line.gpus * training_seconds * line.to_train / 3600
-    line.other_hours = _other_seconds(run, times) * line.to_score / 3600
+    scoring, measuring = _scoring_seconds(run, times), _measuring_seconds(times)
+    line.other_hours = (scoring * line.to_score + measuring * line.to_measure) / 3600
     line.gpu_memory = math.nan if times.memory is None else times.memory
     line.disk = line.runs * (model * members.own + _kept_bytes(run, execution))
     line.checkpoint_disk = 2 * (model + optimiser) * members.own
@@ -182,7 +192,11 @@ def _measured(runs: Iterable[TrainedRun], execution: Execution, device: torch.de
     for run in runs:
         settings = run.training.settings
         if run.cost.exists():
-            cost = Cost.read(run)
+            try:
+                cost = Cost.read(run)
+            except UserError as error:  # its row of the tables says so, too
+                print(f"structseg: not used: {error}", file=sys.stderr)
+                continue
             same_batch = cost.training_batch == batch_per_gpu(settings, execution) * settings.accumulate
             if cost.device == devices.describe(device) and same_batch:
                 memory = cost.training_peak_memory
@@ -214,18 +228,22 @@ def _scored_split(run: TrainedRun) -> Split:
     return Split(run.data.dataset, run.data.manifest(), run.evaluation.split)
 
 
-def _other_seconds(run: TrainedRun, times: Times) -> float:
-    """Evaluation, with reading and counting timed on one image, and measurement."""
+def _scoring_seconds(run: TrainedRun, times: Times) -> float:
+    """How long the scoring of a run takes, with reading and counting timed on one image."""
     split, classes = _scored_split(run), len(run.data.dataset.class_names)
     start = time.perf_counter()
     labels = split[0].labels
     image_counts(labels_of(_certain(labels, classes))[0], labels, classes)
     counting = time.perf_counter() - start
+    return len(split) * (times.image_ms / 1000 + counting)
+
+
+def _measuring_seconds(times: Times) -> float:
+    """How long the measurement of a run takes on a quiet machine."""
     image, step = times.image_ms / 1000, times.step_ms / 1000
     inference = min(INFERENCES * image, max(SECONDS, 3 * image))
     training = min(TRAINING_STEPS * step, max(SECONDS, 3 * step))
-    measuring = WARM_UP * (image + step) + inference + training + SECONDS
-    return len(split) * (image + counting) + measuring
+    return WARM_UP * (image + step) + inference + training + SECONDS
 
 
 def _certain(labels: torch.Tensor, classes: int) -> torch.Tensor:

@@ -20,7 +20,7 @@ from common.datasets.split import Split
 from common.networks.structured import refined
 from common.prediction.operators import CustomOperators
 from common.prediction.predictor import Pipeline, View
-from common.timing.clock import SECONDS, WARM_UP, enough, timed
+from common.timing.clock import SECONDS, WARM_UP, enough, rounded, timed
 
 INFERENCE_IMAGES = 20
 """So many images of the split are timed, again and again."""
@@ -45,6 +45,7 @@ class InferenceCost:
     refine_p95_ms: float
     latency_p95_ms: float
     inference_repeats: int
+    inference_timings: dict[str, list[float]]
     image_sizes: list[str]
 
 
@@ -105,6 +106,7 @@ def inference_cost(pipeline: Pipeline, images: Sequence[Tensor], repeats: int = 
         **medians,
         **highest,
         inference_repeats=len(rounds),
+        inference_timings={part: rounded(values) for part, values in milliseconds.items()},
         image_sizes=sorted({f"{image.shape[3]}x{image.shape[2]}" for image in images}),
     )
 
@@ -128,7 +130,10 @@ def _view(pipeline: Pipeline, view: View, image: Tensor) -> tuple[Tensor, float,
     shown, scaling = timed(lambda: view.of(image), device)
     output, network = timed(lambda: model.run_network(shown), device)
     logits, structure = timed(lambda: model.structured(output), device)
-    probabilities, last = timed(lambda: view.back(model.normalised(logits, output), image.shape[2:]), device)
+    kind = pipeline.method.refines
+    probabilities, last = timed(
+        lambda: view.back(model.normalised(logits, output, kind), image.shape[2:]), device
+    )
     return probabilities, scaling + network + last, structure
 
 

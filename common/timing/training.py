@@ -13,7 +13,7 @@ from common import devices
 from common.config.settings import Execution, TrainingSettings
 from common.datasets.split import Sample, Split
 from common.runs.jobs import Training
-from common.timing.clock import WARM_UP, enough
+from common.timing.clock import WARM_UP, enough, rounded
 from common.training.batches import training_batches
 from common.training.step import Objective, build, make_optimizer, training_step
 
@@ -27,6 +27,7 @@ class TrainingCost:
     training_step_ms: float
     training_images_per_second: float
     training_repeats: int
+    training_timings: list[float]
     training_batch: int
     training_peak_memory: int | None
 
@@ -80,6 +81,7 @@ def training_cost(
         training_step_ms=statistics.median(values),
         training_images_per_second=1000 * images / statistics.median(values),
         training_repeats=len(values),
+        training_timings=rounded(values),
         training_batch=images,
         training_peak_memory=(
             torch.cuda.max_memory_allocated(device) - held if device.type == "cuda" else None

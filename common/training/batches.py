@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -25,24 +26,95 @@ GRACE = 60
 """Seconds that processes that load images live on after SIGTERM."""
 
 
-class _Scale(v2.Transform):
-    """Resizes image and labels together by one random factor, drawn evenly or in steps."""
+class _ScaleAndRotation(v2.Transform):
+    """Resizes and rotates image and labels together.
 
-    def __init__(self, low: float, high: float, step: float | None) -> None:
+    The labels are looked up once for both, at the centres of the pixels of the result: so they are nowhere
+    more than half a pixel beside the image.
+    """
+
+    def __init__(self, settings: TrainingSettings, fill: Sequence[float]) -> None:
+        """
+        Args:
+            settings: The settings of training.
+            fill: The colour in 0–255 of what lies outside the image.
+        """
         super().__init__()
-        self.low, self.high, self.step = low, high, step
+        self.scale, self.step, self.rotation = settings.scale, settings.scale_step, settings.rotation
+        self.interpolation = v2.InterpolationMode(settings.interpolation)
+        self.fill = list(fill)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        if self.step:
-            count = round((self.high - self.low) / self.step)
-            factor = self.low + self.step * int(torch.randint(count + 1, ()))
-        else:
-            factor = self.low + (self.high - self.low) * float(torch.rand(()))
-        h, w = v2.functional.get_size(flat_inputs[0])
-        return {"size": [max(1, round(h * factor)), max(1, round(w * factor))]}
+        factor = self._factor()
+        size = [max(1, round(side * factor)) for side in v2.functional.get_size(flat_inputs[0])]
+        angle = self.rotation * (2 * float(torch.rand(())) - 1) if self.rotation else 0.0
+        return {"size": size, "angle": angle, "later": torch.randint(2, (2,)).tolist()}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return v2.functional.resize(inpt, params["size"], antialias=True)
+        size, angle = params["size"], params["angle"]
+        if isinstance(inpt, tv_tensors.Mask):
+            labels = moved_labels(inpt.as_subclass(Tensor), size, angle, params["later"])
+            return tv_tensors.wrap(labels, like=inpt)
+        image = v2.functional.resize(inpt, size, self.interpolation, antialias=True)
+        return v2.functional.rotate(image, angle, v2.InterpolationMode.BILINEAR, fill=self.fill)
+
+    def _factor(self) -> float:
+        """A random factor of the sides, drawn evenly or in steps."""
+        low, high = self.scale
+        if self.step:
+            return low + self.step * int(torch.randint(round((high - low) / self.step) + 1, ()))
+        return low + (high - low) * float(torch.rand(()))
+
+
+def moved_labels(labels: Tensor, size: Sequence[int], angle: float, later: Sequence[int]) -> Tensor:
+    """Labels at another size, then rotated about their middle: what lies at the centre of every new pixel.
+
+    A centre may fall exactly between two of the old pixels. Always taking the same one would move the labels,
+    by a quarter of a pixel at half the size; so the caller says which, and draws it by lot. Positions are
+    float64, in which such ties are exact.
+
+    Args:
+        labels: Integers `[H, W]`.
+        size: The new H and W.
+        angle: In degrees, counter-clockwise.
+        later: For rows and for columns: 1 to take the later of two pixels, 0 to take the earlier.
+
+    Returns:
+        Integers of the new size, 255 where no old pixel was.
+    """
+    (h, w), (height, width) = labels.shape, size
+    y = torch.arange(height, dtype=torch.float64).unsqueeze(1) + 0.5
+    x = torch.arange(width, dtype=torch.float64) + 0.5
+    if angle:
+        sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+        y, x = y - height / 2, x - width / 2
+        y, x = cosine * y + sine * x + height / 2, cosine * x - sine * y + width / 2
+    row, column = _pixel(y * h / height, later[0]), _pixel(x * w / width, later[1])
+    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
+    return labels[row.clamp(0, h - 1), column.clamp(0, w - 1)].where(inside, VOID)
+
+
+def _pixel(position: Tensor, later: int) -> Tensor:
+    """The pixel that a position in pixels lies in; between two, the later or the earlier one."""
+    return (position.floor() if later else position.ceil() - 1).long()
+
+
+class _PadEnd(v2.Transform):
+    """Pads image and labels to the right and below, to a size at least."""
+
+    def __init__(self, size: tuple[int, int], fill: dict[type, Any]) -> None:
+        """
+        Args:
+            size: The least height and width.
+            fill: What to pad with: the colour of an image, the label of a mask.
+        """
+        super().__init__()
+        self.size, self.fill = size, fill
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        sides = zip(self.size, v2.functional.get_size(inpt))
+        below, right = (max(0, least - side) for least, side in sides)
+        return v2.functional.pad(inpt, [0, 0, right, below], fill=self.fill[type(inpt)])
 
 
 def augmentation(settings: TrainingSettings, mean: Sequence[float]) -> v2.Transform:
@@ -50,21 +122,22 @@ def augmentation(settings: TrainingSettings, mean: Sequence[float]) -> v2.Transf
 
     Args:
         settings: The settings of training.
-        mean: The mean colour in 0–255 that fills what lies outside the image.
+        mean: The mean colour in 0–255, which fills what lies outside the image if black does not.
     """
-    fill = {tv_tensors.Image: list(mean), tv_tensors.Mask: VOID}
+    colour = list(mean) if settings.padding == "mean" else [0.0, 0.0, 0.0]
+    fill = {tv_tensors.Image: colour, tv_tensors.Mask: VOID}
     steps: list[v2.Transform] = []
-    if settings.scale != (1, 1):
-        steps.append(_Scale(*settings.scale, settings.scale_step))
-    if settings.rotation:
-        bilinear = v2.InterpolationMode.BILINEAR
-        steps.append(v2.RandomRotation(settings.rotation, bilinear, fill=fill))
+    if settings.scale != (1, 1) or settings.rotation:
+        steps.append(_ScaleAndRotation(settings, colour))
+    if settings.crop and settings.padding_place == "end":
+        steps.append(_PadEnd(settings.crop, fill))
     if settings.crop:
         steps.append(v2.RandomCrop(settings.crop, pad_if_needed=True, fill=fill))
     if settings.flip:
         steps.append(v2.RandomHorizontalFlip())
     if jitter := settings.jitter:
-        steps.append(v2.ColorJitter(jitter, jitter, jitter, min(jitter, 0.5)))
+        place = 0 if settings.jitter_first else len(steps)
+        steps.insert(place, v2.ColorJitter(jitter, jitter, jitter, min(jitter, 0.5)))
     return v2.Compose(steps) if steps else v2.Identity()
 
 

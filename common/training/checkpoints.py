@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
-from common.files import replacing
+from common.errors import Damaged, UserError
+from common.failures import renamed
+from common.files import Amount, Count, replacing
 from common.networks.structured import StructuredNetwork
-from common.runs.records import LogLine
+from common.provenance import Provenance
+from common.runs.records import LogLine, read_tensors
+
+REMEDY = "delete it; training goes on from the one before"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a training comes from.
+
+    Attributes:
+        content_sha256: Of the dataset.
+        weights_sha256: Of the first weights; None if they were drawn.
+        processes: How the processes came to be that worked on it, one after the other.
+    """
+
+    content_sha256: str = ""
+    weights_sha256: str | None = None
+    processes: list[Provenance] = field(default_factory=list)
+
+    def after(self, earlier: Origin, folder: Path) -> Origin:
+        """The origin of a training that goes on from a checkpoint.
+
+        Args:
+            earlier: The origin that the checkpoint has.
+            folder: Where the checkpoint lies, for the message.
+
+        Raises:
+            UserError: The data or the first weights are others than they were.
+        """
+        for what, before, now in (
+            ("the images or labels", earlier.content_sha256, self.content_sha256),
+            ("the first weights", earlier.weights_sha256, self.weights_sha256),
+        ):
+            if before != now:
+                raise UserError(
+                    f"{what} changed since the training in {folder.parent} began: bring back those of then, "
+                    f"or delete {folder} to begin anew"
+                )
+        return replace(self, processes=[*earlier.processes, *self.processes])
 
 
 @dataclass(frozen=True)
@@ -38,12 +80,14 @@ class Checkpoint:
         network: The network's state.
         method: The method's state.
         optimizer: The optimiser's state.
+        origin: What the training comes from.
     """
 
     position: Position
     network: dict[str, Any]
     method: dict[str, Any]
     optimizer: dict[str, Any]
+    origin: Origin = field(default_factory=Origin)
 
     @classmethod
     def of(cls, position: Position, model: StructuredNetwork, optimizer: torch.optim.Optimizer) -> Checkpoint:
@@ -51,22 +95,52 @@ class Checkpoint:
         return cls(position, model.network.state_dict(), model.method.state_dict(), optimizer.state_dict())
 
     def restore(self, model: StructuredNetwork, optimizer: torch.optim.Optimizer) -> None:
-        """Gives these objects the state."""
+        """Gives these objects the state.
+
+        Raises:
+            RuntimeError: They are others than those that it is of.
+            ValueError: They are others than those that it is of.
+        """
         model.network.load_state_dict(self.network)
         model.method.load_state_dict(self.method)
         optimizer.load_state_dict(self.optimizer)
 
 
-class Checkpoints:
-    """The last two checkpoints of one training, each whole or absent."""
+@dataclass(frozen=True)
+class _Content:
+    """What the file of a checkpoint has, as `Checkpoints.save` writes it."""
 
-    def __init__(self, folder: Path, digest: str) -> None:
+    iteration: Count
+    seconds: Amount
+    log: list[dict[str, Any]]
+    network: dict[str, Any]
+    method: dict[str, Any]
+    optimizer: dict[str, Any]
+    digest: str
+    origin: Origin
+
+    def checkpoint(self) -> Checkpoint:
+        """What it is of."""
+        position = Position(self.iteration, self.seconds, [LogLine.of(line) for line in self.log])
+        return Checkpoint(position, self.network, self.method, self.optimizer, self.origin)
+
+
+class Checkpoints:
+    """The last two checkpoints of one training, each whole or absent.
+
+    Attributes:
+        origin: What the training comes from, the processes before this one included once it is resumed.
+    """
+
+    def __init__(self, folder: Path, digest: str, origin: Origin | None = None) -> None:
         """
         Args:
             folder: Where they lie.
             digest: Of the training; checkpoints of another one are left alone.
+            origin: What the training comes from, as far as this process knows.
         """
-        self.digest = digest
+        self.digest, self.folder = digest, folder
+        self.origin = origin or Origin()
         self.current = folder / "checkpoint.pt"
         self.previous = folder / "previous.pt"
 
@@ -84,6 +158,7 @@ class Checkpoints:
             "method": checkpoint.method,
             "optimizer": checkpoint.optimizer,
             "digest": self.digest,
+            "origin": msgspec.to_builtins(self.origin),
         }
         if self.current.exists():
             os.replace(self.current, self.previous)
@@ -91,23 +166,22 @@ class Checkpoints:
             torch.save(content, file)
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint of this very training that can be read, or None; a damaged one is removed."""
+        """The newest checkpoint of this very training that can be read, or None; a damaged one is renamed.
+
+        Raises:
+            Unreachable: The system does not let one be read.
+        """
         for path in (self.current, self.previous):
             try:
-                content = torch.load(path, map_location="cpu", weights_only=True)
-                log = [LogLine.of(line) for line in content["log"]]
-                position = Position(content["iteration"], content["seconds"], log)
-                states = (content[key] for key in ("network", "method", "optimizer"))
-                checkpoint, digest = Checkpoint(position, *states), content["digest"]
+                content = msgspec.convert(read_tensors(path, REMEDY), _Content)
+                checkpoint = content.checkpoint()
             except FileNotFoundError:
                 continue
-            except (OSError, MemoryError):  # not the file's fault
-                raise
-            except Exception as error:  # a damaged file fails in many ways
-                print(f"structseg: {path} is damaged ({type(error).__name__}) and removed")
-                path.unlink(missing_ok=True)  # the next save would put it in the place of a whole one
-                continue
-            if digest == self.digest:
+            except (Damaged, ValueError, TypeError, RecursionError) as error:
+                damage = error if isinstance(error, Damaged) else Damaged(path, f"is none ({error})", REMEDY)
+                print(f"structseg: damaged: {renamed(damage, 'training goes on without it')}")
+                continue  # had it kept its name, the next save would put it in the place of a whole one
+            if content.digest == self.digest:
                 return checkpoint
         return None
 
@@ -116,14 +190,27 @@ class Checkpoints:
 
         Returns:
             How far the training had come then.
+
+        Raises:
+            UserError: It cannot be read now, or is of other code, data or first weights.
         """
         checkpoint = self.latest()
         if checkpoint is None:
             return Position()
-        checkpoint.restore(model, optimizer)
+        self.origin = self.origin.after(checkpoint.origin, self.folder)
+        try:
+            checkpoint.restore(model, optimizer)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the checkpoints in {self.current.parent} do not fit the code ({reason}): use the code that "
+                "they were made with, or delete them to train from the start"
+            ) from error
         return checkpoint.position
 
     def clear(self) -> None:
-        """Removes the checkpoints of a finished training."""
+        """Removes the checkpoints of a finished training, damaged ones as well."""
         for path in (self.current, self.previous):
-            path.unlink(missing_ok=True)
+            for file in [path, *path.parent.glob(f"{path.name}.damaged*")]:
+                if not file.is_dir():
+                    file.unlink(missing_ok=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import torch
-
+from common.errors import Damaged, UnreadableRecord
+from common.failures import renamed
 from common.files import replacing
 from common.runs.jobs import Training
 from common.runs.records import TrainedModel
@@ -22,36 +22,37 @@ def keep(training: Training, model: TrainedModel) -> None:
     Raises:
         DiskFull: There is no room for it.
     """
-    model.write(_second_name(training))
-    _link(_second_name(training), training.file)
+    model.write(training.kept)
+    _link(training.kept, training.file)
 
 
 def restore(training: Training) -> bool:
-    """Brings back a finished model that was deleted; a damaged one is removed.
+    """Brings back a finished model that was deleted, and says so; a damaged one is renamed.
 
     Returns:
         Whether there was one.
 
     Raises:
-        OSError: It cannot be read now, which is not its fault.
+        Unreachable: It cannot be read now, which is not its fault.
     """
-    finished = _second_name(training)
     try:
-        torch.load(finished, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+        model = TrainedModel.read(training.kept, training)
+    except Damaged as error:
+        print(f"structseg: {renamed(error, 'the model is trained again')}")
         return False
-    except (OSError, MemoryError):  # not the file's fault
-        raise
-    except Exception:  # a damaged file fails in many ways
-        finished.unlink()
+    except UnreadableRecord:  # there is none
         return False
-    _link(finished, training.file)
+    _link(training.kept, training.file)
+    print(
+        f"structseg: {training.file} was deleted and is brought back as it was trained before "
+        f"({model.provenance.written}); nothing was trained: {again(training)}"
+    )
     return True
 
 
-def _second_name(training: Training) -> Path:
-    """Where a finished model lies besides its declared place."""
-    return training.state / "finished.pt"
+def again(training: Training) -> str:
+    """How to train a model again on purpose."""
+    return f"to train it again, delete the folder {training.folder}"
 
 
 def _link(path: Path, name: Path) -> None:

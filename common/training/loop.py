@@ -12,16 +12,17 @@ import torch
 from common import devices
 from common.config.method_code import code_digest
 from common.config.settings import Execution, plain
+from common.datasets.manifest import Manifest
 from common.datasets.split import Split
 from common.networks.structured import StructuredNetwork
-from common.networks.weights import weights_digest
 from common.provenance import Provenance, peak_memory
+from common.runs import recipes
 from common.runs.jobs import Training
-from common.runs.records import TrainedModel
+from common.runs.records import TrainedModel, state_sha256
 from common.seeds import derive
 from common.training import finished_model
 from common.training.batches import Batches, training_batches
-from common.training.checkpoints import Checkpoint, Checkpoints
+from common.training.checkpoints import Checkpoint, Checkpoints, Origin
 from common.training.group import ProcessGroup
 from common.training.monitor import Monitor
 from common.training.preemption import Preemption
@@ -46,9 +47,11 @@ def train_model(training: Training, execution: Execution, group: ProcessGroup) -
     group.prepare(model)
     objective = group.wrap(Objective(model, group.gather))
     optimizer = make_optimizer(model, settings)
-    checkpoints = Checkpoints(training.state, training.digest)
+    manifest = training.data.manifest()  # that of the start, whatever becomes of the file
+    origin = Origin(manifest.content_sha256, model.network.weights_sha256, [_provenance(group)])
+    checkpoints = Checkpoints(training.state, training.digest, origin)
     start = checkpoints.resume(model, optimizer)
-    batches = _batches(training, execution, group, model, start.iteration)
+    batches = _batches(training, manifest, execution, group, model, start.iteration)
     about = inspect.getdoc(inspect.getmodule(type(model.method))) or ""
     monitor = Monitor(training, batches, start, about, silent=not group.leads)
     with monitor, closing(batches), Preemption() as preemption:
@@ -62,23 +65,31 @@ def train_model(training: Training, execution: Execution, group: ProcessGroup) -
             preempted = group.any(preemption.asked) and not ends
             saves = preempted or (done % execution.checkpoint_every == 0 and not ends)
             if saves or ends or done % execution.log_every == 0:
-                monitor.write(done, rate, model.method.diagnostics())
+                monitor.write(done, rate, model.hooks.diagnostics())
             if saves and group.leads:
                 checkpoints.save(Checkpoint.of(monitor.position(done), model, optimizer))
             if preempted:
                 _end(group, done)
     if group.leads:
-        finished_model.keep(training, _record(training, group, model, monitor.seconds))
+        record = _record(training, group, model, checkpoints.origin, monitor.seconds)
+        finished_model.keep(training, record)
         checkpoints.clear()
 
 
 def _batches(
-    training: Training, execution: Execution, group: ProcessGroup, model: StructuredNetwork, first: int
+    training: Training,
+    manifest: Manifest,
+    execution: Execution,
+    group: ProcessGroup,
+    model: StructuredNetwork,
+    first: int,
 ) -> Batches:
     """The batches of all iterations from `first` on, this process's share of each."""
     settings = training.settings
+    split = Split(training.data.dataset, manifest, settings.split)
+    split.check_classes()
     return training_batches(
-        Split(training.data.dataset, training.data.manifest(), settings.split),
+        split,
         settings,
         model.network.mean.flatten().tolist(),
         training.seed,
@@ -104,12 +115,18 @@ def _end(group: ProcessGroup, done: int) -> None:
     sys.exit(128 + signal.SIGTERM)
 
 
+def _provenance(group: ProcessGroup) -> Provenance:
+    """How what is computed now comes to be."""
+    machine = devices.describe(group.device)
+    return Provenance.now(machine if group.size == 1 else f"{group.size} × {machine}")
+
+
 def _record(
-    training: Training, group: ProcessGroup, model: StructuredNetwork, seconds: float
+    training: Training, group: ProcessGroup, model: StructuredNetwork, origin: Origin, seconds: float
 ) -> TrainedModel:
     """The trained model with all that is needed to use it."""
     dataset, options = training.data.dataset, training.model_options
-    machine = devices.describe(group.device)
+    states = model.network.state_dict(), model.method.state_dict()
     return TrainedModel(
         dataset=training.dataset,
         model=training.model,
@@ -123,13 +140,16 @@ def _record(
         colours=list(dataset.colours),
         seed=training.seed,
         digest=training.digest,
+        recipe=recipes.TRAINING.number,
         training=plain(training.settings),
-        content_sha256=training.data.manifest().content_sha256,
-        weights_sha256=weights_digest(options.weights),
+        content_sha256=origin.content_sha256,
+        weights_sha256=origin.weights_sha256,
         processes=group.size,
-        provenance=Provenance.now(machine if group.size == 1 else f"{group.size} × {machine}"),
+        provenance=_provenance(group),
+        earlier=origin.processes[:-1],
         wall_seconds=seconds,
         peak_memory=peak_memory(group.device),
-        network=model.network.state_dict(),
-        method_state=model.method.state_dict(),
+        state_sha256=state_sha256(*states),
+        network=states[0],
+        method_state=states[1],
     )

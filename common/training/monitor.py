@@ -97,7 +97,7 @@ class Monitor:
         Raises:
             Diverged: A loss is not finite.
         """
-        loss = _mean(self._losses, done)
+        loss = _mean(self._losses, done, self.training.entry.module)
         settings, window = self.training.settings, time.monotonic() - self._window_start
         images = len(self._losses) * settings.batch_size * settings.accumulate
         line = LogLine(
@@ -121,8 +121,8 @@ class Monitor:
         self._window_start, self._waited_before = time.monotonic(), self.batches.waited
 
 
-def _mean(losses: list[Tensor], done: int) -> float:
-    """The mean of the last losses, up to that of iteration `done`.
+def _mean(losses: list[Tensor], done: int, module: str) -> float:
+    """The mean of the last losses, up to that of iteration `done`, by a method of some module.
 
     Raises:
         Diverged: One is not finite.
@@ -131,8 +131,8 @@ def _mean(losses: list[Tensor], done: int) -> float:
     for offset, value in enumerate(values):
         if not math.isfinite(value):
             iteration = done - len(values) + offset + 1
-            raise Diverged(
-                f"the loss is {value} at iteration {iteration}: lower training.learning_rate, use "
-                "warmup or set gradient_clip"
-            )
+            reason = ": lower training.learning_rate, use warmup or set gradient_clip"
+            if iteration == 1:
+                reason = f", before any weight has changed: methods/{module}.py cannot work with one image"
+            raise Diverged(f"the loss is {value} at iteration {iteration}{reason}")
     return math.fsum(values) / len(values)

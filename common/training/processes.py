@@ -96,7 +96,7 @@ def _raise_cause(
         received: The signal that has ended this process's waiting, if one has.
     """
     paths = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    for failure in map(Failure.read, paths):
+    for failure in filter(None, map(Failure.last, paths)):
         if failure.kind != PeerLost.kind:
             raise UserError.again(failure.error, failure.kind)
     if received:

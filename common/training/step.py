@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from common.config.settings import TrainingSettings
 from common.datasets.split import Sample, Split
+from common.errors import UserError
 from common.networks.network import Network
 from common.networks.options import ModelOptions
 from common.networks.structured import StructuredNetwork
@@ -36,6 +37,11 @@ def build(training: Training, pretrained: bool = True) -> StructuredNetwork:
     num_classes = len(training.data.dataset.class_names)
     torch.manual_seed(derive(training.seed, "initialisation"))
     network = Network(training.model, num_classes, _starting_options(training, pretrained))
+    if pretrained and training.weights_sha256 not in (None, network.weights_sha256):
+        raise UserError(
+            f"model_options.{training.model}.weights: {training.model_options.weights} changed since this "
+            "job was planned: bring that file back, or give the new one another name, and run again"
+        )
     torch.manual_seed(derive(training.seed, "method"))
     method = training.entry.build(num_classes, network.feature_channels)
     return StructuredNetwork(network.to(memory_format=torch.channels_last), method)
@@ -56,7 +62,7 @@ def _starting_options(training: Training, pretrained: bool) -> ModelOptions:
 
 
 def make_optimizer(model: StructuredNetwork, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """SGD or AdamW with groups for encoder and head, biases and normalisation without decay.
+    """SGD or AdamW with groups for encoder and head, biases and normalisation without decay if not asked for.
 
     Every group has the key `multiplier`: what the encoder's learning rate is multiplied by.
 
@@ -72,8 +78,8 @@ def make_optimizer(model: StructuredNetwork, settings: TrainingSettings) -> torc
     for modules, multiplier in (([network.encoder], 1.0), (head, settings.head_multiplier)):
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         for decay, decayed in (
-            (settings.weight_decay, [p for p in parameters if p.ndim > 1]),
-            (0.0, [p for p in parameters if p.ndim <= 1]),
+            (settings.weight_decay, [p for p in parameters if p.ndim > 1 or settings.decay_all]),
+            (0.0, [p for p in parameters if p.ndim <= 1 and not settings.decay_all]),
         ):
             if decayed:
                 groups.append({"params": decayed, "weight_decay": decay, "multiplier": multiplier})

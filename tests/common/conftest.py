@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import methods
+from common.config import method_code
+from common.config.method_facts import method_facts
 from common.datasets import load, names
 from common.datasets.camvid import SEGNET
 from common.downloads import http
@@ -57,3 +62,32 @@ def camvid_files(tmp_path: Path) -> dict[str, bytes]:
     name = SEGNET[0].name
     layouts.write_camvid(tmp_path / "tutorial" / name.removesuffix(".zip") / "CamVid")
     return {name: packed(tmp_path / "tutorial", "zip")}
+
+
+OwnMethod = Callable[[str], str]
+"""Writes a module of `methods/` with some text, and gives its name."""
+
+
+@pytest.fixture
+def own_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnMethod]:
+    """Adds modules to a copy of `methods/`, which this process takes for the real one until the test ends."""
+    folder = tmp_path / "methods"
+    shutil.copytree(Path(methods.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(methods, "__file__", str(folder / "__init__.py"))
+    monkeypatch.setattr(methods, "__path__", [str(folder)])
+    monkeypatch.setattr(method_code, "METHODS", folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def forget() -> None:
+        """As in a new process."""
+        sys.modules.pop("methods.own", None)
+        method_code.code_digest.cache_clear()
+        method_facts.cache_clear()
+
+    def write(text: str) -> str:
+        (folder / "own.py").write_text(text)
+        forget()
+        return "own"
+
+    yield write
+    forget()

@@ -102,13 +102,10 @@ def test_derivatives() -> None:
     images, probabilities = scenery(2, 3, 5, 6)
     inputs = (0.1 + 0.7 * probabilities.double()).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: dense_crf(images, x, iterations=2), inputs)
-    trained = [
-        torch.tensor([[1.0], [2.0]], dtype=torch.double).repeat(1, 3).requires_grad_(),
-        torch.eye(3, dtype=torch.double, requires_grad=True),
-    ]
+    trained = [weight * torch.eye(3, dtype=torch.double) for weight in (1.0, 2.0)]
     assert torch.autograd.gradcheck(
-        lambda x, weights, matrix: crf_scores(images, x.log(), (1, 3, 20), weights, 2, matrix),
-        (inputs, *trained),
+        lambda x, *weights: crf_scores(images, x.log(), (1, 3, 20), weights, 2),
+        (inputs, *(matrix.requires_grad_() for matrix in trained)),
     )
 
 
@@ -163,3 +160,104 @@ def test_gpu_equals_cpu() -> None:
     results = [dense_crf(images.cuda(), probabilities.cuda()).cpu() for _ in range(2)]
     torch.testing.assert_close(results[0], expected, rtol=1e-3, atol=1e-4)
     assert torch.equal(*results)
+
+
+WRONG = {
+    "float images": (
+        {"images": torch.float32},
+        "images must be uint8 in 0–255, as they are in files, not float32",
+    ),
+    "long images": (
+        {"images": torch.int64},
+        "images must be uint8 in 0–255, as they are in files, not int64",
+    ),
+    "half images": ({"images": torch.float16}, "images must be uint8 .* not float16"),
+    "whole probabilities": ({"probabilities": torch.int64}, "probabilities must be of a floating-point type"),
+    "labels": (
+        {"probabilities": torch.uint8},
+        "probabilities must be of a floating-point type on .* not uint8 on",
+    ),
+    "another device": ({"device": "meta"}, "on the images' device cpu, not float32 on meta"),
+    "NaN": (
+        {"value": torch.nan},
+        "probabilities must be in 0–1, and these are in nan to nan: give the softmax",
+    ),
+    "infinite": ({"value": torch.inf}, "probabilities must be in 0–1, and these are in .* to inf"),
+    "minus infinity": ({"value": -torch.inf}, "probabilities must be in 0–1, and these are in -inf to"),
+    "negative": ({"value": -0.1}, "probabilities must be in 0–1, and these are in -0.1 to"),
+    "more than one": ({"value": 1.1}, "probabilities must be in 0–1, and these are in .* to 1.1"),
+    "no images": (
+        {"images_shape": (0, 3, 6, 7)},
+        r"images must be \[N, 3, H, W\] and probabilities \[N, K, H, W\]",
+    ),
+    "grey images": (
+        {"images_shape": (2, 1, 6, 7)},
+        r"images must be \[N, 3, H, W\] .* not \[2, 1, 6, 7\] and",
+    ),
+    "channels last": (
+        {"images_shape": (2, 6, 7, 3)},
+        r"images must be \[N, 3, H, W\] .* not \[2, 6, 7, 3\] and",
+    ),
+    "one image of two": (
+        {"images_shape": (1, 3, 6, 7)},
+        r"images must be \[N, 3, H, W\] .* not \[1, 3, 6, 7\] and",
+    ),
+    "another size": (
+        {"images_shape": (2, 3, 6, 8)},
+        r"images must be \[N, 3, H, W\] .* not \[2, 3, 6, 8\] and",
+    ),
+    "one dimension less": (
+        {"images_shape": (3, 6, 7)},
+        r"images must be \[N, 3, H, W\] .* not \[3, 6, 7\] and",
+    ),
+}
+
+
+@pytest.mark.parametrize("engine", ["torch", "pydensecrf"])
+@pytest.mark.parametrize(("change", "sentence"), WRONG.values(), ids=WRONG)
+def test_what_is_no_image_or_probability_is_refused(change: dict, sentence: str, engine: str) -> None:
+    images, probabilities = scenery(2, 4, 6, 7)
+    if "value" in change:
+        probabilities[1, 2, 3, 4] = change["value"]
+    if "images_shape" in change:
+        images = torch.zeros(change["images_shape"], dtype=torch.uint8)
+    images = images.to(change.get("images", torch.uint8))
+    probabilities = probabilities.to(change.get("device", "cpu"), change.get("probabilities", torch.float32))
+    with pytest.raises(ValueError, match=sentence):
+        dense_crf(images, probabilities, engine=engine)
+
+
+LAYOUTS = {
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "columns first": lambda x: x.mT.contiguous().mT,
+    "every second": lambda x: x.repeat_interleave(2, 3)[..., ::2],
+    "part of a larger one": lambda x: torch.nn.functional.pad(x, (1, 2, 3, 4))[..., 3:-4, 1:-2],
+    "batch last": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+}
+
+
+@pytest.mark.parametrize("engine", ["torch", "pydensecrf"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_any_layout_in_memory_will_do(layout: object, engine: str) -> None:
+    images, probabilities = scenery(2, 4, 16, 17)
+    expected = dense_crf(images, probabilities, iterations=2, engine=engine)
+    for one, two in ((layout(images), probabilities), (images, layout(probabilities))):
+        torch.testing.assert_close(dense_crf(one, two, iterations=2, engine=engine), expected)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_colours_that_are_not_finite_are_refused(value: float) -> None:
+    images = torch.rand(1, 3, 6, 7)
+    images[0, 1, 2, 3] = value
+    with pytest.raises(ValueError, match="finite numbers|too small for points so far apart"):
+        crf_scores(images, torch.rand(1, 4, 6, 7), (1.0, 1.0, 1.0), (1.0, 1.0), 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("engine", ["torch", "pydensecrf"])
+def test_probabilities_may_have_any_precision(dtype: torch.dtype, engine: str) -> None:
+    images, probabilities = scenery(2, 4, 16, 17)
+    result = dense_crf(images, probabilities.to(dtype), iterations=2, engine=engine)
+    assert result.dtype == dtype
+    expected = dense_crf(images, probabilities, iterations=2, engine=engine).to(dtype)
+    torch.testing.assert_close(result, expected, atol=0.02, rtol=0.02)

@@ -1,16 +1,26 @@
-"""Losses that libraries give, or that follow from cross-entropy: pyramid, dice, lovasz."""
+"""Losses that libraries give, or that follow from cross-entropy: pyramid, dice, lovasz; and labels of all."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from common.config import entries, reading
+from common.labels import valid_pixels
+from methods.affinity import Affinity, affinity_field
 from methods.base import Method, cross_entropy
+from methods.bce import binary_cross_entropy
 from methods.dice import Dice
 from methods.lovasz import Lovasz
 from methods.pyramid import Pyramid
+from methods.rmi import RMILoss
+from tests.conftest import ROOT
 
 
 def example(void: bool = True) -> tuple[Tensor, Tensor]:
@@ -65,3 +75,98 @@ def test_can_be_mixed_with_cross_entropy(kind: type[Method]) -> None:
     torch.testing.assert_close(mixed, 0.25 * pure + 0.75 * cross_entropy(logits, labels))
     with pytest.raises(ValueError, match="weight must be between 0 and 1"):
         kind(3, 1, weight=2)
+
+
+@pytest.mark.parametrize(("entry", "kind"), [("ce+lovasz", Lovasz), ("ce+dice", Dice)])
+def test_entries_are_half_cross_entropy(entry: str, kind: type[Method]) -> None:
+    """As their authors, or those who made them common, use them; the pure ones keep their own names."""
+    logits, labels = example()
+    config = reading.load([], base=ROOT / "config.yaml")
+    loss = entries.method(config, entry, "digits").build(3, 1).loss(logits, labels)
+    pure = kind(3, 1).loss(logits, labels)
+    torch.testing.assert_close(loss, (pure + cross_entropy(logits, labels)) / 2)
+    alone = entries.method(config, entry.partition("+")[2], "digits").build(3, 1)
+    torch.testing.assert_close(alone.loss(logits, labels), pure)
+    comparison = reading.load([ROOT / "workflow/presets/comparison.yaml"], base=ROOT / "config.yaml")
+    assert entry in comparison["methods"]
+
+
+LOSSES = {
+    "cross-entropy": cross_entropy,
+    "binary cross-entropy": binary_cross_entropy,
+    "rmi": RMILoss(3, radius=2, pool_size=1),
+    "rmi with a softmax": RMILoss(3, radius=2, pool_size=1, softmax=True),
+    "affinity": Affinity(3, 1).loss,
+    "an affinity field": lambda logits, labels: affinity_field(logits.softmax(1), labels),
+    "pyramid": Pyramid(3, 1).loss,
+    "lovasz": Lovasz(3, 1).loss,
+    "lovasz with cross-entropy": Lovasz(3, 1, weight=0.5).loss,
+    "dice": Dice(3, 1).loss,
+    "dice with cross-entropy": Dice(3, 1, weight=0.5).loss,
+}
+
+
+@pytest.mark.parametrize("wrong", [-1, -100, 3, 254, 256, 10**6])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_labels_that_are_no_class_are_refused(loss: Callable[[Tensor, Tensor], object], wrong: int) -> None:
+    """Of all losses in the same words; several took them for void."""
+    logits, labels = example()
+    labels[1, 3, 5] = wrong
+    with pytest.raises(ValueError, match=f"^labels must be in 0..2, or 255 for void, and one is {wrong}$"):
+        loss(logits, labels)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_labels_that_are_no_integers_are_refused(
+    loss: Callable[[Tensor, Tensor], object], kind: torch.dtype
+) -> None:
+    logits, labels = example()
+    with pytest.raises(ValueError, match="^labels must be integers, not (float|bfloat|complex)"):
+        loss(logits, labels.to(kind))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_labels_may_be_integers_of_any_kind(
+    loss: Callable[[Tensor, Tensor], object], kind: torch.dtype
+) -> None:
+    logits, labels = example()
+    torch.testing.assert_close(loss(logits, labels.to(kind)), loss(logits, labels))
+
+
+def test_another_label_can_be_void() -> None:
+    logits, labels = example()
+    expected = RMILoss(3, radius=2, pool_size=1)(logits, labels)
+    for void in (254, -1):
+        loss = RMILoss(3, radius=2, pool_size=1, ignore_index=void)
+        torch.testing.assert_close(loss(logits, labels.where(labels != 255, void)), expected)
+        with pytest.raises(ValueError, match=f"^labels must be in 0..2, or {void} for void, and one is 255$"):
+            loss(logits, labels)
+    assert valid_pixels(torch.tensor([0, 1, 2]), 3, void=1).tolist() == [True, False, True]
+    assert valid_pixels(torch.zeros(0, 2, 2, dtype=torch.long), 3).shape == (0, 2, 2)
+
+
+def test_a_compiled_loss_refuses_them_too() -> None:
+    logits, labels = example()
+    compiled = torch.compile(cross_entropy, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(logits, labels), cross_entropy(logits, labels))
+    labels[0, 7, 7] = 7
+    with pytest.raises(RuntimeError, match="labels must be in 0..2, or 255 for void"):
+        compiled(logits, labels)
+
+
+@pytest.mark.gpu
+def test_a_gpu_refuses_them_without_being_waited_for() -> None:
+    """In a process of its own, which does not survive it."""
+    code = (
+        "import torch; from methods.base import cross_entropy; "
+        "logits = torch.zeros(1, 3, 8, 8, device='cuda', requires_grad=True); "
+        "labels = torch.zeros(1, 8, 8, dtype=torch.long, device='cuda'); "
+        "torch.cuda.set_sync_debug_mode('error'); "
+        "cross_entropy(logits, labels).backward(); labels[0, 0, 0] = 7; cross_entropy(logits, labels); "
+        "print('went on'); torch.cuda.set_sync_debug_mode('default'); torch.cuda.synchronize()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode and ended.stdout == "went on\n"
+    assert "labels must be in 0..2, or 255 for void" in ended.stderr or "device-side assert" in ended.stderr

@@ -23,6 +23,7 @@ def workflow(**changes: object) -> SimpleNamespace:
         "remote_exec": False,
         "global_resources": {},
         "resource_settings": SimpleNamespace(cores=None),
+        "dag_settings": SimpleNamespace(),
     }
     return SimpleNamespace(**(whole | changes))
 

@@ -62,6 +62,13 @@ def test_the_end_of_the_log_of_a_failed_stage_is_shown(python: Path, tmp_path: P
     assert result.stderr.splitlines() == [str(number) for number in range(11, 31)]
 
 
+def test_what_a_user_must_know_is_shown_although_all_went_well(python: Path) -> None:
+    result = call(
+        python, "stage train log && echo done", DO="echo one; echo structseg: kept; echo structseg two"
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "structseg: kept\n")
+
+
 def test_a_shell_that_is_asked_to_end_waits_for_its_stage(python: Path, tmp_path: Path) -> None:
     """A scheduler tells all processes of a job; the stage saves its state first."""
     action = "trap 'sleep 0.5; touch saved; exit 143' TERM; touch begun; while true; do sleep 0.1; done"

@@ -11,15 +11,19 @@ sys.path.insert(0, str(ROOT))
 from common.config import checks, entries, reading, values
 from common.errors import WORKFLOW, UserError
 from common.files import digest, write_json
-from common.runs import plan
+from common.runs import plan, recipes, soundness
 from common.runs.jobs import CONTROLS, TrainedRun
+from common.runs.places import check_places
 from workflow import internals
 
 internals.check(workflow)
 internals.take_files_as_complete()
+internals.run_for_missing_files_alone()
 
 ASKED = {*sys.argv}
 try:
+    if internals.is_main(workflow):
+        internals.check_arguments(sys.argv[1:])
     CONFIG = reading.load(
         internals.configuration_files(workflow),
         over=reading.from_command_line(internals.single_settings(workflow)),
@@ -28,6 +32,8 @@ try:
     if internals.is_main(workflow):
         values.check_values_once(CONFIG)
     BENCHMARK = plan.benchmark(CONFIG)
+    if internals.is_main(workflow):
+        check_places(BENCHMARK.datasets)
     if "tune_crf" in ASKED:
         checks.check_tuning_splits(CONFIG)
 except UserError as error:
@@ -56,6 +62,9 @@ ASIDE = DOWNLOADING or bool(
 )
 if DOWNLOADING or {"tables", "report"} & ASKED:
     internals.need_no_cores(workflow)
+if internals.is_main(workflow) and not ASIDE:
+    for sentence in soundness.lost_models(BENCHMARK.runs):
+        print(f"structseg: {sentence}", file=sys.stderr)
 
 # Jobs by their folders, which the wildcards of the rules name.
 FOLDER = "{dataset}/{model}/{method}/seed{seed}-{digest}"
@@ -75,7 +84,7 @@ CONTROLLED = {
     for group in BENCHMARK.groups
     for control in group.controls
 }
-COSTS = [run.cost for run in RUNS.values() if isinstance(run, TrainedRun)]
+COSTS = plan.costs(RUNS.values())
 
 # What runs alone takes every core, but on a cluster only those that a job has.
 ALL_CORES = internals.cores_of_machine(workflow) or RESOURCES["cpus"]
@@ -84,7 +93,7 @@ ALL_CORES = internals.cores_of_machine(workflow) or RESOURCES["cpus"]
 TRAINING_GPUS = BENCHMARK.execution.gpus_per_run
 
 # The digest in a path says what a result depends on, and inputs are ancient(), so that a missing file is the only
-# reason for a job; but for a command that reads otherwise, which stage.sh keeps from happening.
+# reason for a job.
 SHELL = [str(ROOT / "workflow/stage.sh"), sys.executable, str(CONFIG_FILE)]
 shell.prefix(f"source {shlex.join(SHELL)}; ".replace("{", "{{").replace("}", "}}"))
 
@@ -102,6 +111,40 @@ def growing(resource):
     return lambda wildcards, attempt: (1 + attempt) * RESOURCES[resource] // 2
 
 
+def needed(inputs, outputs):
+    """The inputs of a job; none if it has run, as one that is missing would be made and have it run again."""
+    made = outputs and all(file.exists() for file in outputs)
+    return (
+        []
+        if made and not internals.forces(workflow)
+        else [ancient(file) for file in inputs]
+    )
+
+
+def manifest_of(job, outputs):
+    return needed([job.data.path], outputs)
+
+
+def tabulated(run):
+    """The scores of a run; their time means nothing, unless its model is gone and trained again."""
+    again = isinstance(run, TrainedRun) and run.training.lost
+    return run.metrics if again else ancient(run.metrics)
+
+
+def scores_of(run):
+    return [run.metrics, run.per_image, run.panel, run.labels]
+
+
+def scored_by(control):
+    """The files of all controls of a dataset and model."""
+    folder = control.folder.parent
+    return [
+        folder / name / file
+        for name in CONTROLS
+        for file in ("metrics.json", "per_image.npz")
+    ]
+
+
 def training_of(wildcards):
     return TRAININGS[MODEL.format(**wildcards)]
 
@@ -114,6 +157,15 @@ def model_of(wildcards):
     """The trained model of a run; nothing if it reads predictions."""
     run = run_of(wildcards)
     return ancient(run.training.file) if isinstance(run, TrainedRun) else []
+
+
+def measured_with(wildcards):
+    """What a cost comes from; the scores, too: a cluster can do both in one job that needs one GPU."""
+    run = run_of(wildcards)
+    made = (
+        [] if run.training.lost else [run.cost]
+    )  # a model that is trained again is another one
+    return needed([run.data.path, run.training.file, run.metrics], made)
 
 
 def control_of(wildcards):
@@ -136,4 +188,5 @@ onsuccess:
 
 
 onerror:
-    shell("stage report {path:q}", path=RESULTS / "report.log")
+    if not ASIDE:
+        shell("stage report {path:q}", path=RESULTS / "report.log")

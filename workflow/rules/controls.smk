@@ -1,7 +1,9 @@
 rule controls:
     """Scores the labellings that bracket the runs of a dataset and model; no model is needed."""
     input:
-        manifest=lambda wildcards: ancient(control_of(wildcards).data.path),
+        manifest=lambda wildcards: manifest_of(
+            control_of(wildcards), scored_by(control_of(wildcards))
+        ),
     output:
         [
             f"{CONTROL}/{name}/{file}"

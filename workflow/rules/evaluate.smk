@@ -1,12 +1,15 @@
 rule evaluate:
     """Scores one run."""
     input:
-        manifest=lambda wildcards: ancient(run_of(wildcards).data.path),
+        manifest=lambda wildcards: manifest_of(
+            run_of(wildcards), scores_of(run_of(wildcards))
+        ),
         model=model_of,
     output:
         metrics=f"{RUN}/metrics.json",
         per_image=f"{RUN}/per_image.npz",
         panel=f"{RUN}/panel.npz",
+        labels=f"{RUN}/labels.zip",
     log:
         f"{RUN}/evaluate.log",
     priority: 1

@@ -1,12 +1,9 @@
 rule measure:
     """Measures what one run costs; it takes all cores of the machine, so that nothing runs beside it."""
     input:
-        manifest=lambda wildcards: ancient(run_of(wildcards).data.path),
-        model=model_of,
-        # after the scores: a cluster can do both in one job that needs one GPU
-        metrics=ancient(f"{RUN}/metrics.json"),
+        measured_with,
     output:
-        cost=f"{RUN}/cost.json",
+        cost=f"{RUN}/cost-{recipes.MEASURING.number}.json",
     log:
         f"{RUN}/measure.log",
     threads: ALL_CORES

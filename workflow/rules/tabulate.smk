@@ -1,12 +1,17 @@
 rule tabulate:
     """Puts the results together once all runs are there."""
     input:
-        metrics=[ancient(run.metrics) for run in RUNS.values()],
+        metrics=[tabulated(run) for run in RUNS.values()],
+        counts=[ancient(run.per_image) for run in RUNS.values()],
+        labels=[ancient(run.panel) for run in RUNS.values()],
+        manifests=[ancient(group.data.path) for group in BENCHMARK.groups],
+        panels=[ancient(group.data.panel) for group in BENCHMARK.groups],
         cost=[ancient(cost) for cost in COSTS],
         controls=[
-            ancient(control.metrics)
+            ancient(file)
             for group in BENCHMARK.groups
             for control in group.controls
+            for file in (control.metrics, control.per_image)
         ],
     output:
         TABLES,
@@ -21,6 +26,7 @@ rule tabulate:
 rule publish:
     """Makes the report, after the tables are safe."""
     input:
+        [ancient(run.labels) for run in RUNS.values()],
         ancient(TABLES[:-1]),
         TABLES[-1],  # the stamp: when it is written anew, so is the page
     output:

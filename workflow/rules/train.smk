@@ -1,7 +1,9 @@
 rule train:
     """Trains one model; its checkpoints lie in state/, which is no output, so that they survive a failure."""
     input:
-        manifest=lambda wildcards: ancient(training_of(wildcards).data.path),
+        manifest=lambda wildcards: manifest_of(
+            training_of(wildcards), [training_of(wildcards).file]
+        ),
     output:
         model=f"{MODEL}/model.pt",
     log:

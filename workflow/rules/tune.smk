@@ -12,7 +12,14 @@ rule tune_crf:
 rule tune:
     """Tries the options of one search on one trained model."""
     input:
-        manifest=lambda wildcards: ancient(tuning_of(wildcards).run.data.path),
+        manifest=lambda wildcards: manifest_of(
+            tuning_of(wildcards).run,
+            [
+                tuning_of(wildcards).chosen,
+                tuning_of(wildcards).table,
+                tuning_of(wildcards).report,
+            ],
+        ),
         model=lambda wildcards: ancient(tuning_of(wildcards).run.training.file),
     output:
         chosen=f"{TUNING}/chosen.json",

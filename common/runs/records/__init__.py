@@ -7,14 +7,23 @@ one. The manifest of a dataset is in `common/datasets/manifest.py` and the recor
 """
 
 from common.runs.records.cost import Cost
+from common.runs.records.load import Load
 from common.runs.records.scores import ControlMetrics, Metrics, PredictionsSource, Reliability, Scores
-from common.runs.records.training import LogLine, TrainedModel, TrainedModelFacts, read_log
+from common.runs.records.training import (
+    LogLine,
+    TrainedModel,
+    TrainedModelFacts,
+    read_log,
+    read_tensors,
+    state_sha256,
+)
 from common.runs.records.tuning import Chosen
 
 __all__ = [
     "Chosen",
     "ControlMetrics",
     "Cost",
+    "Load",
     "LogLine",
     "Metrics",
     "PredictionsSource",
@@ -23,4 +32,6 @@ __all__ = [
     "TrainedModel",
     "TrainedModelFacts",
     "read_log",
+    "read_tensors",
+    "state_sha256",
 ]

@@ -1,14 +1,20 @@
-"""What a run costs, `cost.json`."""
+"""What a run costs, `cost-<n>.json`, measured by recipe n."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import Damaged, UserError
 from common.files import Amount, Count, read_record, write_record
 from common.provenance import Provenance
+from common.runs import recipes
 from common.runs.jobs import TrainedRun
+from common.runs.records.load import Load
 from common.runs.records.owner import check_owner
 
 REMEDY = "delete it and measure again"
@@ -16,7 +22,7 @@ REMEDY = "delete it and measure again"
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """`cost.json` of a run; times are in milliseconds, medians unless they are 95th percentiles.
+    """`cost-<n>.json` of a run; times are in milliseconds, medians unless they are 95th percentiles.
 
     Attributes:
         dataset: Name of the dataset.
@@ -24,6 +30,7 @@ class Cost:
         method: Name of the method entry.
         seed: The seed.
         digest: That of the folder.
+        recipe: The number n of the recipe of measuring.
         parameters: Of the network and of the method that it was trained with.
         network_ms: The network's part of the latency of one image.
         structure_ms: The part of the structure inside the network.
@@ -34,6 +41,8 @@ class Cost:
         refine_p95_ms: 95th percentile of the refinement's part.
         latency_p95_ms: 95th percentile of the latency.
         inference_repeats: How many inferences were timed.
+        inference_timings: What every one of them took, in milliseconds, in order: lists by the names of the
+            parts network, structure and refine, and of latency, which is all of it.
         image_sizes: The sizes of the images, as `<width>x<height>`.
         throughput: Images per second at the best size of batch.
         throughput_batch: The best size of batch.
@@ -43,13 +52,16 @@ class Cost:
         training_step_ms: One step of the optimiser.
         training_images_per_second: How many images training takes in a second.
         training_repeats: How many steps of training were timed.
+        training_timings: What every one of them took, in milliseconds, in order.
         training_batch: Images of a step.
         training_peak_memory: The peak of a GPU's memory in training, in bytes; None on a CPU.
         method_options: The options of the method.
         model_options: The options of the model.
         threads: How many threads of the CPU were used.
+        load: What else the machine did meanwhile.
         wall_seconds: How long measuring took.
         peak_memory: Of the whole measurement, in bytes.
+        state_sha256: Of the weights of the model, as in its file.
         provenance: How the record came to be.
     """
 
@@ -58,6 +70,7 @@ class Cost:
     method: str
     seed: int
     digest: str
+    recipe: Count
     parameters: Count
     network_ms: Amount
     structure_ms: Amount
@@ -68,6 +81,7 @@ class Cost:
     refine_p95_ms: Amount
     latency_p95_ms: Amount
     inference_repeats: Count
+    inference_timings: dict[str, list[Amount]]
     image_sizes: list[str]
     throughput: Amount
     throughput_batch: Count
@@ -77,29 +91,69 @@ class Cost:
     training_step_ms: Amount
     training_images_per_second: Amount
     training_repeats: Count
+    training_timings: list[Amount]
     training_batch: Count
     training_peak_memory: Count | None
     method_options: dict[str, Any]
     model_options: dict[str, Any]
     threads: Count
+    load: Load
     wall_seconds: Amount
     peak_memory: Count
+    state_sha256: str
     provenance: Provenance
+
+    def __post_init__(self) -> None:
+        """Refuses times that contradict the single ones that they are made of.
+
+        Raises:
+            ValueError: They do.
+        """
+        parts = ("network", "structure", "refine", "latency")
+        timings = {f"{part}_ms": self.inference_timings.get(part, []) for part in parts}
+        for name, single in (timings | {"training_step_ms": self.training_timings}).items():
+            if not single:
+                raise ValueError(f"no timings of {name}")
+            if not math.isclose(getattr(self, name), statistics.median(single), rel_tol=0.01, abs_tol=0.001):
+                raise ValueError(f"{name} is not the median of its timings")
+        if min(self.latency_ms, self.training_step_ms, self.training_images_per_second) <= 0:
+            raise ValueError("a time is zero")
 
     @property
     def device(self) -> str:
         """The device that it was measured on."""
         return self.provenance.device
 
+    @property
+    def outdated(self) -> bool:
+        """Whether it was measured by an older recipe than that of today."""
+        return self.recipe < recipes.MEASURING.number
+
     @classmethod
     def read(cls, run: TrainedRun) -> Cost:
-        """The cost of a run.
+        """The cost of a run, measured by the recipe of today.
 
         Raises:
-            UnreadableRecord: It is missing, damaged, or that of another run.
+            UserError: It is missing, damaged, of another run or recipe, or out of reach.
         """
-        record = read_record(run.cost, cls, REMEDY)
-        check_owner(run.cost, record, run, ("dataset", "model", "method", "seed", "digest"), REMEDY)
+        return cls._read(run, recipes.MEASURING.number)
+
+    @classmethod
+    def read_outdated(cls, run: TrainedRun) -> Cost | None:
+        """The cost of a run, measured by the newest of older recipes; None if none can be read."""
+        for recipe in range(recipes.MEASURING.number - 1, 0, -1):
+            with contextlib.suppress(UserError):
+                return cls._read(run, recipe)
+        return None
+
+    @classmethod
+    def _read(cls, run: TrainedRun, recipe: int) -> Cost:
+        """The cost of a run, measured by the recipe of that number."""
+        path = run.cost_by(recipe)
+        record = read_record(path, cls, REMEDY)
+        check_owner(path, record, run, ("dataset", "model", "method", "seed", "digest"), REMEDY)
+        if record.recipe != recipe:
+            raise Damaged(path, f"says that recipe {record.recipe} measured it", REMEDY)
         return record
 
     def write(self, path: Path) -> None:

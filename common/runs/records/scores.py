@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from common.config.settings import EvaluationSettings
+from common.errors import Damaged
 from common.files import Amount, Count, Fraction, read_record, write_record
+from common.integrity import StoredFile
 from common.provenance import Provenance
-from common.runs.jobs import Control, Run
-from common.runs.records.owner import check_owner
+from common.runs.jobs import Control, ReadRun, Run, TrainedRun
+from common.runs.records.owner import check_data, check_owner
 from common.runs.records.training import TrainedModelFacts
 
 REMEDY = "delete its folder and evaluate again"
@@ -35,6 +37,7 @@ class Scores:
         dataset: Name of the dataset.
         model: Name of the model.
         digest: That of the folder.
+        recipe: The number of the recipe of scoring; 0 is what has none.
         split: What was scored.
         images: How many images.
         miou: Mean over classes of intersection over union.
@@ -48,11 +51,13 @@ class Scores:
         content_sha256: Of the dataset that was scored.
         provenance: How the scores came to be.
         wall_seconds: How long it took.
+        files: What was written with the record, by the names of the files.
     """
 
     dataset: str
     model: str
     digest: str
+    recipe: Count = 0
     split: str
     images: Count
     miou: Fraction
@@ -66,6 +71,7 @@ class Scores:
     content_sha256: str
     provenance: Provenance
     wall_seconds: Amount
+    files: dict[str, StoredFile]
 
     def write(self, path: Path) -> None:
         """Writes the record, whole or not at all."""
@@ -87,10 +93,14 @@ class ControlMetrics(Scores):
         """The scores of a control.
 
         Raises:
-            UnreadableRecord: They are missing, damaged, or of another control.
+            UserError: They are missing, damaged, of another control, or out of reach.
         """
         record = read_record(control.metrics, cls, REMEDY)
-        check_owner(control.metrics, record, control, ("dataset", "model", "digest"), REMEDY)
+        check_owner(control.metrics, record, control, ("dataset", "model", "digest", "split"), REMEDY)
+        check_data(control.metrics, [record.content_sha256], control.data)
+        if record.control != control.name:
+            reason = f"does not belong to its folder: its control is {record.control}, not {control.name}"
+            raise Damaged(control.metrics, reason, REMEDY)
         return record
 
 
@@ -145,10 +155,19 @@ class Metrics(Scores):
         """The scores of a run.
 
         Raises:
-            UnreadableRecord: They are missing, damaged, or of another run.
+            UserError: They are missing, damaged, of another run or model, or out of reach.
         """
         record = cls.read_file(run.metrics)
-        check_owner(run.metrics, record, run, ("dataset", "model", "method", "seed", "digest"), REMEDY)
+        keys = ("dataset", "model", "method", "seed", "digest", "evaluation")
+        check_owner(run.metrics, record, run, keys, REMEDY)
+        facts, source = record.trained, record.predictions
+        check_data(run.metrics, [record.content_sha256, *([facts.content_sha256] if facts else [])], run.data)
+        if isinstance(run, TrainedRun):
+            trained = (facts.digest if facts else None, record.trained_as)
+            if trained != (run.training.digest, run.training.method):
+                raise Damaged(run.metrics, "does not belong to its folder: it is of another model", REMEDY)
+        elif isinstance(run, ReadRun) and (facts is not None or source is None):
+            raise Damaged(run.metrics, "does not belong to its folder: it is of no predictions", REMEDY)
         return record
 
     @classmethod
@@ -156,6 +175,6 @@ class Metrics(Scores):
         """The scores in a file, whose run is not known.
 
         Raises:
-            UnreadableRecord: It is missing or damaged.
+            UserError: It is missing, damaged or out of reach.
         """
         return read_record(path, cls, REMEDY)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
+import methods
 from common.config import entries, reading, values
 from common.errors import UserError
 from common.files import write_json
@@ -19,16 +21,16 @@ BASE = ROOT / "config.yaml"
 
 WRONG = [
     ("datasets: [digitz]", r"datasets: unknown dataset 'digitz' \(did you mean digits\?\); choose from camvid, cityscapes, digits"),
-    ("datasets: digits", "datasets: 'digits' is not of type array"),
-    ("datasets: []", r"datasets: \[\] should be non-empty"),
-    ("datasets: null", "datasets: None is not of type array"),
+    ("datasets: digits", "datasets: 'digits' must be a list of at least 1, each a text"),
+    ("datasets: []", r"datasets: \[\] must be a list of at least 1, each a text"),
+    ("datasets: null", "datasets: null must be a list of at least 1"),
     ("models: [resnet50]", "models: 'resnet50' must be <architecture>-<backbone> .* deeplabv3, deeplabv3plus"),
     ("models: [unet-resnet50]", "models: 'unet-resnet50' must be .* deeplabv3, deeplabv3plus"),
     ("models: [deeplabv3-resnet5]", "the backbone 'resnet5' is known neither to .* nor to timm"),
     ("methods: [ce, rmii]", r"methods: unknown method 'rmii' \(did you mean rmi\?\); choose from affinity, bce, ce, crf-1"),
-    ("methods: [ce, ce]", r"methods: \['ce', 'ce'\] has non-unique elements"),
-    ("seeds: [zero]", r"seeds.0: 'zero' is not of type integer"),
-    ("seeds: [-1]", "seeds.0: -1 is less than the minimum of 0"),
+    ("methods: [ce, ce]", "methods: 'ce' stands twice in the list: leave one out"),
+    ("seeds: [zero]", "seeds.0: 'zero' must be an integer from 0 to 4294967295"),
+    ("seeds: [-1]", "seeds.0: -1 must be an integer from 0 to"),
     ("seed: [1]", r"the configuration: unknown key 'seed' \(did you mean seeds\?\)"),
     ("method_options: {x: {module: crf}}\nmethods: [x]", "method_options.x: unknown module .* 'crf' .*; choose from affinity"),
     ("method_options: {rmi: {radios: 3}}\nmethods: [rmi]", r"method_options.rmi: unknown option 'radios' \(did you mean radius\?\); choose from radius, pool"),
@@ -44,13 +46,13 @@ WRONG = [
     ("method_options: {rmi: {per_dataset: {digit: {radius: 2}}}}", r"method_options.rmi.per_dataset: unknown dataset 'digit'"),
     ("method_options: {rmi: {per_dataset: {digits: {radius: 11}}}}\nmethods: [rmi]", "method_options.rmi: radius must be an integer"),
     ("dataset_options: {digits: {sise: 48}}", r"dataset_options.digits: unknown option 'sise' \(did you mean size\?\)"),
-    ("dataset_options: {digits: {size: 8}}", "dataset_options.digits: size must be at least 48, not 8"),
+    ("dataset_options: {digits: {size: 8}}", "dataset_options.digits: size must be at least 48 and at most 4096, not 8"),
     ("dataset_options: {digits: {size: large}}", "dataset_options.digits.size: 'large' is not of type int"),
     ("training: {itrations: 5}", r"training: unknown key 'itrations' \(did you mean iterations\?\)"),
-    ("training: {iterations: 0}", "training.iterations: 0 is less than the minimum of 1"),
-    ("training: {iterations: 2.5}", "training.iterations: 2.5 is not of type integer"),
-    ("training: {optimizer: adam}", "training.optimizer: 'adam' is none of sgd, adamw"),
-    ("training: {learning_rate: 0}", "training.learning_rate: 0 is less than or equal to the minimum of 0"),
+    ("training: {iterations: 0}", "training.iterations: 0 must be an integer from 1 to 1000000000"),
+    ("training: {iterations: 2.5}", "training.iterations: 2.5 must be an integer from 1"),
+    ("training: {optimizer: adam}", "training.optimizer: 'adam' must be sgd or adamw"),
+    ("training: {learning_rate: 0}", "training.learning_rate: 0 must be a number above 0, up to 1000000000"),
     ("training: {warmup: 4}", r"training.warmup \(for digits\): 4 must be less than the 4 iterations"),
     ("training: {scale: [0.5, 2]}", r"training.crop \(for digits\): images of random scale need one"),
     ("training: {learning_rate: .nan}", "training.learning_rate: nan is not a finite number"),
@@ -68,11 +70,39 @@ WRONG = [
     ("training: {split: train+test}", r"evaluation.split \(for digits\): test is also trained on"),
     ("training: {per_dataset: {digit: {flip: true}}}", r"training.per_dataset: unknown dataset 'digit'"),
     ("training: {per_dataset: {digits: {crops: 3}}}", r"training.per_dataset.digits: unknown key 'crops' \(did you mean crop\?\)"),
-    ("training: {per_dataset: {digits: {crop: 3}}}", "training.per_dataset.digits.crop: 3"),
+    ("training: {per_dataset: {digits: {crop: 3}}}", r"training.per_dataset.digits.crop: 3 must be null or \[height, width\] of integers from 8 to 16384"),
     ("training: {per_model: {resnet: {iterations: 3}}}", "models: 'resnet' must be <architecture>-<backbone>"),
-    (f"model_options: {{{MODEL}: {{output_stride: 4}}}}", rf"model_options.{MODEL}.output_stride: 4 is none of 8, 16"),
+    (f"model_options: {{{MODEL}: {{output_stride: 4}}}}", rf"model_options.{MODEL}.output_stride: 4 must be 8, 16, 32 or null"),
     (f"model_options: {{{MODEL}: {{stride: 8}}}}", rf"model_options.{MODEL}: unknown key 'stride'"),
-    ("execution: {device: gpu}", "execution.device: 'gpu'"),
+    ("execution: {device: gpu}", "execution.device: 'gpu' must be auto, cpu, cuda or cuda:<index>"),
+    ("training: {crop: [32]}", r"training.crop: \[32\] must be null or \[height, width\] of integers"),
+    ("training: {crop: [4, 4]}", r"training.crop: \[4, 4\] must be null or \[height, width\]"),
+    ("training: {gradient_clip: none}", "training.gradient_clip: 'none' must be null or a number above 0"),
+    ("training: {scale: 1}", r"training.scale: 1 must be \[lowest, highest\] of numbers"),
+    ("training: {flip: yes}", "training.flip: 'yes' must be true or false"),
+    (f"model_options: {{{MODEL}: {{atrous_rates: [1, 2]}}}}", r"atrous_rates: \[1, 2\] must be null or a list of 3, each an integer from 1 to 1024"),
+    (f"model_options: {{{MODEL}: {{mean: [103.5, 116.3, 123.7]}}}}", r"mean: .* must be null, dataset or \[red, green, blue\] of numbers from 0 to 1"),
+    (f"model_options: {{{MODEL}: {{weights: ''}}}}", "weights: '' must be a text that is not empty"),
+    ("download: {files: {x: {sha256: abc}}}", "sha256: 'abc' must be null or the 64 hexadecimal digits"),
+    ('execution: {device: "cpu\\n"}', r"execution.device: 'cpu\\n' must be auto, cpu"),
+    ("results: 5", "results: 5 must be a text that is not empty: put it in quotes"),
+    ("datasets: [5]", "datasets.0: 5 must be a text: put it in quotes"),
+    ("complete: false", "complete: false must be true"),
+    ("training: {batch_size: 1000000000000}", "training.batch_size: 1000000000000 must be an integer from 2 to 65536"),
+    ("training: {batch_size: 60000, crop: [4000, 4000]}", "60000 crops of 4000×4000 are too large a batch"),
+    ("training: {iterations: 1000000000000}", "training.iterations: .* must be an integer from 1"),
+    ("training: {crop: [32, 32], scale: [1.0e-300, 1]}", "training.scale.0: 1e-300 must be a number from 0.01 to 32"),
+    ("evaluation: {scales: [1000000]}", "evaluation.scales.0: 1000000 must be a number from 0.01 to 32"),
+    (f"model_options: {{{MODEL}: {{decoder_channels: 1000000000}}}}", "decoder_channels: 1000000000 must be an integer from 1 to 8192 or null"),
+    ("dataset_options: {digits: {size: 1000000}}", "size must be at least 48 and at most 4096"),
+    ("dataset_options: {digits: {train_images: 1000000000}}", "train_images must be at least 1 and at most 100000"),
+    ("method_options: {ddcrf: {iterations: 1000000000}}\nmethods: [ddcrf, ce]", "iterations must be at most 1000"),
+    ("method_options: {ddcrf: {gaps: 1000000000}}\nmethods: [ddcrf, ce]", "gaps must be at least 1 and at most 100"),
+    ("method_options: {crf-1: {module: densecrf, iterations: 1000000000}}\nmethods: [crf-1]", "iterations must be at least 1 and at most 1000"),
+    (f"seeds: {[*range(20_000)]}", "seeds: 20000 are too many: give at most 10000"),
+    ("seeds: [99999999999999999999]", "seeds.0: 99999999999999999999 must be an integer from 0 to 4294967295"),
+    ("tuning: {grid: {" + ", ".join(f"x{i}: [1, 2, 3]" for i in range(12)) + "}}", "tuning.grid: it has 531441 combinations"),
+    ("method_options: {p: {predictions: '{seed:>1000000000}'}}", "method_options.p.predictions: .* may have only"),
     ("tables: {baseline: cee}", r"tables.baseline: unknown method 'cee' \(did you mean ce\?\)"),
 ]  # fmt: skip
 
@@ -94,14 +124,31 @@ def test_wrong_configurations_are_one_sentence(change: str, sentence: str, tmp_p
         ("- a", "must be a mapping"),
         (None, "cannot be read"),
         ("", "the configuration: datasets is missing"),
+        (b"\xff\xfea", "is not in UTF-8; save it in that encoding"),
     ],
 )
-def test_unreadable_files_are_one_sentence(content: str | None, sentence: str, tmp_path: Path) -> None:
+def test_unreadable_files_are_one_sentence(
+    content: str | bytes | None, sentence: str, tmp_path: Path
+) -> None:
     path = tmp_path / "config.yaml"
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(UserError, match=sentence):
         reading.load([], base=path)
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """Snakemake has read it before: nothing would be left in it, and nothing would be said."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="is no file that can be read twice"):
+        reading.load([pipe], base=None)
+
+
+def test_the_configuration_of_jobs_keeps_all_characters(tmp_path: Path) -> None:
+    file, names = tmp_path / "config.json", ["😀", "日本", "1e3", "yes"]
+    write_json(file, {"datasets": names})
+    assert reading.parse(file.read_text(), "file")["datasets"] == names
 
 
 def test_later_files_lie_over_earlier_ones(tmp_path: Path) -> None:
@@ -125,14 +172,45 @@ def test_exponents_are_numbers(tmp_path: Path) -> None:
     assert (type(training["iterations"]), type(training["batch_size"])) == (int, int)
 
 
-def test_texts_from_the_command_line_get_their_types() -> None:
-    texts = {
-        "seeds": ["0", "1"],
-        "a": {"b": "0.5", "c": "none", "d": "null", "e": "true", "f": "1: 2"},
-        "g": "",
-    }
-    expected = {"seeds": [0, 1], "a": {"b": 0.5, "c": "none", "d": None, "e": True, "f": "1: 2"}, "g": ""}
-    assert reading.from_command_line(texts) == expected
+def test_what_is_in_quotes_is_a_text(tmp_path: Path) -> None:
+    over = tmp_path / "over.yaml"
+    over.write_text("results: '1e3'\nmethod_options: {'2023_01': {module: ce}}\nmethods: ['2023_01', ce]\n")
+    config = reading.load([over], base=BASE)
+    assert (config["results"], config["methods"]) == ("1e3", ["2023_01", "ce"])
+    classes = '"class_names": ["yes", "1e3", "2023_01", "null"]'
+    content = reading.from_command_line(
+        [f'dataset_options={{"streets": {{"module": "folder", "root": "/x", {classes}}}}}', "results='0x10'"]
+    )
+    assert content["dataset_options"]["streets"]["class_names"] == ["yes", "1e3", "2023_01", "null"]
+    assert content["results"] == "0x10"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ('seeds=["0",1]', ["0", 1]),
+        ("training={'flip': True, \"learning_rate\": 1e-3}", {"flip": True, "learning_rate": 0.001}),
+        ("results=a:b", "a:b"),
+        ("results=@a", "@a"),
+        ("results=a=b", "a=b"),
+        ("results=", None),
+    ],
+)
+def test_the_command_line_is_read_as_a_file_is(argument: str, value: object) -> None:
+    assert [*reading.from_command_line([argument]).values()] == [value]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["seeds=[0]", "seeds=[1]"], "--config: seeds is given twice"),
+        (["training={iterations: 5, iterations: 6}"], "--config training: the key iterations is given twice"),
+        (['methods=["ce",'], "--config methods is no valid YAML"),
+    ],
+)
+def test_wrong_settings_of_the_command_line_are_one_sentence(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        reading.from_command_line(arguments)
 
 
 def test_options_of_a_method_may_depend_on_the_dataset() -> None:
@@ -208,4 +286,12 @@ def test_presets_are_valid(preset: Path) -> None:
 def test_the_default_configuration_is_the_benchmark_of_the_readme() -> None:
     config = reading.load([], base=BASE)
     values.check_values(config)
-    assert len(plan.runs(config)) == 8
+    assert len(plan.runs(config)) == 12
+
+
+def test_a_method_that_would_refine_something_unknown_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods.load("densecrf"), "refines", "logits")
+    config = reading.complete(TINY | {"methods": ["crf-1"]})
+    sentence = r"methods/densecrf\.py: refines must be trained or softmax, not 'logits'"
+    with pytest.raises(UserError, match=sentence):
+        values.check_values(config)

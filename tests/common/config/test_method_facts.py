@@ -114,7 +114,7 @@ def test_the_options_of_a_class() -> None:
     [
         ({}, "place: the option number must be given"),
         ({"numbr": 1}, r"place: unknown option 'numbr' \(did you mean number\?\)"),
-        ({"number": True}, "place.number: True is not of type float"),
+        ({"number": True}, "place.number: true is not of type float"),
         ({"number": "1"}, "place.number: '1' is not of type float"),
         ({"number": 1, "choice": 4}, r"place.choice: 4 is not of type Literal\['a', 'b', 3\]"),
         ({"number": 1, "several": 4}, r"place.several: 4 is not of type Sequence\[int\]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,12 @@ def test_camvid_is_read_with_void_as_255(camvid: Path) -> None:
     assert np.array_equal(image, np.array(Image.open(camvid / "train" / "train_0.png")))
     assert np.array_equal(labels == 255, on_file == 11)
     assert np.array_equal(labels[on_file < 11], on_file[on_file < 11])
+
+
+def test_the_published_splits_are_as_they_are(camvid: Path) -> None:
+    shutil.copy(camvid / "train/train_0.png", camvid / "test/test_0.png")
+    (note,) = inspect(CamVid(str(camvid)), ["train"]).notes
+    assert note.startswith("the image test_0 (as train_0) of test is pixel for pixel in train, too")
 
 
 def test_the_environment_says_where_camvid_is(camvid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +92,11 @@ def test_the_real_camvid_with_void_as_a_class() -> None:
     eleven, twelve = (CamVid(void_as_class=flag).read("val", name)[1] for flag in (False, True))
     assert np.array_equal(eleven == 255, twelve == 11)
     assert np.array_equal(eleven[eleven != 255], twelve[eleven != 255])
+
+
+def test_frames_of_a_video_belong_together(tmp_path: Path) -> None:
+    dataset = CamVid(str(layouts.write_original_camvid(tmp_path)), layout="original")
+    assert dataset.sequence("test", "0001TP_008550") == ("0001TP", 8550)
+    assert dataset.sequence("test", "Seq05VD_f00120") == ("Seq05VD", 120)
+    places = inspect(dataset).splits["test"].sequences
+    assert places == [dataset.sequence("test", name) for name in dataset.names("test")]

@@ -39,7 +39,8 @@ def test_the_test_split_of_cityscapes_is_void(tmp_path: Path) -> None:
 
 
 def test_a_split_without_labels_cannot_be_scored(tmp_path: Path, tiny: dict) -> None:
-    options = {"cityscapes": {"root": str(layouts.write_cityscapes(tmp_path / "data")), "test": True}}
+    root = str(layouts.write_cityscapes(tmp_path / "data"))
+    options = {"cityscapes": {"root": root, "test": True, "allow": ["absent_classes"]}}
     config = reading.complete(tiny | {"datasets": ["cityscapes"], "dataset_options": options})
     prepare.prepare(plan.preparation(config, "cityscapes"))
     with pytest.raises(UserError, match=r"evaluation.split \(for cityscapes\): test has no labelled pixel"):
@@ -60,3 +61,9 @@ def test_what_cityscapes_lacks_is_one_sentence(tmp_path: Path) -> None:
     (root / "gtFine/val").rename(root / "gtFine/away")
     with pytest.raises(UserError, match="gtFine/val is missing: CITYSCAPES_ROOT or dataset_options"):
         Cityscapes(str(root)).names("val")
+
+
+def test_images_of_a_city_follow_each_other() -> None:
+    places = [Cityscapes().sequence("val", f"lindau_{frame}") for frame in ("000002_000019", "000010_000019")]
+    assert [city for city, _ in places] == ["lindau", "lindau"] and places[0] < places[1]
+    assert Cityscapes().sequence("val", "of_another_kind") is None

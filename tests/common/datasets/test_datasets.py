@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from common import datasets
 from common.datasets import load, names
 from common.datasets.camvid import CamVid
 from common.errors import UserError
+from tests.common.datasets import layouts
 from tests.conftest import ROOT
 
 
@@ -82,3 +86,30 @@ def test_a_wrong_root_is_one_sentence(name: str, tmp_path: Path, monkeypatch: py
         UserError, match=rf"is missing: {kind.environment} or dataset_options.{name}.root must be"
     ):
         kind().names("train")
+
+
+def write_all_of_voc(root: Path) -> Path:
+    return layouts.write_sbd(layouts.write_voc(root))
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "splits"),
+    [
+        ("voc", write_all_of_voc, ["train", "val", "sbd"]),
+        ("cityscapes", layouts.write_cityscapes, ["train", "val"]),
+        ("pascal_context", layouts.write_context, ["train", "val"]),
+    ],
+)
+def test_readers_move_neither_images_nor_labels(
+    name: str, write: Callable[[Path], Path], splits: list[str], tmp_path: Path
+) -> None:
+    dataset = load(name)(str(write(tmp_path)))
+    for split in splits:
+        for image_name, (image_path, label_path) in dataset.pairs(split).items():
+            image, labels = dataset.read(split, image_name)
+            assert np.array_equal(image, np.array(Image.open(image_path).convert("RGB")))
+            sbd = label_path.suffix == ".mat"
+            values = layouts.further(image_name) if sbd else np.array(Image.open(label_path))
+            assert values.shape == labels.shape == image.shape[:2]
+            for value in np.unique(values):
+                assert len(np.unique(labels[values == value])) == 1

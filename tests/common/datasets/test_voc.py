@@ -141,7 +141,7 @@ def test_a_model_is_trained_on_a_joined_split_and_scored(tmp_path: Path, tiny: d
     settings = {"split": "trainaug", "crop": [16, 16]}
     config = tiny | {
         "datasets": ["voc"],
-        "dataset_options": {"voc": {"root": str(tmp_path / "data")}},
+        "dataset_options": {"voc": {"root": str(tmp_path / "data"), "allow": ["absent_classes"]}},
         "training": tiny["training"] | settings,
         "evaluation": {"split": "val"},
     }

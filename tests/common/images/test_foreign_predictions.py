@@ -108,6 +108,55 @@ def test_the_run_depends_on_what_is_predicted_and_not_on_where_it_lies(
     assert runs(config)["theirs", 3].digest != before
 
 
+def drawn(folder: Path, config: Config, order: list[int], colours: bool = False) -> None:
+    """Predicts the truth with a palette of the data set's colours in another order, or in colours."""
+    dataset = entries.dataset(config, "digits")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in dataset.names("test"):
+        index = np.argsort(order).astype(np.uint8)  # the colours are right, the indices are not
+        labels = dataset.read("test", name)[1]
+        picture = Image.fromarray(labels if colours else index[labels])
+        palette = dataset.colours if colours else [dataset.colours[label] for label in order]
+        picture.putpalette([value for colour in palette for value in colour])
+        (picture.convert("RGB") if colours else picture).save(folder / f"{name}.png")
+
+
+BACKWARDS = list(range(10, -1, -1))
+
+
+def test_palettes_in_another_order_are_refused_unless_they_are_read_by_colour(
+    config: Config, tmp_path: Path
+) -> None:
+    drawn(tmp_path / "theirs", config, BACKWARDS)
+    with pytest.raises(UserError, match=r"gives .* the colour \(.*\) of .* set colour_coded to true beside"):
+        scores(config, "theirs")
+    by_index = runs(config)["theirs", 3].digest
+    config["method_options"]["theirs"]["colour_coded"] = True
+    assert runs(config)["theirs", 3].digest != by_index
+    assert scores(config, "theirs").miou == 1
+
+
+def test_predictions_in_colours_are_read_by_colour(config: Config, tmp_path: Path) -> None:
+    drawn(tmp_path / "theirs", config, BACKWARDS, colours=True)
+    config["method_options"]["theirs"]["colour_coded"] = True
+    assert scores(config, "theirs").miou == 1
+    Image.new("RGB", (48, 48), (1, 2, 3)).save(tmp_path / "theirs/test-00003.png")
+    with pytest.raises(UserError, match=r"test-00003.png has the colours \(1, 2, 3\) \(2304 pixels\)"):
+        scores(config, "theirs")
+
+
+def test_palettes_that_differ_are_refused(config: Config, tmp_path: Path) -> None:
+    for name in ("test-00001", "test-00002"):
+        path = tmp_path / f"theirs/{name}.png"
+        picture = Image.open(path)
+        picture.putpalette([(5 * int(name[-1]) + value) % 256 for value in range(33)])
+        picture.save(path)
+    with pytest.raises(
+        UserError, match=r"test-00002.png gives background .* but .*test-00001.png gives it .*: save"
+    ):
+        scores(config, "theirs")
+
+
 def png(labels: np.ndarray) -> Image.Image:
     return Image.fromarray(labels)
 
@@ -125,7 +174,10 @@ def png(labels: np.ndarray) -> Image.Image:
             lambda path: png(np.full((48, 48), 11, np.uint8)).save(path),
             "test-00002.png has the label 11: every pixel must have one of the dataset's classes, 0–10",
         ),
-        (lambda path: png(np.zeros((48, 48, 3), np.uint8)).save(path), "test-00002.png has colours"),
+        (
+            lambda path: png(np.zeros((48, 48, 3), np.uint8)).save(path),
+            "test-00002.png has several channels (mode RGB)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(
@@ -175,6 +227,10 @@ def test_the_leaderboard_marks_them(config: Config) -> None:
         (
             {"theirs": {"predictions": "a", "module": "ce"}},
             "method_options.theirs: predictions are scored as they are; remove module",
+        ),
+        (
+            {"theirs": {"predictions": "a", "colour_coded": "yes"}},
+            "colour_coded: 'yes' must be true or false",
         ),
         (
             {"theirs": {"predictions": "a"}, "crf-1": {"module": "densecrf", "trained_as": "theirs"}},

@@ -30,7 +30,10 @@ def test_folders_are_searched_and_names_are_unique(tmp_path: Path) -> None:
     for name in ("a/x.png", "b/x.JPG", "a/.hidden.png", "out/labels/x.png", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    names = [picture.name for picture in pictures.find([tmp_path], leave_out=tmp_path / "out")]
+    names = [
+        picture.name
+        for picture in pictures.find([tmp_path], leave_out=lambda path: tmp_path / "out" in path.parents)
+    ]
     assert names == ["a/x", "b/x"]
     with pytest.raises(UserError, match=r"a/x.png and .*b/x.JPG would both be called x"):
         pictures.find([tmp_path / "a", tmp_path / "b"])

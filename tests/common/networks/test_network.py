@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from common.config import reading
 from common.config.settings import typed
 from common.errors import UserError
-from common.networks import architectures, decoders, weights
+from common.networks import architectures, decoders, weight_files
 from common.networks.network import Network, check_name, encoder_name, upsample
 from common.networks.options import ModelOptions
 from common.networks.structured import StructuredNetwork
@@ -118,6 +118,12 @@ def test_the_table_has_every_architecture() -> None:
     assert listed == {*architectures.SETTINGS} == {*decoders._DECODERS}
 
 
+def carry_over(source: torch.nn.Module, target: torch.nn.Module) -> None:
+    """Gives a part the weights of another that has the same ones in the same order."""
+    values = source.state_dict().values()
+    target.load_state_dict(dict(zip(target.state_dict(), values, strict=True)))
+
+
 @pytest.mark.parametrize(
     ("architecture", "library"),
     [("deeplabv3", smp.DeepLabV3), ("deeplabv3plus", smp.DeepLabV3Plus), ("upernet", smp.UPerNet)],
@@ -127,8 +133,7 @@ def test_the_unary_is_what_the_library_computes(architecture: str, library: type
     stride = {} if architecture == "upernet" else {"encoder_output_stride": 16}
     reference = library("resnet18", encoder_weights=None, classes=5, decoder_channels=16, **stride).eval()
     reference.encoder = network.encoder
-    plain = network.decoder[0] if architecture == "upernet" else network.decoder  # without the dropout
-    reference.decoder = plain
+    carry_over(network.decoder, reference.decoder)
     reference.segmentation_head[0] = network.classifier
     images = network.pad(torch.randint(256, (1, 3, 64, 96), dtype=torch.uint8))
     with torch.no_grad():
@@ -152,11 +157,11 @@ def test_a_new_network_is_initialised_as_the_library_does(library: type) -> None
 
 def test_heads_without_a_library_are_as_their_papers_say() -> None:
     psp = Network("pspnet-resnet18", 5, options("pspnet-resnet18", decoder_channels=None))
-    pyramid = 4 * (512 * 128) + 128 + 3 * 2 * 128  # PyTorch has no BatchNorm of one cell, so that has a bias
+    pyramid = 4 * (512 * 128 + 2 * 128)
     assert count(psp.decoder) == pyramid + 9 * (512 + 4 * 128) * 512 + 2 * 512
     assert count(psp.auxiliary) == 9 * 256 * 64 + 2 * 64 + 64 * 5 + 5
     block4 = Network("fcn-resnet18", 5, options("fcn-resnet18", decoder_channels=None)).decoder
-    assert count(block4) == (512 * 256 + 256) + 2 * (9 * 256 * 256 + 2 * 256)
+    assert count(block4) == (512 * 256 + 2 * 256) + 2 * (9 * 256 * 256 + 2 * 256)
 
 
 def count(part: torch.nn.Module) -> int:
@@ -176,6 +181,74 @@ def test_the_last_stage_may_lose_its_stride_without_being_dilated() -> None:
     assert torch.equal(maps[0][-2], maps[1][-2]) and not torch.equal(maps[0][-1], maps[1][-1])
 
 
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "resnet26", "resnet26d"]
+)  # two libraries dilate differently
+def test_the_first_block_of_a_stage_alone_may_be_dilated(backbone: str) -> None:
+    model = f"fcn-{backbone}"
+    network = Network(model, 5, options(model, dilation="first", output_stride=8)).eval()
+    encoder = dict(network.encoder.named_modules())
+    for stage, rate in (("layer2", 1), ("layer3", 2), ("layer4", 4)):
+        blocks = next(part for name, part in encoder.items() if name.endswith(stage)).children()
+        first, *others = [dilations(block) for block in blocks]
+        assert max(first) == rate and all(rates == {1} for rates in others)
+    images = network.pad(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    assert network(images).unary.shape[2:] == (8, 8)
+    with pytest.raises(UserError, match="dilation: first is for ResNets: give true or false"):
+        model = "fcn-mobilenetv3_small_050"
+        Network(model, 5, options(model, dilation="first"))
+
+
+def test_deeplab_in_the_form_of_a_publication() -> None:
+    form = {"output_convolution": False, "separable": False, "dropout": 0.1, "decoder_channels": None}
+    plain = Network("deeplabv3-resnet18", 5, options("deeplabv3-resnet18", **form))
+    aspp = (512 + 3 * 9 * 512 + 512) * 256 + 5 * 2 * 256 + 5 * 256 * 256 + 2 * 256
+    assert count(plain.decoder) == aspp
+    form |= {"decoder_convolutions": 2, "decoder_dropout": 0.2}
+    joined = Network("deeplabv3plus-resnet18", 5, options("deeplabv3plus-resnet18", **form))
+    fine = 64 * 48 + 2 * 48
+    assert count(joined.decoder) == aspp + fine + 9 * (48 + 256 + 256) * 256 + 2 * 2 * 256
+    shares = [part.p for part in joined.decoder.modules() if isinstance(part, torch.nn.Dropout)]
+    assert shares == [0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    "model", ["deeplabv3-resnet18", "deeplabv3plus-resnet18", "pspnet-resnet18", "fcn-resnet18"]
+)
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_an_unpadded_image_has_the_grid_stretched_over_it(model: str, align_corners: bool) -> None:
+    changes = {"input_multiple": 1, "align_corners": align_corners}
+    structured = StructuredNetwork(Network(model, 5, options(model, **changes)), Method(5, 16)).eval()
+    for size in ((64, 64), (65, 97), (50, 71)):
+        images = torch.randint(256, (1, 3, *size), dtype=torch.uint8)
+        with torch.no_grad():
+            result = structured.run_network(images)
+            upsampled = structured.upsampled(result.output.unary, result)
+        assert torch.equal(result.padded, images.float())
+        stride = 4 if "plus" in model else 16
+        assert result.output.unary.shape[2:] == tuple(-(-side // stride) for side in size)
+        expected = torch.nn.functional.interpolate(
+            result.output.unary, size, mode="bilinear", align_corners=align_corners
+        )
+        assert torch.equal(upsampled, expected)
+        torch.testing.assert_close(structured.method.enlarged(result.output.unary, result.padded), expected)
+
+
+@pytest.mark.parametrize("model", ["deeplabv3-resnet18", "pspnet-resnet18", "fcn-resnet18"])
+def test_the_first_weights_of_the_head_are_an_option(model: str) -> None:
+    torch.manual_seed(0)
+    asked = {"auxiliary_weight": 0.4, "decoder_channels": 64}
+    he, own = (Network(model, 21, options(model, initialisation=way, **asked)) for way in ("he", "pytorch"))
+    for network, variance in ((he, 2), (own, 1 / 3)):
+        for part in (network.decoder, network.classifier, network.auxiliary):
+            for layer in part.modules():
+                if isinstance(layer, torch.nn.Conv2d):
+                    scaled = layer.weight.var() * layer.weight[0].numel()
+                    assert scaled.item() == pytest.approx(variance, rel=0.15)
+    assert not he.classifier.bias.any() and own.classifier.bias.any()
+    assert not he.auxiliary[-1].bias.any()
+
+
 def dilations(part: torch.nn.Module) -> set[int]:
     return {m.dilation[0] for m in part.modules() if isinstance(m, torch.nn.Conv2d)}
 
@@ -183,13 +256,19 @@ def dilations(part: torch.nn.Module) -> set[int]:
 @pytest.mark.parametrize(
     ("model", "changes", "sentence"),
     [
-        ("pspnet-resnet18", {"atrous_rates": [1, 2, 3]}, "atrous_rates: pspnet has no ASPP: leave it out"),
-        ("upernet-resnet18", {"separable": True}, "separable: upernet has no ASPP"),
+        (
+            "pspnet-resnet18",
+            {"atrous_rates": [1, 2, 3]},
+            "atrous_rates: only deeplabv3 and deeplabv3plus can have it: leave it out",
+        ),
+        ("upernet-resnet18", {"separable": True}, "separable: only deeplabv3 and deeplabv3plus can have it"),
+        ("deeplabv3-resnet18", {"decoder_dropout": 0.1}, "decoder_dropout: only deeplabv3plus can have it"),
+        ("upernet-resnet18", {"input_multiple": 1}, "input_multiple: 1 must be a multiple of .* stride, 32$"),
         ("deeplabv3-resnet18", {"output_stride": 32}, "output_stride: 32 is too coarse for deeplabv3"),
         (
             "fcn-resnet18",
             {"input_multiple": 24},
-            "input_multiple: 24 must be a multiple of the output stride",
+            "input_multiple: 24 must be a multiple of the output stride, 16, or 1$",
         ),
     ],
 )
@@ -287,8 +366,7 @@ def test_weights_from_a_file(suffix: str, tmp_path: Path, monkeypatch: pytest.Mo
         torch.testing.assert_close(value, state[key], atol=1e-3, rtol=1e-3)
         assert value.dtype == state[key].dtype
     monkeypatch.setenv("STRUCTSEG_WEIGHTS", str(tmp_path))
-    assert weights.find_weights(path.name) == path
-    assert len(weights.weights_digest(path.name)) == 64
+    assert weight_files.find_weights(path.name) == path
 
 
 def test_weights_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:

@@ -26,6 +26,22 @@ class Doubling(Method):
         return functional.interpolate(2 * unary, scale_factor=2, mode="nearest")
 
 
+class FullSize(Method):
+    """Gives logits at the size of the network's input."""
+
+    def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
+        return self.enlarged(unary, images)
+
+
+class OfShape(Method):
+    """Gives logits of any shape."""
+
+    shape: tuple[int, ...] = ()
+
+    def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
+        return torch.zeros(self.shape)
+
+
 class Refusing(Method):
     """Can work with nothing."""
 
@@ -83,6 +99,32 @@ def test_the_loss_is_that_of_the_logits_and_of_the_auxiliary_ones() -> None:
     torch.testing.assert_close(model.eval().loss(images(), labels), main)
 
 
+class Counting(Method):
+    """A loss of its own, which counts its calls."""
+
+    calls = 0
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        return logits.square().mean()
+
+    def diagnostics(self) -> dict[str, float]:
+        return {"calls": float(self.calls)}
+
+
+def test_the_auxiliary_classifier_is_trained_with_the_methods_own_loss() -> None:
+    model = structured(Counting, auxiliary_weight=0.4, freeze_batchnorm=True, dropout=0.0).train()
+    model.network.auxiliary[1].p = 0.0
+    result = model.run_network(images())
+    main, auxiliary = (
+        model.upsampled(scores, result).square().mean()
+        for scores in (result.output.unary, result.output.auxiliary)
+    )
+    labels = torch.zeros(2, 50, 70, dtype=torch.uint8)
+    torch.testing.assert_close(model.loss(images(), labels), main + 0.4 * auxiliary)
+    assert model.method.diagnostics() == {"calls": 2}
+
+
 def test_the_loss_of_a_share_is_that_of_what_is_gathered() -> None:
     model = structured(freeze_batchnorm=True, dropout=0.0)
     labels = torch.randint(CLASSES, (2, 50, 70))
@@ -100,7 +142,7 @@ def test_the_loss_of_a_share_is_that_of_what_is_gathered() -> None:
 
 
 def test_what_a_hook_refuses_is_one_sentence() -> None:
-    sentence = "^the method refuses its input: the image is too small$"
+    sentence = r"test_structured\.py: (structure|probabilities|refine) refuses its input: the image is too"
     model = structured(Refusing)
     result = model.run_network(images())
     with pytest.raises(UserError, match=sentence):
@@ -111,3 +153,34 @@ def test_what_a_hook_refuses_is_one_sentence() -> None:
         model.normalised(result.output.unary, result)
     with pytest.raises(UserError, match=sentence):
         refined(model.method, images(), torch.zeros(2, CLASSES, 50, 70))
+
+
+@pytest.mark.parametrize("multiple", [None, 1])
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [(50, 70), (33, 64), (65, 81)])
+def test_logits_of_full_size_lie_where_upsampled_ones_do(
+    size: tuple[int, int], align_corners: bool, multiple: int | None
+) -> None:
+    """Whatever is padded, at odd sizes too."""
+    changes = {"align_corners": align_corners} | ({} if multiple is None else {"input_multiple": multiple})
+    plain, full = (structured(kind, **changes) for kind in (Method, FullSize))
+    with torch.no_grad():
+        result = full.run_network(images(*size))
+        logits = full.structured(result)
+        assert logits.shape[2:] == result.padded.shape[2:]
+        expected = plain.upsampled(plain.structured(result), result)
+        torch.testing.assert_close(full.upsampled(logits, result), expected)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(2, CLASSES, 4, 5), (2, CLASSES + 1, 8, 10), (1, CLASSES, 8, 10), (2, CLASSES, 8), (2, CLASSES, 8, 41)],
+    ids=["coarser grid", "other classes", "other images", "other dimensions", "more than full size"],
+)
+def test_structure_of_another_shape_is_one_sentence(shape: tuple[int, ...]) -> None:
+    model = structured(OfShape)
+    model.method.shape = shape
+    with pytest.raises(UserError, match=r"test_structured\.py: structure returns a tensor of shape") as error:
+        model.probabilities(images(32, 40))
+    for part in ([*shape], [2, CLASSES, 8, 10], [32, 40]):
+        assert str(part) in str(error.value), "and says what it must be"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,16 +17,18 @@ import yaml
 
 from common.config import reading
 from common.config.entries import Config
+from common.config.settings import EvaluationSettings
 from common.datasets.split import Split
 from common.errors import UserError
 from common.prediction.export import Exported, export
-from common.prediction.predictor import labels_of
+from common.prediction.predictor import View, labels_of, views
 from common.prediction.stored_run import StoredRun
 from common.runs import plan
 from common.runs.jobs import TrainedRun
 from common.scoring.counts import SplitCounts
 from common.scoring.metrics import confusion
 from common.stages import evaluate, prepare, train
+from common.stages import export as stage
 from tests.conftest import TINY
 
 MODEL = "deeplabv3plus-test_resnet"
@@ -156,3 +160,41 @@ def test_onnx_that_is_not_installed_is_one_sentence(
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match="onnx.* not installed: pip install -r requirements-extra.txt"):
         export(trained(config, "ce"), tmp_path / "model.onnx", "onnx")
+
+
+VIEWS = views(EvaluationSettings("test", (0.75, 1, 1.25), True))
+
+
+@pytest.mark.parametrize(("kind", "size"), [("torchscript", None), ("torchscript", (50, 61))])
+def test_a_run_that_is_scored_with_flips_and_scales_is_exported_with_them(
+    kind: str, size: tuple[int, int] | None, config: Config, tmp_path: Path
+) -> None:
+    stored = dataclasses.replace(trained(config, "ce"), views=VIEWS)
+    export(stored, tmp_path / "model.pt", kind, size)
+    files = {"run.json": ""}
+    model = torch.jit.load(tmp_path / "model.pt", _extra_files=files)
+    assert len(json.loads(files["run.json"])["views"]) == 6
+    reference = Exported(stored.predictor(torch.device("cpu"))).eval()
+    pictures = images(1, 3, 50, 61)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures), reference(pictures), atol=1e-5, rtol=0)
+        once = Exported(stored.predictor(torch.device("cpu"), (View(),))).eval()
+        assert (once(pictures) - reference(pictures)).abs().max() > 1e-4
+
+
+def test_a_plain_file_of_such_a_run_says_so(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = dataclasses.replace(trained(config, "ce"), views=VIEWS)
+    monkeypatch.setattr(StoredRun, "read", lambda _: stored)
+    parser = argparse.ArgumentParser()
+    stage.add_arguments(parser)
+    arguments = [str(tmp_path / "model.pt"), "--run", str(tmp_path)]
+    stage.run(parser.parse_args([*arguments, "--plain"]))
+    assert "not the same as" in capsys.readouterr().out
+    files = {"run.json": ""}
+    torch.jit.load(tmp_path / "model.pt", _extra_files=files)
+    told = json.loads(files["run.json"])
+    assert len(told["views"]) == 1 and len(told["scored_views"]) == 6
+    stage.run(parser.parse_args(arguments))
+    assert ", the same as" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from common.prediction.pictures import predict
 from common.prediction.stored_run import StoredRun
 from common.runs import plan
 from common.runs.jobs import TrainedRun
+from common.runs.records import state_sha256
 from common.scoring.counts import SplitCounts
 from common.scoring.metrics import confusion
 from tests.common.prediction.conftest import CPU, METHODS, scored, stored
@@ -153,6 +154,7 @@ def voc_run(evaluated: TrainedRun, folder: Path) -> StoredRun:
     model = torch.load(evaluated.training.file, weights_only=True)
     for key in ("classifier.weight", "classifier.bias"):
         model["network"][key] = torch.cat([model["network"][key]] * 2)[:21]
+    model["state_sha256"] = state_sha256(model["network"], model["method_state"])
     model |= {"num_classes": 21, "class_names": names, "colours": [[i, 0, 0] for i in range(21)]}
     folder.mkdir()
     torch.save(model, folder / "model.pt")

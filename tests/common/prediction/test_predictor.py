@@ -16,14 +16,17 @@ from common.config.settings import EvaluationSettings, typed
 from common.datasets.split import Split
 from common.errors import UserError
 from common.files import read_json
-from common.networks.network import Network
+from common.networks.network import Network, Output
 from common.networks.options import ModelOptions
 from common.networks.structured import StructuredNetwork
-from common.prediction.predictor import Pipeline, Predictor, View, views
+from common.prediction.predictor import Pipeline, Predictor, View, labels_of, views
 from common.runs import plan
 from common.runs.records import Cost, Metrics
 from common.stages import evaluate, measure, prepare, tabulate, train
+from common.timing.inference import inference_cost
 from methods.base import Method
+from methods.bce import BinaryCrossEntropy
+from tests import alignment
 
 MODEL = "deeplabv3-test_resnet"
 
@@ -62,6 +65,34 @@ def test_scales_and_flips_are_averaged() -> None:
     assert (average - plain(images)).abs().max() > 1e-3
 
 
+class Shades(torch.nn.Module):
+    """Instead of a network: it tells bright pixels from dark ones, at full size."""
+
+    align_corners = False
+    alignment = "middles"
+
+    def pad(self, images: torch.Tensor) -> torch.Tensor:
+        h, w = images.shape[2:]
+        return functional.pad(images.float(), (0, -w % 16, 0, -h % 16), value=alignment.MIDDLE)
+
+    def forward(self, images: torch.Tensor) -> Output:
+        score = (images[:, :1] - alignment.MIDDLE) / 40
+        return Output(images, torch.cat([-score, score], dim=1), None)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("scales", [[1], [0.5], [0.83, 1.37], [0.5, 0.75, 1, 1.25, 1.5, 1.75]])
+@torch.inference_mode()
+def test_labels_lie_where_the_image_does_in_every_view(scales: list[float], flip: bool) -> None:
+    method = Method(2, 3)
+    model = StructuredNetwork(Shades(), method)
+    seen = Pipeline(model, method, torch.device("cpu"), views(evaluation(*scales, flip=flip)))
+    for draw in range(10):
+        pair = alignment.stripes(30 + draw % 3, 80 + draw % 5, 8 + draw)
+        for image, truth in (pair, alignment.transposed(*pair)):
+            assert torch.equal(labels_of(seen(image.unsqueeze(0)))[0], truth)
+
+
 @torch.inference_mode()
 def test_a_mirrored_image_has_mirrored_probabilities_if_flips_are_averaged() -> None:
     images = torch.randint(256, (1, 3, 32, 48), dtype=torch.uint8)
@@ -86,6 +117,35 @@ def test_the_method_refines_the_average_once() -> None:
     assert counting.calls == 1
 
 
+class Recording(Method):
+    """Keeps what it is to refine."""
+
+    def refine(self, images: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        self.received = probabilities
+        return probabilities
+
+
+@pytest.mark.parametrize("kind", ["trained", "softmax"])
+@torch.inference_mode()
+def test_a_method_refines_the_probabilities_that_it_asks_for(kind: str) -> None:
+    """Those of the model's loss or the softmax: of every view, then averaged; scored and timed alike."""
+    two = pipeline(View(0.5), View())
+    two.model.method = BinaryCrossEntropy(3, 4)
+    two.method = Recording(3, 4)
+    two.method.refines = kind
+    images = torch.randint(256, (1, 3, 32, 48), dtype=torch.uint8)
+    expected = torch.zeros(1, 3, 32, 48)
+    for view in two.views:
+        result = two.model.run_network(view.of(images))
+        logits = two.model.upsampled(two.model.structured(result), result)
+        shares = logits.softmax(dim=1) if kind == "softmax" else logits.sigmoid()
+        expected += view.back(shares / shares.sum(dim=1, keepdim=True), (32, 48)) / 2
+    torch.testing.assert_close(two(images), expected)
+    assert torch.equal(two(images), two.method.received)
+    inference_cost(two, [images], repeats=1)
+    torch.testing.assert_close(two.method.received, expected)
+
+
 def test_an_image_that_the_method_refuses_is_one_sentence() -> None:
     class Refusing(Method):
         def refine(self, images: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
@@ -93,7 +153,7 @@ def test_an_image_that_the_method_refuses_is_one_sentence() -> None:
 
     refusing = pipeline()
     refusing.method = Refusing(3, 4)
-    with pytest.raises(UserError, match="the method refuses its input: images must be large"):
+    with pytest.raises(UserError, match="refine refuses its input: images must be large$"):
         refusing(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
 
 

@@ -12,6 +12,7 @@ from common.config.entries import Config
 from common.errors import UserError
 from common.prediction.stored_run import StoredRun
 from tests.common.prediction.conftest import CPU, scored
+from tests.conftest import raise_recipe
 
 
 def test_a_run_is_found_by_its_files_alone(
@@ -53,3 +54,24 @@ def test_a_method_that_was_edited_is_pointed_out(
     torch.save(model, tmp_path / "model.pt")
     StoredRun.read(tmp_path)
     assert "methods/ce.py has changed since this run" in capsys.readouterr().err
+
+
+def test_what_an_older_recipe_made_is_used_and_pointed_out(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = scored(config, "crf-1")
+    StoredRun.read(run.folder)
+    assert capsys.readouterr().err == ""
+    raise_recipe(monkeypatch, "SCORING")
+    assert StoredRun.read(run.folder).method == "crf-1"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{run.folder} is of scoring recipe 1, and this code has recipe 2 (scoring is new)" in line
+    raise_recipe(monkeypatch, "TRAINING")
+    StoredRun.read(run.training.file)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model.pt is of training recipe 1, and this code has recipe 2 (training is new)" in line
+    without = torch.load(run.training.file, weights_only=True)
+    without.pop("recipe")
+    torch.save(without, tmp_path / "model.pt")
+    StoredRun.read(tmp_path)
+    assert "is of training recipe 0, and" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import time
@@ -13,17 +14,22 @@ import pytest
 
 from common.config.entries import Config
 from common.datasets.digits import Digits
-from common.errors import UserError
+from common.errors import UnreadableRecord, UserError
 from common.failures import Failure
 from common.files import write_record
+from common.images.label_maps import LabelMaps
+from common.integrity import StoredFile
 from common.report import (
     chart_files,
     examples,
 )
 from common.report.method_labels import MethodLabels
 from common.runs import plan
+from common.runs.jobs import Run
 from common.runs.plan import Benchmark
+from common.runs.records import Metrics
 from common.stages import controls, prepare, report
+from common.tables.results import read_results
 from tests.conftest import TINY
 from tests.synthetic import WRONG, make_config, write_all, write_run
 
@@ -67,6 +73,12 @@ class Page(HTMLParser):
         return [attributes[attribute] for _, attributes in self.elements if attribute in attributes]
 
 
+def tell_of_files(run: Run) -> None:
+    """Has the scores of a run tell of its other files as they are now."""
+    files = StoredFile.all_of([run.per_image, run.panel, run.labels])
+    dataclasses.replace(Metrics.read_file(run.metrics), files=files).write(run.metrics)
+
+
 def made_page(config: Config) -> Page:
     """The report that the stage makes."""
     return Page(report.publish(plan.benchmark(config)).read_text(encoding="utf-8"))
@@ -77,9 +89,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Of a folder in which all runs are there and the report is made. Tests leave it as it is."""
     config = make_config(tmp_path_factory.mktemp("report"))
     benchmark = plan.benchmark(config)
-    write_all(benchmark)
     (group,) = benchmark.groups
     prepare.prepare(group.data)
+    write_all(benchmark)
     controls.score(group.controls)
     report.publish(benchmark)
     return config
@@ -201,7 +213,8 @@ def test_removing_and_adding_runs_updates_everything(config: Config, text: str, 
     assert "7 of 8 runs are done" in new_page.words and "the loss is nan <at> iteration 7" in new_page.words
     fewer = moved | {"methods": ["ce", "ddcrf"]}
     new_page = made_page(fewer)
-    assert "4 of 4 runs are done" in new_page.words and "rmi" not in {*new_page.values("data-method")}
+    assert "4 of 4 runs are done" in new_page.words
+    assert not any("rmi" in image["alt"] for image in new_page.all("img"))
     assert plan.benchmark(fewer).outputs.page_stamp.exists()
     shutil.move(tmp_path / "kept", gone.folder)
     gone.training.error.unlink()
@@ -229,12 +242,14 @@ def test_without_kept_labels_the_images_of_the_panel_are_shown(config: Config, t
     shutil.copytree(config["results"], tmp_path / "results")
     moved = config | {"results": str(tmp_path / "results")}
     for run in plan.runs(moved):
-        run.labels.unlink()
+        LabelMaps(0, run.data.dataset.colours).write(run.labels)
+        tell_of_files(run)
     new_page = made_page(moved)
     assert len([image for image in new_page.all("img") if image["alt"].startswith("Labels by ce")]) == 3
     for run in plan.runs(moved):
         if run.method == "rmi":
             run.panel.unlink()
+            tell_of_files(run)
     new_page = made_page(moved)
     assert "Not shown: rmi: its runs kept no labels." in " ".join(new_page.words.split())
     assert not any("Labels by rmi" in image["alt"] for image in new_page.all("img"))
@@ -247,9 +262,11 @@ def test_a_damaged_file_costs_its_method_the_pictures_and_nothing_else(
     shutil.copytree(config["results"], tmp_path / "results")
     moved = config | {"results": str(tmp_path / "results")}
     next(run for run in plan.runs(moved) if run.method == "rmi").per_image.write_bytes(b"no file")
-    new_page = made_page(moved)
+    with pytest.raises(UnreadableRecord, match="files of 1 results are damaged"):
+        made_page(moved)
+    new_page = Page(plan.benchmark(moved).outputs.report.read_text(encoding="utf-8"))
     words = " ".join(new_page.words.split())
-    assert re.search(r"Not shown: rmi: \S*per_image.npz cannot be read", words)
+    assert re.search(r"rmi/seed0-\w+/per_image\.npz has 7 bytes, not the \d+ that its record tells of", words)
     assert any("Labels by ce" in image["alt"] for image in new_page.all("img"))
 
 
@@ -260,7 +277,9 @@ def test_without_the_data_the_gallery_has_the_predictions(
         raise UserError("the data are not here")
 
     monkeypatch.setattr(Digits, "read", missing)
-    labels = MethodLabels.of("ce", [run for run in benchmark.runs if run.method == "ce"])
+    labels = MethodLabels.of(
+        "ce", [result for result in read_results(benchmark) if result.run.method == "ce"]
+    )
     dataset = benchmark.groups[0].data.dataset
     example = examples.draw_example([labels], dataset, sorted(labels.names)[0], "usual")
     assert [(p.title, [*p.views]) for p in example.pictures] == [("ce", ["labels", "zoom"])]

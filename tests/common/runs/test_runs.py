@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 
 from common.config import reading
 from common.runs import plan
-from tests.conftest import TINY
+from common.runs.jobs import TrainedRun
+from tests.conftest import TINY, raise_recipe
 
 MODEL = "deeplabv3plus-test_resnet"
 
@@ -79,3 +81,47 @@ def test_nothing_is_trained_twice() -> None:
     assert len(runs) == 4
     assert len({run.training.folder for run in runs}) == 2
     assert len({run.folder for run in runs}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("TRAINING", {"training", "run", "tuning"}),
+        ("SCORING", {"run", "read run", "control", "tuning"}),
+        ("MEASURING", {"cost"}),
+    ],
+)
+def test_another_recipe_is_another_result(
+    name: str, changed: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "theirs" / "test"
+    folder.mkdir(parents=True)
+    (folder / "test-00000.png").write_bytes(b"a PNG")
+    entry = {"theirs": {"predictions": str(tmp_path / "theirs" / "{split}")}}
+    config = reading.complete(TINY | {"method_options": TINY["method_options"] | entry})
+    config["tuning"] |= {"method": "crf-1", "split": "val"}
+
+    def places() -> dict[str, Path]:
+        run = plan.run(config, "digits", MODEL, "ce", 0)
+        assert isinstance(run, TrainedRun)
+        return {
+            "dataset": run.data.path,
+            "training": run.training.folder,
+            "run": run.folder,
+            "cost": run.cost.relative_to(run.folder),
+            "read run": plan.run(config, "digits", MODEL, "theirs", 0).folder,
+            "control": plan.controls(config, "digits", MODEL)[0].folder,
+            "tuning": plan.tuning(config, "digits", MODEL).folder,
+        }
+
+    before = places()
+    raise_recipe(monkeypatch, name)
+    assert {key for key, place in places().items() if place != before[key]} == changed
+
+
+def test_tables_are_of_the_costs_that_they_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = reading.complete(TINY)
+    before = plan.benchmark(config).outputs
+    raise_recipe(monkeypatch, "MEASURING")
+    after = plan.benchmark(config).outputs
+    assert before.stamp != after.stamp and before.page_stamp != after.page_stamp

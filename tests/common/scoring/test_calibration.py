@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import methods
 from common.labels import VOID
 from common.scoring import calibration
 
@@ -33,6 +34,27 @@ def test_calibration_is_its_definition() -> None:
     true = np.take_along_axis(probabilities, np.where(valid, labels, 0)[None].astype(int), 0)[0][valid]
     assert scores["ece"] == pytest.approx(gap, abs=1e-6)
     assert scores["nll"] == pytest.approx(-np.log(np.maximum(true, 1e-12)).mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("bce", {}), ("rmi", {}), ("rmi", {"softmax": True, "weight": 0})]
+)
+def test_a_network_that_is_right_class_by_class_is_calibrated(name: str, options: dict) -> None:
+    """Its sigmoids are the shares of pixels of each class; a softmax of the same logits is too sure."""
+    generator = torch.Generator().manual_seed(0)
+    shares = (1.55 * torch.randn(1, 11, 200, 200, generator=generator)).double().softmax(dim=1)
+    labels = torch.multinomial(shares[0].flatten(1).T, 1, generator=generator).view(200, 200)
+    logits = shares.logit()
+    method = methods.load(name)(11, 1, **options)
+    of_method, of_softmax = (
+        calibration.scores(bins[None], np.array([nll]))
+        for bins, nll in (
+            calibration.counts(probabilities[0], labels)
+            for probabilities in (method.probabilities(logits), logits.softmax(dim=1))
+        )
+    )
+    assert of_method["ece"] < 0.006 and of_softmax["ece"] == pytest.approx(0.092, abs=0.003)
+    assert of_method["nll"] < of_softmax["nll"] - 0.03
 
 
 def test_a_certain_error_does_not_cost_infinitely_much() -> None:

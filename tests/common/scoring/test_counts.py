@@ -60,7 +60,7 @@ def test_counts_are_read_as_they_were_written(certain: bool, tmp_path: Path) -> 
 
 def test_damaged_counts_are_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "per_image.npz"
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is missing"):
         SplitCounts.read(path)
     counts_of_two(certain=False).write(path)
     content = path.read_bytes()

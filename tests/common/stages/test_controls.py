@@ -87,6 +87,24 @@ def test_the_ceiling_is_not_shifted_where_corners_are_aligned() -> None:
     assert wrong.float().mean() < 0.02, "but in the very middle and at the corner of three regions"
 
 
+@pytest.mark.parametrize(("corners", "multiple"), [(False, 8), (True, 8), (True, 16), (True, 1)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_ceilings_edges_lie_on_average_where_those_of_the_truth_do(
+    corners: bool, multiple: int, axis: int
+) -> None:
+    """However the cells lie on the pixels; of edges at every place on two cells, to both sides."""
+    grid = {"output_stride": 8, "input_multiple": multiple, "align_corners": corners}
+    ceiling = Ceiling("deeplabv3-test_resnet", replace(tiny_options(), **grid), 2)
+    moved = []
+    for edge in range(24, 40):
+        for labels in (torch.arange(65) >= edge, torch.arange(65) < edge):
+            truth = labels.to(torch.uint8).expand(49, 65)
+            seen = ceiling(truth.T).T if axis == 0 else ceiling(truth)
+            (column,) = (seen[20, 1:] != seen[20, :-1]).nonzero().tolist()
+            moved.append(column[0] + 1 - edge)
+    assert abs(np.mean(moved)) <= 0.03 and np.abs(moved).max() <= 1
+
+
 @pytest.mark.parametrize("model", ["segformer-mit_b0"])
 def test_networks_that_look_at_numbers_have_a_ceiling_too(model: str) -> None:
     labels = torch.zeros(64, 64, dtype=torch.uint8)

@@ -28,7 +28,8 @@ def door(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[st
 def refused(result: subprocess.CompletedProcess[str]) -> str:
     """The one sentence of a call that a user got wrong."""
     assert result.returncode == 2 and result.stdout == ""
-    (sentence,) = result.stderr.splitlines()
+    *effects, sentence = result.stderr.splitlines()
+    assert all(" has no effect" in line for line in effects), "of the tiny configuration over config.yaml"
     assert sentence.startswith("structseg: ")
     return sentence.removeprefix("structseg: ")
 

@@ -40,6 +40,7 @@ def test_what_is_shared_or_done_is_counted_once(config: Config) -> None:
     table = estimated(config)
     assert list(table.index) == ["ce", "crf-1", "rmi+crf"]
     assert list(table["runs"]) == [2, 2, 2] and list(table["to_score"]) == [2, 2, 2]
+    assert list(table["to_measure"]) == [1, 1, 1], "the first seed of each"
     assert list(table["to_train"]) == [2, 0, 2], "the models of ce are used twice, those of rmi by one method"
     line = table.loc["ce"]
     assert line["training_hours"] == pytest.approx(2 * 4 * line["step_ms"] / 3.6e6)
@@ -65,7 +66,10 @@ def test_measured_runs_count_and_what_cannot_be_measured_is_said(
     run = plan.run(config, "digits", MODEL, "ce", 1)
     device = "this processor"
     monkeypatch.setattr("common.devices.describe", lambda _: device)
-    cost = replace(measured(config, run), training_step_ms=3_600_000.0, latency_ms=10.0)
+    cost = measured(config, run)
+    times = {"training_step_ms": 3_600_000.0, "training_timings": [3_600_000.0]}
+    inferences = cost.inference_timings | {"latency": [10.0]}
+    cost = replace(cost, **times, latency_ms=10.0, inference_timings=inferences)
     assert cost.device == device
 
     def refuses(*_: object) -> None:

@@ -51,7 +51,7 @@ def test_an_image_that_the_method_refuses_is_one_sentence(
     arguments += [word for name, value in selection.items() for word in (f"--{name}", value)]
     with pytest.raises(SystemExit) as ended:
         entry.enter(evaluate, "evaluate", "Scores one run", arguments)
-    sentence = "the method refuses its input: images must be large"
+    sentence = f"methods/ce.py: {hook} refuses its input: images must be large"
     assert ended.value.code == 2 and f"structseg: {sentence}" in capsys.readouterr().err
     failure = Failure.read(run.error)
     assert (failure.error, failure.kind, failure.stage) == (sentence, "input", "evaluate")

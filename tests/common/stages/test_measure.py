@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from common import devices
 from common.config import reading
+from common.errors import UserError
 from common.runs import plan
+from common.runs.jobs import TrainedRun
 from common.runs.records import Cost
 from common.stages import measure, prepare, train
 from common.timing import inference
 from common.timing.training import batch_per_gpu
+from tests import synthetic
 from tests.conftest import TINY
 
 
 @pytest.fixture(scope="module")
 def costs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cost]:
-    """What `cost.json` says of each method."""
+    """What `cost-<n>.json` says of each method."""
     folder = str(tmp_path_factory.mktemp("results"))
     config = reading.complete(TINY | {"methods": ["ce", "crf-1", "ddcrf"], "results": folder})
     execution, runs = plan.execution(config), plan.runs(config)
@@ -92,3 +99,38 @@ def test_one_gpu_is_timed_with_its_share_of_a_batch(batch: int, gpus: int, share
     (run,) = plan.runs(config)
     execution = replace(plan.execution(config), gpus_per_run=gpus)
     assert batch_per_gpu(replace(run.training.settings, batch_size=batch), execution) == share
+
+
+def test_all_timings_are_kept(costs: dict[str, Cost]) -> None:
+    for cost in costs.values():
+        assert {*cost.inference_timings} == {"network", "structure", "refine", "latency"}
+        for part, timings in cost.inference_timings.items():
+            assert len(timings) == cost.inference_repeats
+            assert np.median(timings) == pytest.approx(getattr(cost, f"{part}_ms"), abs=1e-3)
+            assert np.percentile(timings, 95) == pytest.approx(getattr(cost, f"{part}_p95_ms"), abs=1e-3)
+        assert len(cost.training_timings) == cost.training_repeats
+        assert np.median(cost.training_timings) == pytest.approx(cost.training_step_ms, abs=1e-3)
+
+
+def test_the_load_of_the_machine_is_kept(costs: dict[str, Cost]) -> None:
+    for cost in costs.values():
+        assert cost.load.alone and not cost.load.on_gpu and cost.load.gpu_processes is None
+        assert 0 < cost.load.own_cores <= cost.load.cores == os.cpu_count()
+        assert cost.load.other_cores is not None and 0 <= cost.load.other_cores <= cost.load.cores
+
+
+def test_times_of_another_machine_are_not_replaced(tmp_path: Path) -> None:
+    config = synthetic.make_config(tmp_path)
+    run = plan.runs(config)[0]
+    assert isinstance(run, TrainedRun)
+    synthetic.cost_of(run, provenance=synthetic.provenance(device="a faster CPU, 8 threads")).write(run.cost)
+    before = run.cost.read_bytes()
+    with pytest.raises(
+        UserError, match=r"has the times of another machine \(a faster CPU, 8 threads; this is"
+    ):
+        measure.measure(run, plan.execution(config))
+    assert run.cost.read_bytes() == before and not run.error.exists()
+    own = re.sub("[0-9]+ threads", "99 threads", devices.describe(torch.device("cpu")))
+    synthetic.cost_of(run, provenance=synthetic.provenance(device=own)).write(run.cost)
+    with pytest.raises(UserError, match="model.pt is missing"):  # nothing but that is in the way
+        measure.measure(run, plan.execution(config))

@@ -19,8 +19,8 @@ from common.runs import plan
 from common.runs.jobs import TrainedRun
 from common.stages import status
 from common.stages.status import Progress
-from tests.conftest import ROOT, run
-from tests.synthetic import write_log
+from tests.conftest import ROOT, raise_recipe, run
+from tests.synthetic import cost_of, plain_counts, write_log, write_scores
 
 MODEL = "deeplabv3plus-test_resnet"
 
@@ -60,10 +60,9 @@ def test_from_waiting_to_done(config: Config) -> None:
     assert states(config)["ce", 0] == "interrupted"
     first.training.file.write_bytes(b"")
     assert states(config)["ce", 0] == states(config)["crf-1", 0] == "trained"
-    first.folder.mkdir(parents=True)
-    first.metrics.write_text("{}")
+    write_scores(first, plain_counts(first, 0.6))
     assert states(config)["ce", 0] == "evaluated"
-    first.cost.write_text("{}")
+    cost_of(first).write(first.cost)
     assert states(config)["ce", 0] == "done"
     write_record(second.training.error, failure("the loss is nan"))
     assert states(config)["ce", 1] == "failed"
@@ -83,10 +82,21 @@ def test_a_new_try_of_a_failed_training_is_training(config: Config) -> None:
     assert states(config)["rmi", 0] == "failed", "at once, though its log is young"
 
 
+def test_what_was_measured_by_an_older_recipe_is_to_be_measured(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = trained_run(config, "crf-1", 0)
+    cost_of(job).write(job.cost)
+    write_scores(job, plain_counts(job, 0.6))
+    assert states(config)["crf-1", 0] == "done"
+    raise_recipe(monkeypatch, "MEASURING")
+    (one,) = (one for one in progress(config) if one.run.folder == job.folder)
+    assert (one.state, one.note) == ("evaluated", "uses the model of ce; measured by recipe 1")
+
+
 def test_a_failed_measurement_is_a_failure(config: Config) -> None:
     job = trained_run(config, "ce", 0)
-    job.folder.mkdir(parents=True)
-    job.metrics.write_text("{}")
+    write_scores(job, plain_counts(job, 0.6))
     write_record(job.error, failure("no memory"))
     assert states(config)["ce", 0] == "failed"
 
@@ -102,7 +112,7 @@ def test_predictions_of_another_system(config: Config, tmp_path: Path) -> None:
     write_record(one.run.error, failure("a PNG is missing"))
     (one,) = progress(config)
     assert (one.state, one.note) == ("failed", "a PNG is missing")
-    one.run.metrics.write_text("{}")
+    write_scores(one.run, plain_counts(one.run, 0.6))
     assert states(config) == {("theirs", 0): "done"}
 
 

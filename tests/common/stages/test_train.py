@@ -230,7 +230,9 @@ def test_a_loss_that_is_not_finite_names_the_iteration(tiny: Config, monkeypatch
 def test_a_method_that_refuses_its_input_is_one_sentence(tiny: Config) -> None:
     tiny |= {"methods": ["rmi"], "method_options": {"rmi": {"radius": 10, "pool_size": 8}}}
     config = reading.complete(tiny)
-    with pytest.raises(UserError, match="the method refuses its input: the pooled image of 7×7 is smaller"):
+    with pytest.raises(
+        UserError, match="methods/rmi.py: loss refuses its input: the pooled image of 7×7 is smaller"
+    ):
         trained(config, "rmi")
 
 

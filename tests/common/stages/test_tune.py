@@ -18,6 +18,7 @@ from common.runs.jobs import Tuning
 from common.runs.records import Chosen
 from common.scoring.candidates import spread
 from common.stages import prepare, train, tune
+from methods.base import Refinable
 
 MODEL = "deeplabv3plus-test_resnet"
 
@@ -55,18 +56,18 @@ def test_an_interrupted_search_goes_on(config: Config, monkeypatch: pytest.Monke
     tuning = plan.tuning(config, "digits", MODEL)
     unrefined, calls = Predictor.unrefined, []
 
-    def interrupted(self: Predictor, images: torch.Tensor) -> torch.Tensor:
-        calls.append(1)
-        if len(calls) == 2:
+    def interrupted(self: Predictor, images: torch.Tensor, kind: Refinable) -> torch.Tensor:
+        calls.append(kind)
+        if len(calls) == 3:  # at the second image; of each both kinds are computed
             raise KeyboardInterrupt
-        return unrefined(self, images)
+        return unrefined(self, images, kind)
 
     monkeypatch.setattr(Predictor, "unrefined", interrupted)
     with pytest.raises(KeyboardInterrupt):
         search(config)
     assert not tuning.chosen.exists()
     search(config)
-    assert len(calls) == 3 and tuning.chosen.exists()
+    assert len(calls) == 5 and tuning.chosen.exists()
     monkeypatch.undo()
     again = pd.read_csv(tuning.table)
     damaged, other = tuning.state.iterdir()

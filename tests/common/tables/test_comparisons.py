@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import signal, stats
 
 from common.scoring import metrics
-from common.tables import bootstrap, comparisons, intervals
+from common.tables import blocks, bootstrap, cells, comparisons, intervals
 from common.tables.bootstrap import Bootstrap
 from common.tables.comparisons import compare
 from common.tables.sides import METRICS, Side
@@ -60,8 +60,9 @@ def test_a_comparison_says_what_its_parts_say(metric: str, tmp_path: Path) -> No
 def test_the_resampled_score_is_that_of_the_counts(tmp_path: Path) -> None:
     path, scores = write(tmp_path, 0, 0.6)
     for metric in METRICS:
-        resampled = bootstrap.resampled_scores([path])[metric]
-        assert resampled.means.mean() == pytest.approx(scores[metric], abs=0.003)
+        one_by_one = blocks.independent(IMAGES)
+        resampled = bootstrap.read_side([path]).resampled(one_by_one)[METRICS.index(metric)]
+        assert resampled.mean() == pytest.approx(scores[metric], abs=0.003)
 
 
 def test_p_values_are_adjusted_over_the_table(tmp_path: Path) -> None:
@@ -134,3 +135,51 @@ def test_ranks_with_ties(tmp_path: Path) -> None:
     sides.append(side(tmp_path, 0.99, range(1)))
     ranks = comparisons.ranks("miou", sides, Bootstrap(None))
     assert ranks[:4] == [3, 1, 1, 3] and math.isnan(ranks[4])
+
+
+def frames(folder: Path, name: str, seeds: range = range(3)) -> dict[int, Path]:
+    """Counts of the frames of a video, which resemble the frames before them."""
+    truth = np.full((160, CLASSES), 500)
+    effect = signal.lfilter([1], [1, -0.9], np.random.default_rng(len(name)).normal(0, 0.3, (160, 1)), axis=0)
+    paths = {}
+    for seed in seeds:
+        hits = np.random.default_rng([seed, len(name)]).binomial(truth, 1 / (1 + np.exp(-effect)))
+        confusion = np.zeros((160, CLASSES, CLASSES), np.int64)
+        for k in range(CLASSES):
+            confusion[:, k, k] = hits[:, k]
+            confusion[:, k, (k + 1) % CLASSES] = truth[:, k] - hits[:, k]
+        boundary = np.stack([hits // 2, truth], axis=1)
+        paths[seed] = folder / f"{name}-{seed}.npz"
+        names = np.array([f"test/{frame:03}" for frame in range(160)])
+        counts_of(confusion, boundary, names).write(paths[seed])
+    return paths
+
+
+def test_images_that_belong_together_are_resampled_in_blocks(tmp_path: Path) -> None:
+    files = [frames(tmp_path, name) for name in ("a", "bb")]
+    scores = {metric: dict.fromkeys(range(3), 0.5) for metric in METRICS}
+    remembered = Bootstrap(tmp_path / "bootstrap.json")
+
+    def line(placing: blocks.Placing) -> dict:
+        one, other = (Side(scores, paths, placing) for paths in files)
+        return compare("miou", [(one, other)], remembered).to_dict("records")[0]
+
+    alone, video = line(blocks.alone), line(lambda name: ("video", int(name[-3:])))
+    assert (alone["images"], alone["block"], alone["independent_images"]) == (160, 1, 160)
+    assert video["images"] == 160 and video["block"] >= 8
+    assert video["independent_images"] == pytest.approx(160 / (2 * video["block"] - 1))
+    for low, high in (("low", "high"), ("images_low", "images_high")):
+        assert video[high] - video[low] > 1.8 * (alone[high] - alone[low])
+    assert video["detectable"] > 1.8 * alone["detectable"]
+    assert line(lambda name: (name, 0)) == alone, "sequences of one image"
+    assert line(lambda name: ("video", int(name[-1]) * 1000 + int(name[-3:])))["block"] < video["block"]
+
+
+def test_what_could_be_shown_is_no_more_than_a_difference_can_be(tmp_path: Path) -> None:
+    one, other = side(tmp_path, 0.8), side(tmp_path, 0.7)
+    wild = {metric: {0: 0.05, 1: 0.9, 2: 0.3} for metric in METRICS}
+    (line,) = compare("miou", [(Side(wild, one.files), other)], Bootstrap(None)).to_dict("records")
+    assert line["p"] > 0.05 and math.isnan(line["detectable"])
+    assert cells.could_show(line) == "none"
+    (line,) = compare("miou", [(one, other)], Bootstrap(None)).to_dict("records")
+    assert 0 < float(cells.could_show(line)) < 70

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import signal, stats
 
 from common.scoring import metrics
 from common.tables import intervals
@@ -29,20 +29,24 @@ class World:
         gain: What the method adds to the baseline's logit.
         seed: Deviation of the effect of a run.
         image: Deviation of the effect of an image on a method.
+        run: Deviation of the effect of an image on a run.
+        correlation: Of the effects of neighbouring images, which are frames of a video (AR(1)).
     """
 
     gain: float = 0.0
     seed: float = 0.1
     image: float = 0.4
+    run: float = 0.2
+    correlation: float = 0.0
 
     def draw(self, random: np.random.Generator, images: int = IMAGES, seeds: int = SEEDS) -> NDArray:
         """Confusion counts `[2, seeds, images, K, K]` of method and baseline on the same images."""
         share = random.dirichlet(np.full(CLASSES, 1.0), images)
         truth = random.multinomial(PIXELS, share)
-        common = random.normal(0, 0.8, (images, 1))
-        own = random.normal(0, self.image, (2, 1, images, 1))
+        common = self.frames(random.normal(0, 0.8, (images, 1)))
+        own = self.frames(random.normal(0, self.image, (2, 1, images, 1)))
         run = random.normal(0, self.seed, (2, seeds, 1, 1))
-        both = random.normal(0, 0.2, (2, seeds, images, 1))
+        both = self.frames(random.normal(0, self.run, (2, seeds, images, 1)))
         gain = np.array([self.gain, 0.0]).reshape(2, 1, 1, 1)
         logit = np.linspace(0.5, 2.5, CLASSES) + common + own + run + both + gain
         hits = random.binomial(truth, 1 / (1 + np.exp(-logit)))
@@ -53,6 +57,12 @@ class World:
             counts[..., k, (k + 1) % CLASSES] = near[..., k]
             counts[..., k, (k + 2) % CLASSES] = (truth - hits - near)[..., k]
         return counts
+
+    def frames(self, effects: NDArray) -> NDArray:
+        """Independent effects of images `[…, images, 1]`, made to resemble those of the images before."""
+        scaled = effects * math.sqrt(1 - self.correlation**2)
+        scaled[..., :1, :] = effects[..., :1, :]
+        return signal.lfilter([1], [1, -self.correlation], scaled, axis=-2)
 
     def truth(self, random: np.random.Generator) -> float:
         """The difference that tests of `IMAGES` images show, on average over images and seeds."""

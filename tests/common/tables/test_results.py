@@ -9,6 +9,7 @@ import pytest
 
 from common.config import reading
 from common.config.entries import Config
+from common.errors import UnreadableRecord
 from common.failures import Failure
 from common.files import write_record
 from common.runs import plan
@@ -17,7 +18,8 @@ from common.runs.plan import Benchmark
 from common.tables.frames import Tables, read_csv
 from common.tables.results import READ, TRAINED, Result, Row, read_controls, read_results, rows_of
 from common.tables.writing import write_tables
-from tests.synthetic import control_metrics_of, cost_of, metrics_of, plain_scores
+from tests.conftest import raise_recipe
+from tests.synthetic import cost_of, plain_counts, write_scores
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def benchmark(tiny: dict) -> Benchmark:
 
 
 def write(run: TrainedRun) -> None:
-    metrics_of(run, **plain_scores(0.6)).write(run.metrics)
+    write_scores(run, plain_counts(run, 0.6))
     cost_of(run).write(run.cost)
 
 
@@ -62,17 +64,22 @@ def test_a_damaged_cost_leaves_the_scores(
     trained["rmi"].cost.write_text(damage)
     rmi = results(benchmark)["rmi"]
     assert rmi.metrics is not None and rmi.cost is None
-    assert "cost.json cannot be read" in (rmi.error or "") and "measure again" in (rmi.error or "")
+    assert f"{trained['rmi'].cost} cannot be read" in (rmi.error or "")
+    assert "it was renamed to cost-1.json.damaged, and the next `snakemake` makes it" in (rmi.error or "")
+    again = results(benchmark)["rmi"]
+    assert again.error == rmi.error and not again.unreadable, "it is missing now, and the reason is kept"
 
 
 def test_a_score_out_of_range_is_refused(benchmark: Benchmark, trained: dict[str, TrainedRun]) -> None:
-    metrics_of(trained["rmi"], **(plain_scores(0.6) | {"miou": 60.0})).write(trained["rmi"].metrics)
+    write_scores(trained["rmi"], plain_counts(trained["rmi"], 0.6), miou=60.0)
     assert "miou" in (results(benchmark)["rmi"].error or "")
 
 
 def test_tables_are_made_of_what_is_sound(benchmark: Benchmark, trained: dict[str, TrainedRun]) -> None:
     trained["rmi"].metrics.write_text("no JSON")
-    table = read_csv(write_tables(benchmark).parent / "leaderboard.csv").set_index("method")
+    with pytest.raises(UnreadableRecord, match="files of 1 results are damaged .* All else is in the tables"):
+        write_tables(benchmark)
+    table = read_csv(benchmark.outputs.results / "leaderboard.csv").set_index("method")
     assert table.loc["ce", "miou_mean"] == pytest.approx(60) and table.loc["rmi", "seeds"] == 0
     assert "cannot be read" in table.loc["rmi", "error"] and not benchmark.outputs.stamp.exists()
 
@@ -90,20 +97,20 @@ def test_a_damaged_record_of_a_failure_is_as_good_as_none(
 
 def test_a_control_of_another_folder_is_a_row_with_its_reason(benchmark: Benchmark) -> None:
     majority, ceiling = benchmark.groups[0].controls
-    control_metrics_of(majority, **plain_scores(0.1)).write(majority.metrics)
-    control_metrics_of(ceiling, **plain_scores(0.9), digest="0123456789").write(ceiling.metrics)
+    write_scores(majority, plain_counts(majority, 0.1))
+    write_scores(ceiling, plain_counts(ceiling, 0.9), digest="0123456789")
     rows = {row.method: row for row in read_controls(benchmark)}
-    assert rows["majority"].percent("miou") == [10] and rows["majority"].result.error is None
+    assert rows["majority"].percent("miou") == pytest.approx([10]) and rows["majority"].result.error is None
     assert rows["ceiling"].scores == [] and "does not belong" in (rows["ceiling"].result.error or "")
 
 
 def test_values_of_a_row(benchmark: Benchmark, trained: dict[str, TrainedRun]) -> None:
     run = trained["rmi"]
-    bands = {"trimap_miou": {"1": 0.25, "2": None}, "diagnostics": {"agreement": 0.5}}
-    metrics_of(run, **(plain_scores(0.6) | bands)).write(run.metrics)
+    write_scores(run, plain_counts(run, 0.6, boundaries=True), diagnostics={"agreement": 0.5})
     row = next(row for row in rows_of(benchmark, read_results(benchmark)) if row.method == "rmi")
-    assert row.values("miou") == [0.6] and row.percent("trimap_miou", "1") == [25]
-    assert row.values("trimap_miou", "2") == row.values("trimap_miou", "3") == row.values("ece") == []
+    assert row.values("miou") == pytest.approx([0.6])
+    assert row.percent("trimap_miou", "1") == pytest.approx([10])
+    assert row.values("trimap_miou", "16") == row.values("trimap_miou", "3") == row.values("ece") == []
     assert row.values("diagnostics", "agreement") == [0.5]
     assert row.trained_as == ("digits", run.model, "rmi") and row.origin == TRAINED
     assert row.entry == run.entry and row.error == ""
@@ -120,7 +127,7 @@ def test_predictions_that_are_read_have_no_cost(tiny: dict, tmp_path: Path) -> N
     assert results(benchmark)["theirs"].error == "not evaluated yet"
     write_record(run.data.error, Failure("no disk", "input", "prepare", ""))
     assert results(benchmark)["theirs"].error == "prepare failed: no disk"
-    metrics_of(run, **plain_scores(0.7)).write(run.metrics)
+    write_scores(run, plain_counts(run, 0.7))
     assert results(benchmark)["theirs"].complete and results(benchmark)["theirs"].error is None
     row = Row(benchmark.groups[0], "theirs", [results(benchmark)["theirs"]])
     assert (row.origin, row.entry, row.trained_as, row.costs) == (READ, None, None, [])
@@ -138,3 +145,45 @@ def test_tables_are_read_as_they_were_written(
         assert getattr(Tables.read(tmp_path), field.name).equals(getattr(tables, field.name))
     assert len(tables.of(*benchmark.groups[0].key).leaderboard) == 2
     assert len(tables.of("digits", "another").leaderboard) == 0
+
+
+def test_an_older_cost_is_shown_where_there_is_no_newer_one_and_marked(
+    benchmark: Benchmark, trained: dict[str, TrainedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raise_recipe(monkeypatch, "MEASURING")
+    older = results(benchmark)["rmi"]
+    assert older.cost is not None and older.cost.recipe == 1 and older.metrics is not None
+    assert not older.complete and older.error == "measured by recipe 1, not yet again"
+    cost_of(trained["ce"], network_ms=7.0).write(trained["ce"].cost)
+    page = write_tables(plan.benchmark(benchmark.configuration))
+    ce, rmi = results(benchmark)["ce"], results(benchmark)["rmi"]
+    assert ce.complete and ce.cost is not None and (ce.cost.recipe, ce.cost.network_ms) == (2, 7)
+    (warning,) = (
+        line for line in page.read_text().splitlines() if "measured by recipe" in line and "WARN" in line
+    )
+    assert "by recipe 1, not by that of today" in warning and "measuring is new" in warning
+    assert f"rmi (digits, {rmi.run.model})" in warning and "ce (" not in warning
+    assert "Recipes: training 1, scoring 1, measuring 1 and 2." in page.read_text()
+    costs = read_csv(page.parent / "cost.csv").set_index("method")
+    assert costs["recipe"].to_dict() == {"ce": 2, "rmi": 1}
+    board = read_csv(page.parent / "leaderboard.csv").set_index("method")
+    assert board.loc["rmi", "latency_ms"] > 0 and board["pareto_latency"].isna().all(), "they do not compare"
+
+
+def test_a_row_shows_costs_of_one_recipe(tiny: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny["execution"]["measure"] = "all"
+    benchmark = plan.benchmark(reading.complete(tiny | {"seeds": [0, 1]}))
+    first, second = benchmark.runs
+    assert isinstance(first, TrainedRun) and isinstance(second, TrainedRun)
+    cost_of(first, network_ms=100.0).write(first.cost)
+    raise_recipe(monkeypatch, "MEASURING")
+    cost_of(second, network_ms=7.0).write(second.cost)
+    (row,) = rows_of(benchmark, read_results(benchmark))
+    assert [cost.network_ms for cost in row.costs] == [7]
+
+
+def test_a_cost_of_another_recipe_does_not_belong_to_its_file(
+    benchmark: Benchmark, trained: dict[str, TrainedRun]
+) -> None:
+    cost_of(trained["rmi"], recipe=7).write(trained["rmi"].cost)
+    assert "recipe 7 measured it" in (results(benchmark)["rmi"].error or "")

@@ -9,11 +9,13 @@ import torch
 
 from common.config import reading
 from common.config.entries import Config
+from common.errors import UserError
 from common.networks.structured import StructuredNetwork
 from common.runs import plan
 from common.runs.records import LogLine
-from common.training.checkpoints import Checkpoint, Checkpoints, Position
+from common.training.checkpoints import Checkpoint, Checkpoints, Origin, Position
 from common.training.step import build, make_optimizer
+from tests.synthetic import provenance
 
 LINE = LogLine(1, 2.5, 0.1, 10.0, 0.5, 3.0, {"dual": 4.0})
 
@@ -64,6 +66,46 @@ def test_the_one_before_stands_in_for_a_damaged_one_and_another_trainings_is_lef
     assert checkpoints.current.exists() and checkpoints.previous.exists()
     torch.save({"iteration": 4, "digest": "this"}, checkpoints.current)
     assert checkpoints.latest().position.iteration == 2, "one that lacks something is as good as damaged"
-    assert "is damaged" in capsys.readouterr().out
+    assert "checkpoint.pt is none (Object missing required field `seconds`)" in capsys.readouterr().out
+    assert (
+        not checkpoints.current.exists() and checkpoints.current.with_name("checkpoint.pt.damaged").exists()
+    )
     checkpoints.clear()
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("now", "sentence"),
+    [
+        (
+            Origin("other", "w"),
+            "the images or labels changed since the training in .* began: bring back those",
+        ),
+        (
+            Origin("data", "other"),
+            "the first weights changed since the training in .* began: bring back those",
+        ),
+        (Origin("data", None), "the first weights changed"),
+    ],
+)
+def test_a_training_goes_on_with_the_same_data_and_weights_alone(
+    now: Origin, sentence: str, pair: tuple[StructuredNetwork, torch.optim.Optimizer], tmp_path: Path
+) -> None:
+    model, optimizer = pair
+    checkpoints = Checkpoints(tmp_path / "state", "this", Origin("data", "w"))
+    checkpoints.save(Checkpoint.of(Position(1), model, optimizer))
+    with pytest.raises(UserError, match=f"{sentence}.*or delete .*state to begin anew"):
+        Checkpoints(tmp_path / "state", "this", now).resume(model, optimizer)
+    assert Checkpoints(tmp_path / "state", "this", Origin("data", "w")).resume(model, optimizer)
+
+
+def test_every_process_of_a_training_is_remembered(
+    pair: tuple[StructuredNetwork, torch.optim.Optimizer], tmp_path: Path
+) -> None:
+    model, optimizer = pair
+    origins = [Origin("data", None, [provenance(code=code)]) for code in "abc"]
+    for number, origin in enumerate(origins):
+        checkpoints = Checkpoints(tmp_path, "this", origin)
+        assert checkpoints.resume(model, optimizer).iteration == number
+        assert [one.code for one in checkpoints.origin.processes] == [*"abc"[: number + 1]]
+        checkpoints.save(Checkpoint.of(Position(number + 1), model, optimizer))

@@ -58,11 +58,12 @@ def test_warm_up_is_linear_and_the_schedule_takes_the_rest() -> None:
     assert schedule[55] == pytest.approx(0.5**0.9)
 
 
-def test_groups_of_the_optimiser(tiny: Config) -> None:
+@pytest.mark.parametrize("everything", [False, True])
+def test_groups_of_the_optimiser(everything: bool, tiny: Config) -> None:
     tiny["model_options"][MODEL]["auxiliary_weight"] = 0.4
     config = reading.complete(tiny | {"methods": ["ddcrf"]})
     model = build(plan.training(config, "digits", MODEL, "ddcrf", 0))
-    optimizer = make_optimizer(model, settings(head_multiplier=10.0, weight_decay=0.1))
+    optimizer = make_optimizer(model, settings(head_multiplier=10.0, weight_decay=0.1, decay_all=everything))
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     for module, multiplier in (
         (model.network.encoder, 1),
@@ -74,7 +75,7 @@ def test_groups_of_the_optimiser(tiny: Config) -> None:
         for parameter in module.parameters():
             group = groups[id(parameter)]
             assert group["multiplier"] == multiplier
-            assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0)
+            assert group["weight_decay"] == (0.1 if everything or parameter.ndim > 1 else 0)
     assert len(groups) == sum(1 for _ in model.parameters())
     step.set_learning_rate(optimizer, settings(), 50)
     assert groups[id(model.method.left.weight)]["lr"] == pytest.approx(10 * 0.5**0.9)
@@ -114,9 +115,14 @@ def test_the_colours_of_a_dataset_are_those_of_its_manifest(tiny: Config, tmp_pa
     training = plan.training(reading.complete(tiny), "digits", MODEL, "ce", 0)
     with pytest.raises(UnreadableRecord, match="is missing: run the earlier stage"):
         build(training)
-    split = SplitManifest(["a"], ["1x1"], {"0": 1}, {"0": 1}, 0, (0.5, 0.25, 1.0), (0.1, 0.1, 0.1))
+    names = training.data.dataset.names("train")
+    split = SplitManifest(
+        names, ["1x1"], {"0": 1}, {"0": 1}, 0, (0.5, 0.25, 1.0), (0.1, 0.1, 0.1), None, names
+    )
     provenance = Provenance("now", None, {}, "none")
-    manifest = Manifest("digits", {}, "", [], [], 255, "", {"train": split}, provenance, 0.0)
+    manifest = Manifest(
+        "digits", {}, training.data.digest, ["0"], [(0, 0, 0)], 255, "", {"train": split}, provenance, 0.0
+    )
     manifest.write(training.data.path)
     network = build(training).network
     assert network.mean.flatten().tolist() == pytest.approx([127.5, 63.75, 255])
@@ -156,5 +162,7 @@ def test_a_hook_that_refuses_its_input_is_one_sentence(
     batches = iter([Sample(torch.zeros(2, 3, 48, 48, dtype=torch.uint8), torch.zeros(2, 48, 48))])
     optimizer = make_optimizer(model, training.settings)
     once = replace(training.settings, accumulate=1)
-    with pytest.raises(UserError, match="^the method refuses its input: the grid is too small$"):
+    with pytest.raises(
+        UserError, match=f"^methods/ce.py: (auxiliary_)?{hook} refuses its input: the grid is too"
+    ):
         training_step(Objective(model), optimizer, batches, once, CPU, 0)
