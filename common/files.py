@@ -64,7 +64,10 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 def _is_about(error: OSError, path: Path) -> bool:
     """Whether an error is one of writing a file, not of reading what is to be written."""
-    return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(path.parent)
+    if error.filename is None:
+        return True
+    place = Path(os.fsdecode(error.filename))
+    return place.is_relative_to(path.parent) or path.is_relative_to(place)
 
 
 def disk_full(path: Path) -> DiskFull:

@@ -10,12 +10,12 @@ import numpy as np
 from common.config.settings import TableSettings
 from common.datasets.base import Dataset
 from common.datasets.manifest import Manifest
-from common.errors import UserError
+from common.errors import Damaged, UserError
 from common.report.contents import Section
 from common.report.examples import Example, draw_example
 from common.report.method_labels import MethodLabels
 from common.runs.jobs import Preparation
-from common.tables.results import Row
+from common.tables.results import Row, told
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,10 @@ def _labels(rows: Sequence[Row]) -> tuple[list[MethodLabels], list[str]]:
             continue
         try:
             labels = MethodLabels.of(row.method, results)
+        except Damaged as error:
+            error_file = error.path.with_name(results[0].run.error.name)
+            missing.append(f"{row.method}: {told(error, error_file, 'evaluate')}")
+            continue
         except UserError as error:
             missing.append(f"{row.method}: {error}")
             continue

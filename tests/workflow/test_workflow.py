@@ -307,3 +307,30 @@ def test_predictions_of_another_system_are_a_row_without_a_cost(finished: Path, 
     assert table.loc["theirs", "miou_mean"] == 100 and table["error"].isna().all()
     assert pd.isna(table.loc["theirs", "network_ms"]) and table.loc["ce", "network_ms"] > 0
     assert not list((finished / "results/models").rglob("theirs"))
+
+
+@pytest.mark.long
+def test_damaged_files_are_made_again_by_the_same_command(finished: Path) -> None:
+    """The stage that finds one renames it, says so, and fails: so the next call sees that it is missing."""
+    (model,) = (finished / f"results/models/digits/{MODEL}/ce").glob("seed0-*/model.pt")
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    with model.open("r+b") as file:  # in its place, as a disk does: its second name is damaged, too
+        file.write(content)
+    (metrics,) = (finished / f"results/runs/digits/{MODEL}/crf-1").glob("seed0-*/metrics.json")
+    metrics.unlink()
+    (counts,) = (finished / f"results/runs/digits/{MODEL}/bce").glob("seed0-*/per_image.npz")
+    for damage, words in (
+        (lambda: None, "model.pt cannot be read (Bad CRC-32"),
+        (lambda: counts.write_text("5"), "files of 1 results are damaged or out of reach"),
+    ):
+        damage()
+        failed = snakemake(finished, check=False)
+        said = failed.stdout + failed.stderr
+        assert failed.returncode == 1 and words in said and "Traceback" not in said
+        assert "latency" not in said, "nothing is waited for"
+        again = snakemake(finished)
+        assert "latency" not in again.stdout + again.stderr
+    assert pd.read_csv(finished / "results/leaderboard.csv")["error"].isna().all()
+    verified = run("common", "status", "--verify", "--configfile", "tiny.yaml", cwd=finished)
+    assert "All files were read: they are as they were written." in verified.stdout

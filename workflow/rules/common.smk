@@ -177,7 +177,11 @@ def tuning_of(wildcards):
 
 
 onstart:
-    write_json(CONFIG_FILE, CONFIG)
+    try:
+        write_json(CONFIG_FILE, CONFIG)
+    except UserError as error:
+        print(f"structseg: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 onsuccess:

@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
         checkpoints.save(latest)
     assert checkpoints.latest().position.iteration == 2, "the damaged one has not taken its place"
     assert equal_weights(trained(config), undisturbed)
-    assert "is damaged" in capsys.readouterr().out
+    assert "was renamed to checkpoint.pt.damaged, and training goes on without it" in capsys.readouterr().out
     assert not training.error.exists()
 
 
