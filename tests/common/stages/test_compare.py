@@ -16,6 +16,6 @@ def test_what_changed_is_printed(tiny: dict, tmp_path: Path) -> None:
         write_scores(job, plain_counts(job, 0.6))
     folder = config["results"]
     result = run("common", "compare", folder, folder, cwd=ROOT)
-    assert "0 of 2 rows changed" in result.stdout and "| one seed " in result.stdout
+    assert "0 of 2 rows changed" in result.stdout and "| identical " in result.stdout
     result = run("common", "compare", folder, str(tmp_path / "nowhere"), cwd=ROOT, check=False)
     assert result.returncode == 2 and "nowhere has no results" in result.stderr

@@ -61,7 +61,7 @@ def test_what_is_shared_or_done_is_counted_once(config: Config) -> None:
 
 
 def test_measured_runs_count_and_what_cannot_be_measured_is_said(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = plan.run(config, "digits", MODEL, "ce", 1)
     device = "this processor"
@@ -88,7 +88,8 @@ def test_measured_runs_count_and_what_cannot_be_measured_is_said(
     text = estimate.summary(table.reset_index().assign(gpus=4), device)
     assert "the longest single training takes 1.00 hours" in text, "on four GPUs at once"
     run.cost.write_text("{}")
-    assert "cannot be read" in estimated(config).loc["ce", "note"]
+    assert estimated(config).loc["ce", "source"] == "failed", "a damaged file is no measured cost"
+    assert f"not used: {run.cost} cannot be read" in capsys.readouterr().err
 
 
 def measured(config: Config, run: TrainedRun) -> Cost:

@@ -88,6 +88,8 @@ def test_what_was_measured_by_an_older_recipe_is_to_be_measured(
     job = trained_run(config, "crf-1", 0)
     cost_of(job).write(job.cost)
     write_scores(job, plain_counts(job, 0.6))
+    job.training.folder.mkdir(parents=True)
+    job.training.file.touch()
     assert states(config)["crf-1", 0] == "done"
     raise_recipe(monkeypatch, "MEASURING")
     (one,) = (one for one in progress(config) if one.run.folder == job.folder)
