@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from common.errors import NoDevice, UserError
-from common.files import private
+from common.files import private, unwritable
 
 if TYPE_CHECKING:
     import torch
@@ -200,10 +200,13 @@ def lock_folder(job: str | None) -> Path:
     """The folder of this user's locks on this machine; of one job of a scheduler, if that is named.
 
     Raises:
-        UserError: It belongs to another user.
+        UserError: It belongs to another user or cannot be made.
     """
     folder = LOCKS / f"structseg-{os.getuid()}-{job or 'local'}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     if folder.stat().st_uid != os.getuid():
         raise UserError(f"{folder}, for locks of GPUs and machine, belongs to another user: have it removed")
     return folder

@@ -256,3 +256,14 @@ def test_on_a_cpu_memory_is_kept_for_its_next_use() -> None:
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         faults[how] = int(result.stdout)
     assert 2 * faults["leased"] < faults["not leased"], faults
+
+
+def test_the_folder_of_locks_is_made_or_the_reason_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "LOCKS", tmp_path / "not/yet/there")
+    assert devices.lock_folder(None).is_dir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(devices, "LOCKS", tmp_path / "file")
+    with pytest.raises(UserError, match="file/structseg-.*cannot be written, .*file.* is in the way"):
+        devices.lock_folder(None)
