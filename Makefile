@@ -4,7 +4,7 @@
 # make format     mend what the linters can mend
 # make test-long  the tests that take minutes
 # make test-slurm the workflow on a real SLURM, installed for it (root on Debian)
-# make gpu-check  the tests that need a GPU
+# make gpu-check  all that needs a GPU: tests, times of the kernels, CamVid trained; pages in results/gpu-check
 # make clean      remove what the benchmark wrote (not .venv)
 #
 # PYTHON=python3.12 installs with another Python; CORES=4 uses fewer cores than there are.
@@ -61,7 +61,7 @@ test-long: .venv/installed-dev
 	python -m pytest -m long
 
 gpu-check:
-	python -m pytest -m gpu
+	workflow/gpu_check.sh
 
 clean:
 	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +

@@ -36,9 +36,12 @@ def main() -> None:
         print(f"structseg: there is no verb {verb!r}; choose from {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)
     else:
-        from common.stages import entry
+        from common import compiler
 
-        entry.enter(importlib.import_module(f"common.stages.{verb}"), verb, VERBS[verb], arguments)
+        with compiler.put_off():
+            entry = importlib.import_module("common.stages.entry")
+            stage = importlib.import_module(f"common.stages.{verb}")
+        entry.enter(stage, verb, VERBS[verb], arguments)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from common import phases
 from common.errors import NoDevice, UserError
 from common.files import private, unwritable
 
@@ -33,6 +34,7 @@ SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "OAR_JOB_ID", "PJM_JOBID
 """The variables with which SLURM, PBS, LSF, OAR and Fujitsu's scheduler name their jobs."""
 
 _job_gpus: int | None = None
+_tf32 = True
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -51,21 +53,24 @@ def choose(name: str = "auto") -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise NoDevice(f"execution.device: {name!r} is not on this machine; set it to auto or cpu")
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = _tf32
     return device
 
 
 @contextlib.contextmanager
-def leased(name: str = "auto") -> Iterator[torch.device]:
+def leased(name: str = "auto", sharers: int = 1) -> Iterator[torch.device]:
     """A device for this process alone, if it is a GPU: waits until the job has its GPUs.
 
     Args:
         name: As in `choose`.
+        sharers: As in `lease`.
 
     Raises:
         NoDevice: As in `lease`.
     """
     gpus = job_gpus()
-    with lease(name, 1 if gpus is None else gpus) as devices:
+    with lease(name, 1 if gpus is None else gpus, sharers) as devices:
         if devices[0].type == "cuda":
             import torch
 
@@ -74,8 +79,8 @@ def leased(name: str = "auto") -> Iterator[torch.device]:
 
 
 @contextlib.contextmanager
-def lease(name: str, count: int) -> Iterator[list[torch.device]]:
-    """So many devices for this job alone; waits until they are free.
+def lease(name: str, count: int, sharers: int = 1) -> Iterator[list[torch.device]]:
+    """So many devices for this job alone; waits until they are free. One may be shared.
 
     Snakemake counts GPUs but does not hand them out. So a job locks as many as its rule asks for of those
     that CUDA_VISIBLE_DEVICES (or the machine) offers; the kernel frees the locks when the process ends,
@@ -86,6 +91,8 @@ def lease(name: str, count: int) -> Iterator[list[torch.device]]:
     Args:
         name: As in `choose`.
         count: How many; 0 is the CPU. On a CPU that is asked for by name, so many processes share it.
+        sharers: How many jobs may have the GPU at a time, if one is asked for. A job that shares with none
+            never has a GPU that another has.
 
     Raises:
         NoDevice: Fewer are offered, or as in `choose`.
@@ -97,10 +104,12 @@ def lease(name: str, count: int) -> Iterator[list[torch.device]]:
     device = torch.device("cpu") if count == 0 else choose(name)
     if device.type == "cpu":
         keep_memory()
+        phases.note_devices(["CPU"], torch.get_num_threads())
         yield [device] * (max(count, 1) if name == "cpu" else 1)
     elif device.index is not None:
         if count > 1:
             raise NoDevice(f"execution.device: {name} is one GPU, not {count}: set it to auto or cuda")
+        phases.note_devices([f"GPU {names()[device.index]}"], 1)
         yield [device]
     else:
         offered = names()
@@ -110,9 +119,12 @@ def lease(name: str, count: int) -> Iterator[list[torch.device]]:
                 "lower execution.gpus_per_run or resources.gpu"
             )
         if scheduler_job() and len(offered) == count:
+            phases.note_devices([f"GPU {gpu}" for gpu in offered], 1)
             yield [torch.device("cuda", index) for index in range(count)]
             return
-        with _locked(offered, count) as indices:
+        share = sharers if count == 1 else 1
+        with _shared(offered, share) if share > 1 else _locked(offered, count) as indices:
+            phases.note_devices([f"GPU {offered[index]}" for index in indices], 1 / share)
             yield [torch.device("cuda", index) for index in indices]
 
 
@@ -131,6 +143,12 @@ def set_gpus(count: int | None) -> None:
     _job_gpus = count
 
 
+def set_tf32(allowed: bool) -> None:
+    """Says whether convolutions on GPUs that are chosen from now on may round what they multiply to TF32."""
+    global _tf32
+    _tf32 = allowed
+
+
 def job_gpus() -> int | None:
     """How many GPUs the job of this process asked for."""
     return _job_gpus
@@ -143,42 +161,93 @@ def scheduler_job() -> str | None:
 
 @contextlib.contextmanager
 def _locked(offered: Sequence[str], count: int) -> Iterator[list[int]]:
-    """Locks so many of the offered GPUs and gives their indices.
-
-    Who waits stands in a queue: only its first takes GPUs, one after the other as they get free. So two who
-    wait never hold what the other needs, and one who wants several is not overtaken for ever.
-    """
-    folder = lock_folder(scheduler_job())
-    with contextlib.ExitStack() as held:
-        directory = os.open(folder, os.O_RDONLY)
-        held.callback(os.close, directory)
-        fcntl.flock(directory, fcntl.LOCK_SH)  # systemd-tmpfiles leaves old files in locked folders alone
-        with private((folder / "queue.lock").open("a")) as queue:
-            fcntl.flock(queue, fcntl.LOCK_EX)
-            files = [held.enter_context(private((folder / f"gpu-{gpu}.lock").open("a"))) for gpu in offered]
+    """Locks so many of the offered GPUs, which nobody else has or shares, and gives their indices."""
+    with _opened("gpu-{}.lock", offered) as files, _opened("gpu-{}-shared.lock", offered) as shared:
+        with _first_in_queue(f"{count} of the GPUs {', '.join(offered)}") as waits:
             taken: list[int] = []
-            waiting = False
             while len(taken) < count:
-                taken += _lock(files, set(range(len(files))) - set(taken), count - len(taken))
-                if len(taken) < count:
-                    if not waiting:
-                        print(f"structseg: waits for {count} of the GPUs {', '.join(offered)}", flush=True)
-                    waiting = True
-                    time.sleep(POLL_SECONDS)
+                for index in set(range(len(files))) - set(taken):
+                    if len(taken) < count and _lock(files[index]):
+                        if _lock(shared[index]):
+                            taken.append(index)
+                        else:
+                            fcntl.flock(files[index], fcntl.LOCK_UN)
+                waits(len(taken) < count)
             for index in taken:  # the processes of a training hold theirs too (`held`)
                 fcntl.flock(files[index], fcntl.LOCK_SH)
+                fcntl.flock(shared[index], fcntl.LOCK_UN)
         yield sorted(taken)
 
 
-def _lock(files: Sequence[IO[str]], free: Iterable[int], count: int) -> list[int]:
-    """Locks at most `count` of the files, if nobody has them; gives their indices."""
-    taken: list[int] = []
-    for index in sorted(free):
-        with contextlib.suppress(BlockingIOError):
-            if len(taken) < count:
-                fcntl.flock(files[index], fcntl.LOCK_EX | fcntl.LOCK_NB)
-                taken.append(index)
-    return taken
+@contextlib.contextmanager
+def _shared(offered: Sequence[str], sharers: int) -> Iterator[list[int]]:
+    """Locks a share of one of the offered GPUs, of the one that the fewest have, and gives its index."""
+    shares = [f"gpu-{{}}-share-{share}.lock" for share in range(sharers)]
+    with (
+        _opened("gpu-{}.lock", offered) as files,
+        _opened("gpu-{}-shared.lock", offered) as shared,
+        contextlib.ExitStack() as opened,
+    ):
+        places = [
+            place for share in shares for place in enumerate(opened.enter_context(_opened(share, offered)))
+        ]
+        taken: list[int] = []
+        with _first_in_queue(f"a share of the GPUs {', '.join(offered)}") as waits:
+            while not taken:
+                for index, share in places:
+                    if not taken and _lock(files[index]):
+                        if _lock(share):
+                            fcntl.flock(shared[index], fcntl.LOCK_SH)
+                            taken.append(index)
+                        fcntl.flock(files[index], fcntl.LOCK_UN)
+                waits(not taken)
+        yield taken
+
+
+@contextlib.contextmanager
+def _first_in_queue(wanted: str) -> Iterator[Callable[[bool], None]]:
+    """Waits until nobody waits for GPUs who has come before; yields what waits for a moment, if it is to.
+
+    Only the first of the queue takes GPUs, one after the other as they get free. So two who wait never hold
+    what the other needs, and one who wants several is not overtaken for ever.
+
+    Args:
+        wanted: What is waited for, for a message.
+    """
+    file = (lock_folder(scheduler_job()) / "queue.lock").open("a")
+    with phases.during(phases.WAITING), private(file) as queue:
+        fcntl.flock(queue, fcntl.LOCK_EX)
+        waiting = False
+
+        def wait(lacking: bool) -> None:
+            """Waits a moment if something is lacking, and says so once."""
+            nonlocal waiting
+            if lacking and not waiting:
+                print(f"structseg: waits for {wanted}", flush=True)
+                waiting = True
+            if lacking:
+                time.sleep(POLL_SECONDS)
+
+        yield wait
+
+
+@contextlib.contextmanager
+def _opened(name: str, offered: Sequence[str]) -> Iterator[list[IO[str]]]:
+    """Files of locks, one per GPU, with that in the place of the braces; closing them frees the locks."""
+    folder = lock_folder(scheduler_job())
+    with contextlib.ExitStack() as opened:
+        directory = os.open(folder, os.O_RDONLY)
+        opened.callback(os.close, directory)
+        fcntl.flock(directory, fcntl.LOCK_SH)  # systemd-tmpfiles leaves old files in locked folders alone
+        yield [opened.enter_context(private((folder / name.format(gpu)).open("a"))) for gpu in offered]
+
+
+def _lock(file: IO[str]) -> bool:
+    """Locks a file, if nobody has it."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -238,11 +307,14 @@ def _processor() -> str:
 
 
 def describe(device: torch.device) -> str:
-    """The name of the device as tables show it; a CPU with the number of threads in use."""
+    """The name of the device as tables show it.
+
+    A CPU has the number of threads in use with it, and a GPU says if its convolutions do without TF32.
+    """
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.get_device_name(device) + ("" if _tf32 else ", without TF32")
     return f"{_processor()}, {torch.get_num_threads()} threads"
 
 

@@ -93,7 +93,8 @@ class LoaderDied(UserError):
     def __init__(self) -> None:
         super().__init__(
             "a process that loads images has died, often for lack of memory: set execution.workers lower "
-            "or resources.mem_mb higher and give the same command again, it goes on from the last checkpoint"
+            "or resources.mem_mb higher and give the same command again: a training goes on from its last "
+            "checkpoint"
         )
 
 

@@ -17,6 +17,7 @@ from typing import IO, Annotated, Any, TypeVar
 
 import msgspec
 
+from common import phases
 from common.errors import Damaged, DiskFull, Unreachable, UnreadableRecord, UserError
 
 Record = TypeVar("Record")
@@ -25,6 +26,12 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 """The ranges of numbers in records; all of them are finite."""
+
+_CHECKSUM = re.compile(rb',\n "record_sha256": "([0-9a-f]{64})"\n}\n?\Z')
+"""What the file of a record ends with."""
+
+_ENDING = 100
+"""It is not longer than that, in bytes."""
 
 
 @contextlib.contextmanager
@@ -48,7 +55,8 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         umask = os.umask(0)
         os.umask(umask)
         os.fchmod(descriptor, 0o666 & ~umask)  # mkstemp is private; results are shared in a lab
-        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+        text = None if "b" in mode else "utf-8"
+        with phases.during(phases.WRITING), os.fdopen(descriptor, mode, encoding=text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -133,8 +141,8 @@ def read_json(path: Path) -> Any:
         raise Damaged(path, f"cannot be read ({error})", remedy) from None
 
 
-def read_record(path: Path, kind: type[Record], remedy: str) -> Record:
-    """Reads a JSON file that holds one record, and checks its keys, types and ranges.
+def read_record(path: Path, kind: type[Record], remedy: str, edited: bool = False) -> Record:
+    """Reads a JSON file that holds one record, and checks its keys, types and ranges, and its checksum.
 
     JSON knows neither NaN nor infinities: a file that has them is refused.
 
@@ -142,16 +150,38 @@ def read_record(path: Path, kind: type[Record], remedy: str) -> Record:
         path: The file.
         kind: The class of the record, a dataclass.
         remedy: What to do about a file that is damaged.
+        edited: Whether it may have been edited since it was written.
 
     Raises:
         UnreadableRecord: It is missing.
-        Damaged: It is no such record.
+        Damaged: It is no such record, or not as it was written.
         Unreachable: The system does not let it be read.
     """
+    content = read_bytes(path, remedy)
     try:
-        return msgspec.json.decode(read_bytes(path, remedy), type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+        record = msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(path, f"cannot be read ({error})", remedy) from None
+    if not edited and not _is_as_written(content):
+        raise Damaged(path, "is not as it was written (its checksum differs)", remedy)
+    return record
+
+
+def is_as_written(path: Path) -> bool:
+    """Whether the file of a record is as `write_record` wrote it; one without a checksum counts as that.
+
+    Raises:
+        UserError: It is missing or out of reach.
+    """
+    return _is_as_written(read_bytes(path, "delete it and run again"))
+
+
+def _is_as_written(content: bytes) -> bool:
+    """Whether what is in the file of a record fits the checksum at its end, if it has one."""
+    end = _CHECKSUM.search(content, max(0, len(content) - _ENDING))
+    if end is None:
+        return b'"record_sha256"' not in content
+    return hashlib.sha256(content[: end.start()]).hexdigest().encode() == end[1]
 
 
 def read_bytes(path: Path, remedy: str) -> bytes:
@@ -177,8 +207,16 @@ def read_bytes(path: Path, remedy: str) -> bytes:
 
 
 def write_record(path: Path, record: Any) -> None:
-    """Writes a record as `write_json` does; what it has none of (None) is null."""
-    write_json(path, msgspec.to_builtins(record))
+    """Writes a record as `write_json` does; what it has none of (None) is null.
+
+    At its end stands `record_sha256`, the SHA-256 of all that stands before.
+    """
+    text = json.dumps(msgspec.to_builtins(record), indent=1, allow_nan=False)
+    body = text.removesuffix("\n}")
+    if body != text:
+        text = f'{body},\n "record_sha256": "{hashlib.sha256(body.encode()).hexdigest()}"\n}}'
+    with replacing(path) as file:
+        file.write(f"{text}\n")
 
 
 def cache_folder() -> Path:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from common import devices
+from common import devices, phases
 from common.files import private
 
 KINDS = ("cpu", "cuda")
@@ -89,16 +89,17 @@ def _wait(file: IO[str], operation: int, what: str, end: float | None = None) ->
         end: When to give up, in the seconds of `time.monotonic`; None is never.
     """
     waiting = False
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, operation | fcntl.LOCK_NB)
-            return True
-        if end is not None and time.monotonic() >= end:
-            return False
-        if not waiting:
-            print(f"structseg: waits {what}{_holders(file)}", flush=True)
-            waiting = True
-        time.sleep(devices.POLL_SECONDS)
+    with phases.during(phases.WAITING):
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, operation | fcntl.LOCK_NB)
+                return True
+            if end is not None and time.monotonic() >= end:
+                return False
+            if not waiting:
+                print(f"structseg: waits {what}{_holders(file)}", flush=True)
+                waiting = True
+            time.sleep(devices.POLL_SECONDS)
 
 
 def _holders(file: IO[str]) -> str:

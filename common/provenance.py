@@ -62,10 +62,19 @@ def commit() -> str | None:
 @cache
 def code() -> str:
     """A digest of all code that results come from, committed or not; tables and report are left out."""
+    return all_code(SHOWING)
+
+
+def all_code(left_out: tuple[str, ...] = ()) -> str:
+    """A digest of the code as it is now.
+
+    Args:
+        left_out: How the paths begin that do not count.
+    """
     result = hashlib.sha256()
     for path in sorted({path for pattern in CODE for path in ROOT.glob(pattern)}):
         name = path.relative_to(ROOT).as_posix()
-        if not name.startswith(SHOWING):
+        if not name.startswith(left_out):
             result.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return result.hexdigest()[:10]
 
@@ -74,6 +83,12 @@ def note_code() -> None:
     """Takes note of the code as it is now: that is what records of this process will tell of."""
     commit()
     code()
+
+
+def forget_code() -> None:
+    """Forgets what was noted, in a process that was forked from one that began before."""
+    commit.cache_clear()
+    code.cache_clear()
 
 
 @cache

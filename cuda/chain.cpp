@@ -8,10 +8,6 @@
 #include "pack.h"
 
 #define DEVICE
-#define LANE 0
-#define LANES 1
-#define BARRIER
-#define PREFETCH(address) __builtin_prefetch(address)
 #include "chain.h"
 
 namespace {
@@ -45,16 +41,6 @@ void totals(const Problem& p, bool factored, const V* values, int stride, T* sum
 int chunk(const Problem& p, int threads) {
     return p.lines[0] + p.lines[1] >= 8 * threads ? larger(chains_of_line(p, 0), chains_of_line(p, 1)) : 1;
 }
-
-// A strided array [N, rows, h, w] of the caller.
-template <class T>
-struct Plain {
-    T* first;
-    Index stride[4];
-
-    // The images from the n-th on.
-    Plain from(Index n) const { return {first + n * stride[0], {stride[0], stride[1], stride[2], stride[3]}}; }
-};
 
 // The strides [N, rows, lines, places] of the lines along an axis.
 struct Strides {
@@ -154,10 +140,10 @@ void pack_weights(V* weight, T* spread, const T* plain, const T* gamma, Index n,
         V* here = weight + block * places * (rows + 1);
         const Lines<const T> from(plain, block, count, lines, stride);
         pack_block(here, rows + 1, from, rows, places, stride);
-        V scratch[1], apart = V{};
+        V apart = V{};
         for (Index place = 0; place < places; ++place, here += rows + 1) {
             const V lowest = scale * minimum(here, int(rows));
-            weigh(int(rows), scale, here, here, scratch);
+            weigh(int(rows), scale, here, here);
             apart = larger_of(here[rows] - lowest, apart);
         }
         for (int lane = 0; lane < W; ++lane) widest = std::max(widest, apart[lane]);

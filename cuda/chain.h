@@ -1,16 +1,10 @@
-// Soft max-marginals of many chains: the routines of one chain, written once for GPU and CPU.
+// Soft max-marginals of many chains on the CPU: the routines of one vector of neighbouring chains.
 //
-// The includer defines, before including this file:
-//   DEVICE        what a function must be called to be usable here (`__device__` or nothing)
-//   LANE, LANES   which of how many threads, working together on one chain, this one is
-//   BARRIER       what makes the threads of a chain see each other's scratch memory
-//   exponential(x), logarithm(x)  for V; exponential of a very negative number is 0, never NaN
-//   any_less(a, b)  for V: whether a < b for one of its numbers
-//   PREFETCH(address)  a hint that what is there will soon be read, or nothing
+// The includer defines, before including this file, exponential(x) and logarithm(x) for V; exponential of a very negative
+// number is 0, never NaN; and any_less(a, b) for V: whether a < b for one of its numbers.
 //
-// V is what one thread computes on: a number on the GPU (a warp per chain, a lane per label), a short
-// vector of numbers of neighbouring chains on the CPU (one thread, LANES = 1). T is a number. All scores
-// are in units of gamma in here, so that gamma is 1 in every formula: s = scale * score.
+// V is a short vector of a number of each of neighbouring chains; T is a number. All scores are in units of gamma in
+// here, so that gamma is 1 in every formula: s = scale * score.
 //
 // A soft maximum over the labels of one end of an edge, for each label of the other, needs K * K
 // exponentials of (what has been gathered + s). These are products of K numbers and of the edge's weights,
@@ -29,21 +23,7 @@
 //             later ends are added: [edges or cells, K, K], and weights and their level [.., K * K + 1]
 #pragma once
 
-typedef long long Index;
-
-constexpr int MAX_GAPS = 64;
-
-// Lines 0 are the rows of the grid, lines 1 its columns, image after image. `lines` counts blocks of V,
-// `valid` real lines.
-struct Problem {
-    int images;
-    int labels;
-    int gaps;
-    int lines[2];
-    int valid[2];
-    int length[2];
-    int gap[MAX_GAPS];
-};
+#include "grid.h"
 
 // Pairwise scores and their weights, which only soft maxima need. Scores may be null where weights do for
 // every edge, and what is `right` is null unless scores are factored.
@@ -54,67 +34,14 @@ struct Scores {
     const V* left_weight;
     const V* right_weight;
 
-    DEVICE bool factored() const { return right || right_weight; }
+    bool factored() const { return right || right_weight; }
 };
 
-// Sums of weights below `smallest` have lost terms, or digits, that count. EXACT says so. It cannot happen if the
-// scores of no edge lie further apart than `spread`.
-template <class T>
-struct Range;
-template <>
-struct Range<float> {
-    static constexpr float log_smallest = -46, spread = 40;
-};
-template <>
-struct Range<double> {
-    static constexpr double log_smallest = -230, spread = 220;
-};
+// Says of a message that sums of weights did not do.
 #define EXACT 1e30
 
-// What a message has beside a number for each label.
-constexpr int EXTRAS = 3;
-
-// One chain (or one V of chains): `count` cells, `gap` apart, from `cell` of theta and `edge` on.
-struct Chain {
-    Index cell;
-    Index edge;
-    int count;
-    int gap;
-    int line;
-    int axis;
-};
-
-#define FOR_LANES(t, n) for (int t = LANE; t < (n); t += LANES)
-
-DEVICE inline Index cells(const Problem& p) {
-    return Index(p.lines[0]) * p.length[0] + Index(p.lines[1]) * p.length[1];
-}
-
-DEVICE inline int smaller(int a, int b) { return a < b ? a : b; }
-DEVICE inline int larger(int a, int b) { return a > b ? a : b; }
-
-// Where the edges of a gap along an axis begin in `left`, if every edge has its own scores.
-DEVICE inline Index first_edge(const Problem& p, int axis, int gap_index) {
-    Index edges = 0;
-    for (int a = 0; a <= axis; ++a)
-        for (int g = 0; g < (a == axis ? gap_index : p.gaps); ++g)
-            edges += Index(p.lines[a]) * larger(0, p.length[a] - p.gap[g]);
-    return edges;
-}
-
-// How many chains one line along an axis has.
-DEVICE inline int chains_of_line(const Problem& p, int axis) {
-    int number = 0;
-    for (int g = 0; g < p.gaps; ++g) number += smaller(p.gap[g], p.length[axis]);
-    return number;
-}
-
-DEVICE inline Index number_of_chains(const Problem& p) {
-    return Index(p.lines[0]) * chains_of_line(p, 0) + Index(p.lines[1]) * chains_of_line(p, 1);
-}
-
 // Finds chain number `index`: axis by axis, line by line, gap by gap. Those of one line share its scores.
-DEVICE inline Chain chain_at(const Problem& p, bool factored, Index index) {
+inline Chain chain_at(const Problem& p, bool factored, Index index) {
     const Index rows = Index(p.lines[0]) * chains_of_line(p, 0);
     const int axis = index >= rows, length = p.length[axis];
     index -= axis ? rows : 0;
@@ -133,64 +60,48 @@ DEVICE inline Chain chain_at(const Problem& p, bool factored, Index index) {
     return c;
 }
 
-// Where the i-th cell and the i-th edge lie, walking in a direction.
-DEVICE inline Index cell_of(const Chain& c, int direction, int i) {
-    return c.cell + Index(direction ? c.count - 1 - i : i) * c.gap;
-}
-DEVICE inline Index edge_of(const Chain& c, int direction, int i) {
-    return c.edge + Index(direction ? c.count - 2 - i : i) * c.gap;
-}
-
 // What the next step along a chain reads is far from what this one did: without a hint it would be waited for.
 template <class V>
-DEVICE inline void prefetch(const V* values, int n) {
-    for (int i = 0; i < n; ++i) PREFETCH(values + i);
+inline void prefetch(const V* values, int n) {
+    for (int i = 0; i < n; ++i) __builtin_prefetch(values + i);
 }
 
 template <class V>
-DEVICE inline V larger_of(V a, V b) {
+inline V larger_of(V a, V b) {
     return a > b ? a : b;
 }
 
 template <class V>
-DEVICE inline V maximum(const V* values, int n) {
+inline V maximum(const V* values, int n) {
     V m = values[0];
     for (int i = 1; i < n; ++i) m = larger_of(m, values[i]);
     return m;
 }
 
 template <class V>
-DEVICE inline V minimum(const V* values, int n) {
+inline V minimum(const V* values, int n) {
     V m = values[0];
     for (int i = 1; i < n; ++i) m = values[i] < m ? values[i] : m;
     return m;
 }
 
-// Scratch of K rows, an odd number of columns: neither rows nor columns collide in the GPU's banks.
-DEVICE inline int row_length(int labels) { return LANES > 1 ? labels | 1 : labels; }
-
 // The weights of the `size` scores of one edge or cell, and behind them their level; they may take the scores'
-// place. `scratch`: LANES numbers.
+// place.
 template <class V, class T>
-DEVICE inline void weigh(int size, T scale, const V* score, V* weight, V* scratch) {
-    V m = score[0];
-    FOR_LANES(i, size) m = larger_of(m, score[i]);
-    scratch[LANE] = m;
-    BARRIER;
-    const V level = maximum(scratch, LANES) * scale;
-    FOR_LANES(i, size) weight[i] = exponential(score[i] * scale - level);
-    if (LANE == 0) weight[size] = level;
+inline void weigh(int size, T scale, const V* score, V* weight) {
+    const V level = maximum(score, size) * scale;
+    for (int i = 0; i < size; ++i) weight[i] = exponential(score[i] * scale - level);
+    weight[size] = level;
 }
 
 // The level of an edge's weights.
 template <class V>
-DEVICE inline V level_of(const Scores<V>& scores, Index edge, int gap, int size) {
+inline V level_of(const Scores<V>& scores, Index edge, int gap, int size) {
     const V first = scores.left_weight[edge * (size + 1) + size];
     return scores.right_weight ? first + scores.right_weight[(edge + gap) * (size + 1) + size] : first;
 }
 
-// The weights of an edge: in shared memory where threads work together and each would read its own column,
-// else where they are, because every one is used once.
+// The weights of an edge, or of factored scores those of its ends, whose products they are: every one is used once.
 template <class V>
 struct Weights {
     const V* first;
@@ -198,25 +109,18 @@ struct Weights {
 };
 
 template <class V>
-DEVICE inline Weights<V> load_weights(const Scores<V>& scores, Index edge, int gap, int labels, V* scratch) {
+inline Weights<V> weights_of(const Scores<V>& scores, Index edge, int gap, int labels) {
     const Index size = Index(labels) * labels + 1;
-    const V* first = scores.left_weight + edge * size;
-    const V* second = scores.right_weight ? scores.right_weight + (edge + gap) * size : nullptr;
-    if (LANES == 1) return {first, second};
-    for (int a = 0; a < labels; ++a)
-        FOR_LANES(b, labels) {
-            const int i = a * labels + b;
-            scratch[a * row_length(labels) + b] = second ? first[i] * second[i] : first[i];
-        }
-    return {scratch, nullptr};
+    return {scores.left_weight + edge * size,
+            scores.right_weight ? scores.right_weight + (edge + gap) * size : nullptr};
 }
 
 // The sum of n values times every step-th weight.
 template <class V>
-DEVICE inline V weighted_sum(const Weights<V>& weights, int start, int step, const V* values, int n) {
+inline V weighted_sum(const Weights<V>& weights, int start, int step, const V* values, int n) {
     const V* first = weights.first + start;
     V sum = V{};
-    if (LANES == 1 && weights.second) {
+    if (weights.second) {
         const V* second = weights.second + start;
         for (int i = 0; i < n; ++i) sum += values[i] * (first[i * step] * second[i * step]);
     } else {
@@ -226,26 +130,26 @@ DEVICE inline V weighted_sum(const Weights<V>& weights, int start, int step, con
 }
 
 template <class V, class T>
-DEVICE inline void load_scores(const Scores<V>& scores, Index edge, int gap, int labels, T scale, V* out) {
+inline void load_scores(const Scores<V>& scores, Index edge, int gap, int labels, T scale, V* out) {
     const Index size = Index(labels) * labels;
     const V* first = scores.left + edge * size;
     const V* second = scores.right ? scores.right + (edge + gap) * size : nullptr;
     for (int a = 0; a < labels; ++a)
-        FOR_LANES(b, labels) {
+        for (int b = 0; b < labels; ++b) {
             const V score = second ? first[a * labels + b] + second[a * labels + b] : first[a * labels + b];
-            out[a * row_length(labels) + b] = score * scale;
+            out[a * labels + b] = score * scale;
         }
 }
 
 // Numbers of V that the routines need as scratch.
-DEVICE inline Index scratch_size(int labels) { return Index(labels) * (row_length(labels) + 6) + LANES; }
+inline Index scratch_size(int labels) { return Index(labels) * (labels + 6); }
 
 // For each label of the receiver the maximum over those of the sender of what these have gathered plus
 // the edge's score, entry by entry.
 template <class V>
-DEVICE inline void reach_on(bool soft, int labels, const V* reach, const V* edge, int sender, int receiver,
-                            V* raw) {
-    FOR_LANES(t, labels) {
+inline void reach_on(bool soft, int labels, const V* reach, const V* edge, int sender, int receiver,
+                     V* raw) {
+    for (int t = 0; t < labels; ++t) {
         const V* score = edge + t * receiver;
         V m = reach[0] + score[0];
         for (int s = 1; s < labels; ++s) m = larger_of(m, reach[s] + score[s * sender]);
@@ -260,78 +164,68 @@ DEVICE inline void reach_on(bool soft, int labels, const V* reach, const V* edge
 
 // Walks a chain once and writes its messages; in direction 0 also its maximum: the value of the dual.
 template <class V, class T>
-DEVICE inline void walk(const Problem& p, const Chain& c, int direction, T gamma, const V* theta,
-                        const Scores<V>& scores, V* message, V* dual, V* scratch) {
-    const int K = p.labels, width = K + EXTRAS, stride = row_length(K);
-    const int sender = direction ? 1 : stride, receiver = direction ? stride : 1;
+inline void walk(const Problem& p, const Chain& c, int direction, T gamma, const V* theta,
+                 const Scores<V>& scores, V* message, V* dual, V* scratch) {
+    const int K = p.labels, width = K + EXTRAS;
+    const int sender = direction ? 1 : K, receiver = direction ? K : 1;
     const bool soft = gamma > 0;
     const T scale = soft ? 1 / gamma : T(1);
     V* edge = scratch;
-    V* reach = edge + Index(K) * stride;  // what a label of the sending cell has gathered so far
+    V* reach = edge + Index(K) * K;  // what a label of the sending cell has gathered so far
     V* share = reach + K;                 // the exponential of that
     V* raw = share + K;
     V total = V{};
     Index from = cell_of(c, direction, 0);
-    FOR_LANES(t, width) message[from * width + t] = V{};
-    FOR_LANES(t, K) reach[t] = theta[from * K + t];
+    for (int t = 0; t < width; ++t) message[from * width + t] = V{};
+    for (int t = 0; t < K; ++t) reach[t] = theta[from * K + t];
     for (int i = 0; i + 1 < c.count; ++i) {
         const Index to = cell_of(c, direction, i + 1), at = edge_of(c, direction, i);
         prefetch(theta + to * K, K);
         V top = V{};
         if (soft) {
             const V level = level_of(scores, at, c.gap, K * K);
-            const Weights<V> weights = load_weights(scores, at, c.gap, K, edge);
-            BARRIER;
+            const Weights<V> weights = weights_of(scores, at, c.gap, K);
             top = maximum(reach, K);
-            FOR_LANES(t, K) share[t] = exponential(reach[t] - top);
-            BARRIER;
-            FOR_LANES(t, K)
+            for (int t = 0; t < K; ++t) share[t] = exponential(reach[t] - top);
+            for (int t = 0; t < K; ++t)
                 raw[t] = top + level + logarithm(weighted_sum(weights, t * receiver, sender, share, K));
-            BARRIER;
             // Without scores, weights must do; only where there are NaNs they might not.
             const V limit = scores.left ? top + level + Range<T>::log_smallest : V{} - T(EXACT);
             const V lowest = minimum(raw, K);
             top = lowest < limit ? V{} + T(EXACT) : top;
             if (any_less(lowest, limit)) {
                 load_scores(scores, at, c.gap, K, scale, edge);
-                BARRIER;
                 reach_on(soft, K, reach, edge, sender, receiver, raw);
-                BARRIER;
             }
         } else {
             load_scores(scores, at, c.gap, K, scale, edge);
-            BARRIER;
             reach_on(soft, K, reach, edge, sender, receiver, raw);
-            BARRIER;
         }
         const V shift = maximum(raw, K);
         total += shift;
-        FOR_LANES(t, K) {
+        for (int t = 0; t < K; ++t) {
             const V z = raw[t] - shift;
             message[to * width + t] = z;
             reach[t] = theta[to * K + t] + z;
         }
-        if (LANE == 0) {
-            message[to * width + K] = shift;
-            message[to * width + K + 1] = total;
-            message[to * width + K + 2] = top;
-        }
+        message[to * width + K] = shift;
+        message[to * width + K + 1] = total;
+        message[to * width + K + 2] = top;
         from = to;
     }
     if (direction == 1) return;
-    BARRIER;
     V m = maximum(reach, K);
     if (soft) {
         V sum = V{};
         for (int s = 0; s < K; ++s) sum += exponential(reach[s] - m);
         m += logarithm(sum);
     }
-    if (LANE == 0) *dual = total + m;
+    *dual = total + m;
 }
 
 // The first label with the largest value, as a V.
 template <class V, class T>
-DEVICE inline V best_of(const V* values, int labels) {
+inline V best_of(const V* values, int labels) {
     V m = values[0], best = V{};
     for (int s = 1; s < labels; ++s) {
         best = values[s] > m ? V{} + T(s) : best;
@@ -342,7 +236,7 @@ DEVICE inline V best_of(const V* values, int labels) {
 
 // The first label of the sender that is best for a label of the receiver.
 template <class V, class T>
-DEVICE inline V best_sender(const V* reach, const V* score, int step, int labels) {
+inline V best_sender(const V* reach, const V* score, int step, int labels) {
     V m = reach[0] + score[0], best = V{};
     for (int s = 1; s < labels; ++s) {
         const V value = reach[s] + score[Index(s) * step];
@@ -354,32 +248,31 @@ DEVICE inline V best_sender(const V* reach, const V* score, int step, int labels
 
 // The derivative of `walk`: from `given`, the derivative by the marginals of each cell, walks back and
 // writes `carried`, the derivative by the message that arrives at each cell. In direction 0 that of
-// the chain's maximum, `weights` of its line, starts at the chain's end. Returns this thread's part of the
+// the chain's maximum, `weights` of its line, starts at the chain's end. Returns the chain's part of the
 // derivative by gamma, if that is wanted: every soft maximum contributes its entropy.
 template <class V, class T>
-DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gamma, bool by_gamma, const V* weights,
-                          const V* theta, const Scores<V>& scores, const V* message, const V* given, V* carried,
-                          V* scratch) {
-    const int K = p.labels, width = K + EXTRAS, stride = row_length(K);
-    const int sender = direction ? 1 : stride, receiver = direction ? stride : 1;
+inline V walk_back(const Problem& p, const Chain& c, int direction, T gamma, bool by_gamma, const V* weights,
+                   const V* theta, const Scores<V>& scores, const V* message, const V* given, V* carried,
+                   V* scratch) {
+    const int K = p.labels, width = K + EXTRAS;
+    const int sender = direction ? 1 : K, receiver = direction ? K : 1;
     const bool soft = gamma > 0;
     const T scale = soft ? 1 / gamma : T(1);
     V* edge = scratch;
-    V* reach = edge + Index(K) * stride;
+    V* reach = edge + Index(K) * K;
     V* norm = reach + K;     // the raw message at the receiver, or its best sender
     V* arrived = norm + K;   // the derivative by it
     V* pull = arrived + K;   // the same over what the receiver's weights sum up to
     const V weight = weights[(c.axis ? p.lines[0] : 0) + c.line];
     V entropy = V{};
     Index to = cell_of(c, direction, c.count - 1);
-    FOR_LANES(t, K) reach[t] = theta[to * K + t] + message[to * width + t];
-    BARRIER;
+    for (int t = 0; t < K; ++t) reach[t] = theta[to * K + t] + message[to * width + t];
     const V top = maximum(reach, K);
     V sum = V{};
     if (soft)
         for (int s = 0; s < K; ++s) sum += exponential(reach[s] - top);
     const V level = soft ? top + logarithm(sum) : best_of<V, T>(reach, K);
-    FOR_LANES(t, K) {
+    for (int t = 0; t < K; ++t) {
         V derivative = given[to * K + t];
         if (direction == 0) {
             const V logp = reach[t] - level;
@@ -402,22 +295,19 @@ DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gam
             prefetch(message + next * width, width);
             prefetch(given + next * K, K);
         }
-        BARRIER;
         if (by_weights) {
             const V base = level_of(scores, at, c.gap, K * K) + highest;
-            weights = load_weights(scores, at, c.gap, K, edge);
-            FOR_LANES(t, K) pull[t] = arrived[t] * exponential(base - arriving[t] - arriving[K]);
+            weights = weights_of(scores, at, c.gap, K);
+            for (int t = 0; t < K; ++t) pull[t] = arrived[t] * exponential(base - arriving[t] - arriving[K]);
         } else {
             load_scores(scores, at, c.gap, K, scale, edge);
-            FOR_LANES(t, K) norm[t] = arriving[t] + arriving[K];
+            for (int t = 0; t < K; ++t) norm[t] = arriving[t] + arriving[K];
         }
-        FOR_LANES(t, K) reach[t] = theta[from * K + t] + message[from * width + t];
-        BARRIER;
+        for (int t = 0; t < K; ++t) reach[t] = theta[from * K + t] + message[from * width + t];
         if (!soft) {
-            FOR_LANES(t, K) norm[t] = best_sender<V, T>(reach, edge + t * receiver, sender, K);
-            BARRIER;
+            for (int t = 0; t < K; ++t) norm[t] = best_sender<V, T>(reach, edge + t * receiver, sender, K);
         }
-        FOR_LANES(t, K) {
+        for (int t = 0; t < K; ++t) {
             const V* score = edge + t * sender;
             V flow = V{};
             if (by_weights) {
@@ -434,8 +324,7 @@ DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gam
             }
             reach[t] = given[from * K + t] + flow;
         }
-        BARRIER;
-        FOR_LANES(t, K) {
+        for (int t = 0; t < K; ++t) {
             arrived[t] = reach[t];
             carried[from * K + t] = reach[t];
         }
@@ -446,7 +335,7 @@ DEVICE inline V walk_back(const Problem& p, const Chain& c, int direction, T gam
 
 // The max-marginal of a label at a cell of one gap's chains, in units of gamma.
 template <class V>
-DEVICE inline V marginal(const Problem& p, Index cell, int label, const V* theta, const V* message) {
+inline V marginal(const Problem& p, Index cell, int label, const V* theta, const V* message) {
     const int K = p.labels, width = K + EXTRAS;
     const V* ahead = message + cell * width;
     const V* behind = ahead + p.gaps * cells(p) * width;
@@ -457,14 +346,14 @@ DEVICE inline V marginal(const Problem& p, Index cell, int label, const V* theta
 // `earlier` and `later` are the edge's two cells in theta, `layer` the cells of all gaps. theta is here
 // [iterations, layer, K], message and carried are [iterations, 2 directions, layer, K + 3 or K].
 template <class V, class T>
-DEVICE inline void edge_derivative(const Problem& p, Index earlier, Index later, Index at, int gap, T gamma,
-                                   int iterations, Index layer, const V* theta, const Scores<V>& scores,
-                                   const V* message, const V* carried, V* out, V* also, V* scratch) {
-    const int K = p.labels, width = K + EXTRAS, stride = row_length(K);
+inline void edge_derivative(const Problem& p, Index earlier, Index later, Index at, int gap, T gamma,
+                            int iterations, Index layer, const V* theta, const Scores<V>& scores,
+                            const V* message, const V* carried, V* out, V* also, V* scratch) {
+    const int K = p.labels, width = K + EXTRAS;
     const bool soft = gamma > 0;
     const T scale = soft ? 1 / gamma : T(1);
     V* edge = scratch;                      // scores; or the derivative over the weights, if these do
-    V* forward = edge + Index(K) * stride;  // of the earlier cell, towards the later one
+    V* forward = edge + Index(K) * K;  // of the earlier cell, towards the later one
     V* forward_norm = forward + K;
     V* forward_given = forward_norm + K;
     V* backward = forward_given + K;  // of the later cell, towards the earlier one
@@ -479,7 +368,7 @@ DEVICE inline void edge_derivative(const Problem& p, Index earlier, Index later,
     V level = V{};
     if (by_weights) {
         level = level_of(scores, at, gap, K * K);
-        for (int a = 0; a < K; ++a) FOR_LANES(b, K) edge[a * stride + b] = V{};
+        for (int i = 0; i < K * K; ++i) edge[i] = V{};
     } else {
         load_scores(scores, at, gap, K, scale, edge);
     }
@@ -497,8 +386,7 @@ DEVICE inline void edge_derivative(const Problem& p, Index earlier, Index later,
         prefetch(behind + next * width, width);
         prefetch(carried_ahead + next * K, K);
         prefetch(carried_behind + next * K, K);
-        BARRIER;
-        FOR_LANES(t, K) {
+        for (int t = 0; t < K; ++t) {
             forward[t] = unary[earlier * K + t] + ahead[earlier * width + t];
             forward_norm[t] = to_later[t] + to_later[K];
             forward_given[t] = carried_ahead[later * K + t];
@@ -513,23 +401,21 @@ DEVICE inline void edge_derivative(const Problem& p, Index earlier, Index later,
                 backward_given[t] *= exponential(other + level - backward_norm[t]);
             }
         }
-        BARRIER;
         if (!soft) {
-            FOR_LANES(t, K) {
-                forward_norm[t] = best_sender<V, T>(forward, edge + t, stride, K);
-                backward_norm[t] = best_sender<V, T>(backward, edge + t * stride, 1, K);
+            for (int t = 0; t < K; ++t) {
+                forward_norm[t] = best_sender<V, T>(forward, edge + t, K, K);
+                backward_norm[t] = best_sender<V, T>(backward, edge + t * K, 1, K);
             }
-            BARRIER;
         }
         for (int a = 0; a < K; ++a)
-            FOR_LANES(b, K) {
+            for (int b = 0; b < K; ++b) {
                 if (by_weights) {
-                    edge[a * stride + b] += forward[a] * forward_given[b] + backward_given[a] * backward[b];
+                    edge[a * K + b] += forward[a] * forward_given[b] + backward_given[a] * backward[b];
                     continue;
                 }
                 V derivative;
                 if (soft) {
-                    const V s = edge[a * stride + b];
+                    const V s = edge[a * K + b];
                     derivative = forward_given[b] * exponential(forward[a] + s - forward_norm[b]) +
                                  backward_given[a] * exponential(backward[b] + s - backward_norm[a]);
                 } else {
@@ -544,12 +430,11 @@ DEVICE inline void edge_derivative(const Problem& p, Index earlier, Index later,
         const V* first = scores.left_weight + at * (K * K + 1);
         const V* second = scores.right_weight ? scores.right_weight + (at + gap) * (K * K + 1) : nullptr;
         for (int a = 0; a < K; ++a)
-            FOR_LANES(b, K) {
+            for (int b = 0; b < K; ++b) {
                 const V weight = second ? first[a * K + b] * second[a * K + b] : first[a * K + b];
-                const V derivative = weight * edge[a * stride + b];
+                const V derivative = weight * edge[a * K + b];
                 if (out) out[a * K + b] += derivative;
                 if (also) also[a * K + b] += derivative;
             }
     }
-    BARRIER;
 }

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.kernels import chains
+from common.kernels import backends
 from common.kernels import decomposition as operators
 from common.kernels.transforms import transformed
 from methods.base import Method
@@ -91,6 +91,8 @@ class DDCRF(Method):
 
     def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
         k = self.num_classes
+        if features.is_cuda:  # then what the kernels read of a cell lies together
+            features = features.contiguous(memory_format=torch.channels_last)
         left = self.left(features).unflatten(1, (k, k))
         right = self.right(features).unflatten(1, (k, k))
         # Mixed precision may give the three different types.
@@ -309,7 +311,7 @@ def _has_kernels(unary: Tensor, gaps: Sequence[int]) -> bool:
     if transformed():
         return False
     dtype = torch.promote_types(unary.dtype, torch.float32)
-    return chains.available(unary.device, dtype, unary.shape[1], len(gaps))
+    return backends.available(unary.device, dtype, unary.shape[1], len(gaps))
 
 
 def _by_kernels(

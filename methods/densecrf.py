@@ -9,8 +9,8 @@ update:
     Q ← softmax(−unary + Σ_kernels weight · N·K·N·Q),   N = 1/√(K·1)
 
 It trains nothing: it refines the output of the model named by `trained_as`. The kernels K are applied by a
-permutohedral lattice, in PyTorch on any device (`common/kernels/lattice.py`), or by `pydensecrf`, the
-reference, which takes one CPU core per image.
+permutohedral lattice (`common/kernels/lattice.py`, on any device), or by `pydensecrf`, the reference, which
+takes one CPU core per image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from common.kernels.lattice import Lattice
-from common.kernels.transforms import transformed
+from common.kernels.mean_field import mean_field
+from common.kernels.transforms import outside, transformed
 from methods.base import Method
 
 Engine = Literal["torch", "pydensecrf"]
@@ -38,14 +39,11 @@ FLOOR = 1e-5
 TOLERANCE = 1e-3
 """By how much probabilities may lie outside of 0–1 for rounding, of half precision too."""
 
-PIXEL_BYTES = 400
-"""About what building a lattice holds per pixel."""
-
-CPU_PIXELS = 2**10
+PIXELS = 2**20
 """Images of so many pixels in all, or one larger image, are taken at a time on a CPU."""
 
-BUDGET = 2**29
-"""Bytes of values that one filtering may hold at a time; of more classes, some are filtered at a time."""
+CACHE = 2**25
+"""Bytes of marginals up to which images are taken together on a GPU: its cache would forget more."""
 
 
 class DenseCRF(Method):
@@ -138,7 +136,8 @@ def dense_crf(
         return _by_pydensecrf(images, probabilities, iterations, gaussian, bilateral).to(probabilities)
     deviations, weights = (gaussian[0], *bilateral[:2]), (gaussian[1], bilateral[2])
     unary = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32)).clamp(min=FLOOR).log()
-    return crf_scores(images, unary, deviations, weights, iterations).softmax(dim=1).to(probabilities.dtype)
+    result = crf_scores(images, unary, deviations, weights, iterations, marginals=True)
+    return result.to(probabilities.dtype)
 
 
 def _check_input(images: Tensor, probabilities: Tensor) -> None:
@@ -162,7 +161,7 @@ def _check_input(images: Tensor, probabilities: Tensor) -> None:
         )
     if transformed() or not probabilities.numel():
         return  # a value cannot be looked at while functions of it are batched
-    low, high = (float(bound) for bound in probabilities.detach().aminmax())
+    low, high = torch.stack(probabilities.detach().aminmax()).tolist()
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # so is NaN
         raise ValueError(
             f"probabilities must be in 0–1, and these are in {low:.4g} to {high:.4g}: give the softmax of "
@@ -170,6 +169,7 @@ def _check_input(images: Tensor, probabilities: Tensor) -> None:
         )
 
 
+@torch.compiler.disable  # it has nothing that PyTorch's compiler could make faster
 def crf_scores(
     images: Tensor,
     unary: Tensor,
@@ -177,115 +177,79 @@ def crf_scores(
     weights: Sequence[float | Tensor],
     iterations: int,
     normalisation: Normalisation = "symmetric",
+    marginals: bool = False,
 ) -> Tensor:
-    """Scores whose softmax are the marginals of a fully connected CRF.
+    """Scores whose softmax are the marginals of a fully connected CRF, or these.
 
     Args:
         images: `[N, 3, H, W]`, colours in 0–255.
         unary: Scores of the labels (not energies), `[N, K, H, W]`, float32 or float64.
         deviations: Of the position kernel in pixels, and of the bilateral one in pixels and in colour.
-        weights: Of each kernel, a number or, to be trained, a matrix as in `mean_field`.
+        weights: Of each kernel, a number (Potts: labels speak for themselves alone) or how much the label of
+            one pixel (column) speaks for that of another (row), `[K, K]`.
         iterations: How many updates, at least 1.
-        normalisation: Of the kernels, as in `Kernel`.
+        normalisation: Of the kernels K, with N = 1/√(K·1): `symmetric`, N·K·N, or `after`, N²·K, the mean of
+            the neighbours.
+        marginals: Whether to return these.
 
     Returns:
         `[N, K, H, W]`; differentiable by unary and weights any number of times.
     """
     k, h, w = unary.shape[1:]
-    # On a CPU an image at a time stays in the cache; small ones are quicker together.
-    pixels = CPU_PIXELS if unary.device.type == "cpu" else BUDGET // PIXEL_BYTES
-    together = max(1, pixels // (h * w))
+    limit = PIXELS if unary.device.type == "cpu" else CACHE // (k * unary.element_size())
+    together = max(1, limit // (h * w))
     parts = []
     for some, scores in zip(images.split(together), unary.split(together)):
-        kernels = _kernels(some, normalisation, *deviations)
-        energies = -scores.flatten(2).mT.flatten(0, 1)
-        marginals = mean_field(energies, kernels, weights, iterations)
-        parts.append(marginals.view(len(some), h * w, k).mT.reshape(-1, k, h, w))
-    return torch.cat(parts)
+        with outside(some) as pixels:
+            kernels = _kernels(pixels, normalisation, *deviations)
+        result = mean_field(scores.flatten(2), kernels, weights, iterations, marginals)
+        parts.append(result.unflatten(2, (h, w)))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-class Kernel:
+def _kernels(
+    images: Tensor, normalisation: Normalisation, deviation: float, bilateral: float, colour: float
+) -> tuple[Lattice, Lattice]:
+    """The kernel of positions and that of positions and colours, of given standard deviations."""
+    places = _positions(*images.shape[2:], images.device).expand(len(images), -1, -1)
+    colours = images.flatten(2).mT.float() / colour
+    both = _kernel(torch.cat([places / float(bilateral), colours], dim=2), normalisation)
+    return _position_kernel(*images.shape[2:], float(deviation), images.device, normalisation), both
+
+
+@lru_cache(maxsize=8)  # most images of a data set have one of a few sizes
+def _position_kernel(
+    h: int, w: int, deviation: float, device: torch.device, normalisation: Normalisation
+) -> Lattice:
+    """The kernel of positions is the same for all images of a size."""
+    with torch.inference_mode(False):
+        return _kernel(_positions(h, w, device).unsqueeze(0) / deviation, normalisation)
+
+
+def _kernel(features: Tensor, normalisation: Normalisation) -> Lattice:
     """A Gaussian kernel K between all pairs of an image's pixels, normalised.
 
     Args:
         features: Of each image's pixels, in units of the standard deviations, `[N, P, d]`.
         normalisation: `symmetric`, N·K·N with N = 1/√(K·1), or `after`, N²·K: the mean of the neighbours.
     """
-
-    def __init__(self, features: Tensor, normalisation: Normalisation = "symmetric") -> None:
-        self.lattice = Lattice(features)
-        ones = torch.ones(features.shape[0] * features.shape[1], 1, device=features.device)
-        sums = self.lattice.filter(ones) + 1e-20
-        self.scale = sums.reciprocal() if normalisation == "after" else None
-        if normalisation == "symmetric":
-            self.lattice.normalise(sums.squeeze(1).rsqrt())
-
-    def apply(self, values: Tensor) -> Tensor:
-        """The kernel times values `[N · P, C]`, as many columns at a time as the memory's budget allows."""
-        held = values.element_size() * (2 * len(values) + 3 * self.lattice.size)
-        parts = values.split(max(1, BUDGET // held), dim=1)
-        filtered = torch.cat([self.lattice.filter(part) for part in parts], dim=1)
-        return filtered if self.scale is None else filtered * self.scale.to(values.dtype)
-
-
-def _kernels(
-    images: Tensor, normalisation: Normalisation, deviation: float, bilateral: float, colour: float
-) -> tuple[Kernel, Kernel]:
-    """The kernel of positions and that of positions and colours, of given standard deviations."""
-    # mypy: two sides
-    places = _positions(*images.shape[2:], images.device).expand(len(images), -1, -1)  # type: ignore[call-arg]
-    colours = images.flatten(2).mT.float() / colour
-    both = Kernel(torch.cat([places / float(bilateral), colours], dim=2), normalisation)
-    return _position_kernel(*images[:, 0].shape, float(deviation), images.device, normalisation), both
+    lattice = Lattice(features)
+    ones = torch.ones(features.shape[0] * features.shape[1], 1, device=features.device)
+    sums = lattice.filter(ones).squeeze(1) + 1e-20
+    if normalisation == "symmetric":
+        lattice.normalise(sums.rsqrt(), sums.rsqrt())
+    else:
+        lattice.normalise(None, sums.reciprocal())
+    return lattice
 
 
 @lru_cache(maxsize=4)
-def _position_kernel(
-    n: int, h: int, w: int, deviation: float, device: torch.device, normalisation: Normalisation
-) -> Kernel:
-    """The kernel of positions is the same for all images of a size."""
-    with torch.inference_mode(False):
-        return Kernel(_positions(h, w, device).expand(n, -1, -1) / deviation, normalisation)
-
-
 def _positions(h: int, w: int, device: torch.device) -> Tensor:
     """Pixels' columns and rows, `[h · w, 2]`."""
-    sides = (torch.arange(side, device=device, dtype=torch.float32) for side in (h, w))
-    rows, columns = torch.meshgrid(*sides, indexing="ij")
-    return torch.stack([columns, rows], dim=2).flatten(0, 1)
-
-
-def mean_field(
-    unary: Tensor, kernels: Sequence[Kernel], weights: Sequence[float | Tensor], iterations: int
-) -> Tensor:
-    """Mean-field updates.
-
-    Args:
-        unary: Energies of the labels of each pixel, `[P, K]`.
-        kernels: Between the pixels.
-        weights: Of each kernel, a number (Potts: labels speak for themselves alone) or how much the label of
-            one pixel (column) speaks for that of another (row), `[K, K]`.
-        iterations: How many updates, at least 1.
-
-    Returns:
-        Scores `[P, K]`, whose softmax are the marginals.
-    """
-    scores = -unary
-    for _ in range(iterations):
-        marginals = _softmax(scores)
-        scores = -unary
-        for weight, kernel in zip(weights, kernels, strict=True):
-            message = kernel.apply(marginals)
-            if isinstance(weight, Tensor):
-                scores = scores + message @ weight.mT
-            else:
-                scores = scores.add(message, alpha=weight)
-    return scores
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """Softmax over the last dimension; over the first, PyTorch's is far faster if it is short (CPU)."""
-    return scores.mT.contiguous().softmax(dim=0).mT.contiguous()
+    with torch.inference_mode(False):
+        sides = (torch.arange(side, device=device, dtype=torch.float32) for side in (h, w))
+        rows, columns = torch.meshgrid(*sides, indexing="ij")
+        return torch.stack([columns, rows], dim=2).flatten(0, 1)
 
 
 def _by_pydensecrf(

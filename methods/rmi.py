@@ -13,19 +13,20 @@ negative: the log-determinant of a small covariance is.
 
 The Schur complement is never formed: its Cholesky factor is the lower right block of the factor of the
 joint covariance with ε on its whole diagonal, which is positive definite for every finite input.
-Covariances are float64, everything as large as the image has the logits' type. A training step costs
-about as much more as `bce` and two passes over 2R² copies of the pooled maps (`snakemake kernels`).
+Covariances are float64, everything as large as the image has the logits' type. With average pooling the
+logits are read once, for both parts of the loss, and once more for the derivative; so it costs little more
+than `bce` (`snakemake kernels`). With `max`, `interpolate` or `softmax` it makes maps of the logits' size.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.kernels.windows import window_products
+from common.kernels.sigmoids import cells_of, sigmoids, truth_of_cells
+from common.kernels.windows import window_entropies
 from common.labels import VOID, valid_pixels
 from methods.base import Method, cross_entropy
 from methods.bce import binary_cross_entropy, normalised_sigmoids
@@ -146,30 +147,48 @@ class RMILoss(nn.Module):
             raise ValueError(f"logits must be [N, {self.num_classes}, H, W], not {[*logits.shape]}")
         if labels.shape != logits[:, 0].shape:
             raise ValueError(f"labels must be {[*logits[:, 0].shape]}, not {[*labels.shape]}")
+        if self.softmax or (self.pool != "average" and self.pool_size > 1):
+            pixelwise, entropy = self._in_parts(logits, labels)
+        else:
+            pixelwise, entropy = self._in_one_pass(logits, labels)
+        region = (1 - self.weight) / self.radius**2 * entropy.sum()
+        terms = (entropy.detach() / self.radius**2).to(pixelwise.dtype)
+        return self.weight * pixelwise + region.to(pixelwise.dtype), terms
+
+    def _in_one_pass(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The pixelwise loss and the entropies `[K]` where both are made of sums of sigmoids."""
+        valid_pixels(labels, self.num_classes, self.ignore_index)
+        self._check_size(labels)
+        sums = sigmoids(logits, labels, self.ignore_index, self.pool_size, PROBABILITY_FLOOR)
+        entropy = conditional_entropy(sums.truth, sums.predicted, self.radius, self.pool_size**-2)
+        return sums.cross_entropy, entropy
+
+    def _in_parts(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The pixelwise loss and the entropies `[K]`, each by itself."""
         if logits.dtype.itemsize < 4:
             logits = logits.float()
         valid = valid_pixels(labels, self.num_classes, self.ignore_index)
-        pixelwise, probabilities = binary_cross_entropy(logits, labels, self.ignore_index)
+        self._check_size(labels)
+        probabilities = logits.sigmoid() * valid.unsqueeze(1)
         if self.softmax:
             pixelwise = cross_entropy(logits, labels.where(valid, VOID))
-            probabilities = probabilities.clamp(min=PROBABILITY_FLOOR)
-        terms = self._terms(probabilities, labels, valid)
-        return self.weight * pixelwise + (1 - self.weight) * terms.sum(), terms.detach()
+            predicted = self._pooled(probabilities.clamp(min=PROBABILITY_FLOOR))
+        else:
+            pixelwise = binary_cross_entropy(logits, labels, self.ignore_index)
+            predicted = self._pooled(probabilities) + PROBABILITY_FLOOR
+        return pixelwise, conditional_entropy(self._truth(labels, valid), predicted, self.radius)
 
-    def _terms(self, probabilities: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        truth, predicted = self._truth(labels, valid), self._pooled(probabilities)
-        if not self.softmax:
-            floor = torch.full_like(probabilities[:1, :1], PROBABILITY_FLOOR)
-            predicted = predicted + (self._pooled(floor) if self.pool == "average" else PROBABILITY_FLOOR)
-        if min(truth.shape[2:]) < self.radius:
+    def _check_size(self, labels: Tensor) -> None:
+        """Refuses images that are smaller than a window when pooled."""
+        h, w = self._pooled_shape(labels)
+        if min(h, w) < self.radius:
             raise ValueError(
-                f"the pooled image of {truth.shape[2]}×{truth.shape[3]} is smaller than the radius "
-                f"{self.radius}: use larger crops, a smaller pool_size or a smaller radius"
+                f"the pooled image of {h}×{w} is smaller than the radius {self.radius}: use larger crops, a "
+                "smaller pool_size or a smaller radius"
             )
-        entropy = conditional_entropy(truth, predicted, self.radius)
-        return entropy.to(probabilities.dtype) / self.radius**2
 
     def _pooled(self, maps: Tensor) -> Tensor:
+        """Probabilities, pooled."""
         size = self.pool_size
         if size == 1:
             return maps
@@ -180,57 +199,41 @@ class RMILoss(nn.Module):
         return functional.interpolate(maps, self._pooled_shape(maps), mode="bilinear", align_corners=True)
 
     def _pooled_shape(self, maps: Tensor) -> tuple[int, int]:
-        size, padding = self.pool_size, self.pool_size // 2
-        if self.pool == "interpolate":
-            h, w = (side // size for side in maps.shape[-2:])
-            if 0 in (h, w):
-                raise ValueError(f"pool_size {size} leaves nothing of an image of {[*maps.shape[-2:]]}")
-        else:
-            h, w = ((side + 2 * padding - size) // size + 1 for side in maps.shape[-2:])
+        """Height and width of what is pooled."""
+        size = self.pool_size
+        if self.pool != "interpolate":
+            h, w = (cells_of(side, size) for side in maps.shape[-2:])
+            return h, w
+        h, w = (side // size for side in maps.shape[-2:])
+        if 0 in (h, w):
+            raise ValueError(f"pool_size {size} leaves nothing of an image of {[*maps.shape[-2:]]}")
         return h, w
 
     def _truth(self, labels: Tensor, valid: Tensor) -> Tensor:
         """The pooled one-hot labels `[N, K, h, w]` in float64, without one-hot labels of full size."""
-        h, w = self._pooled_shape(labels) if self.pool_size > 1 else labels.shape[1:]
-        size, padding = self.pool_size, self.pool_size // 2
-        if self.pool == "interpolate" and size > 1:
+        size = self.pool_size
+        if self.pool == "interpolate":
             labels = labels.where(valid, -1).double().unsqueeze(1)
-            labels = functional.interpolate(labels, (h, w), mode="nearest").squeeze(1).long()
-            valid, size, padding = labels >= 0, 1, 0
-        row = torch.arange(labels.shape[1], device=labels.device).add(padding if size > 1 else 0) // size
-        column = torch.arange(labels.shape[2], device=labels.device).add(padding if size > 1 else 0) // size
-        inside = valid & (row < h).unsqueeze(1) & (column < w)
-        cell = (labels.long() * h + row.unsqueeze(1)) * w + column
-        counts = torch.zeros(len(labels), self.num_classes * h * w, dtype=torch.double, device=labels.device)
-        counts.scatter_add_(1, cell.where(inside, 0).flatten(1), inside.double().flatten(1))
-        counts = counts.view(-1, self.num_classes, h, w)
+            labels = (
+                functional.interpolate(labels, self._pooled_shape(labels), mode="nearest").squeeze(1).long()
+            )
+            valid, size = labels >= 0, 1
+        counts = truth_of_cells(labels, valid, self.num_classes, size)
         return counts.clamp(max=1) if self.pool == "max" else counts / size**2
 
 
-def conditional_entropy(truth: Tensor, predicted: Tensor, radius: int) -> Tensor:
+def conditional_entropy(truth: Tensor, predicted: Tensor, radius: int, scale: float = 1.0) -> Tensor:
     """`½·logdet(Σ_{Y|P} + εI)`, the entropy of Y given P up to a constant, mean over images.
 
     Args:
         truth: The pooled labels, whose R×R windows are Y, `[N, K, h, w]`. Has no derivative.
         predicted: The pooled probabilities, whose windows are P, of the same shape.
         radius: R.
+        scale: Both are multiplied by it first.
 
     Returns:
         `[K]` in float64.
     """
-    n, k, h, w = truth.shape
-    dimension = radius**2
-    # Centred before, so that what is subtracted from the sums of products in the end is small.
-    first, second = (_centred(x.flatten(0, 1).double()) for x in (predicted, truth))
-    products, sums = window_products(first, second, radius)
-    positions = (h - radius + 1) * (w - radius + 1)
-    covariance = products - sums.unsqueeze(2) * sums.unsqueeze(1) / positions
-    ridge = EPSILON * torch.eye(2 * dimension, dtype=torch.double, device=covariance.device)
-    factor, failed = torch.linalg.cholesky_ex(covariance + ridge)
-    diagonal = factor.diagonal(dim1=1, dim2=2)[:, dimension:]
-    diagonal = diagonal.where((failed == 0).unsqueeze(1), torch.nan)  # only of logits that are not finite
-    return diagonal.log().sum(dim=1).view(n, k).mean(dim=0)
-
-
-def _centred(maps: Tensor) -> Tensor:
-    return maps - maps.mean(dim=(1, 2), keepdim=True)
+    n, k = truth.shape[:2]
+    entropies = window_entropies(predicted.flatten(0, 1), truth.flatten(0, 1), radius, EPSILON, scale)
+    return entropies.view(n, k).mean(dim=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from common.config.entries import Config
 from common.config.settings import plain
 from common.datasets.base import panel_indices
 from common.datasets.manifest import content_of
-from common.files import replacing
+from common.files import replacing, write_record
 from common.images.label_maps import LabelMaps
 from common.integrity import StoredFile
 from common.provenance import Provenance
@@ -34,6 +34,7 @@ from common.runs.records import (
     TrainedModelFacts,
 )
 from common.scoring.counts import SplitCounts, image_counts
+from common.scoring.evidence import Evidence
 from tests.conftest import TINY
 
 PROVENANCE = Provenance("2026-11-01T12:00:00+00:00", "a" * 40, {"torch": "2.14"}, "a CPU")
@@ -66,6 +67,14 @@ def make_config(folder: Path, **changes: Any) -> Config:
     return reading.complete(yaml.safe_load(yaml.safe_dump(TINY)) | content | changes)
 
 
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the content of a record, and its checksum with it: as if it had been written so."""
+    content = json.loads(path.read_text())
+    content.pop("record_sha256")
+    change(content)
+    write_record(path, content)
+
+
 def write_all(benchmark: Benchmark) -> None:
     """Writes all files of all runs, of the methods of `WRONG`."""
     for run in benchmark.runs:
@@ -96,7 +105,8 @@ def write_evaluation(run: Run, wrong: float, diagnostics: Mapping[str, float] | 
         probabilities = torch.full((k, *truth.shape), 0.5 / k).scatter_(
             0, torch.from_numpy(predicted).long()[None], 0.5 + 0.5 / k
         )
-        images.append(image_counts(torch.from_numpy(predicted), torch.from_numpy(truth), k, probabilities))
+        evidence = Evidence.of(probabilities, torch.from_numpy(truth))
+        images.append(image_counts(evidence.labels, torch.from_numpy(truth), k, evidence))
         kept.add(f"test/{name}", predicted)
         if index in panel_indices(len(names)):
             panel[f"labels_{panel_indices(len(names)).index(index)}"] = predicted

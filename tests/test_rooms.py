@@ -11,7 +11,10 @@ from pathlib import Path
 import methods
 from tests.conftest import ROOT
 
-GROUND = ("errors", "files", "seeds", "provenance", "devices", "machine", "failures", "integrity", "labels")
+GROUND = (
+    "errors", "phases", "files", "seeds", "provenance", "devices", "machine", "failures", "integrity",
+    "labels", "compiler",
+)  # fmt: skip
 FLOORS = [
     {*GROUND}, {"kernels", "images", "downloads"}, {"methods", "datasets", "networks"}, {"config"}, {"runs"},
     {"scoring", "prediction", "training"}, {"tables", "timing"}, {"report"}, {"stages"}, {"__main__"},

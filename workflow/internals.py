@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import snakemake.api  # to be imported before the others, which import each other in circles
 from snakemake.settings.enums import RerunTrigger
 
+from common.devices import scheduler_job
 from common.errors import UserError
 
 TESTED = "9.27.1"
@@ -27,6 +29,7 @@ USED = (
     "snakemake.settings.types.DAGSettings.forceall",
     "snakemake.settings.types.DAGSettings.forcetargets",
     "snakemake.workflow.Workflow.rerun_triggers",
+    "snakemake.rules.get_function_params",
     "snakemake.dag.DAG.check_incomplete",
 )
 """What the functions below read or set."""
@@ -108,6 +111,24 @@ def cores_of_machine(workflow: Any) -> int | None:
     return None if workflow.remote_exec else workflow.resource_settings.cores
 
 
+def is_local(workflow: Any) -> bool:
+    """Whether jobs run on this machine, and this is none of a scheduler's jobs itself."""
+    return not workflow.remote_exec and scheduler_job() is None
+
+
+def count_shares(workflow: Any, resource: str, shares: int) -> None:
+    """Has Snakemake count shares of a resource instead of the whole, if it was given any.
+
+    Args:
+        workflow: What a Snakefile knows by this name.
+        resource: Its name, as after `--resources`.
+        shares: How many one has.
+    """
+    limit = workflow.global_resources.get(resource).value if shares > 1 else None
+    if limit is not None:
+        workflow.global_resources[resource] = shares * limit
+
+
 def need_no_cores(workflow: Any) -> None:
     """Lets `--cores` be left out: there is one."""
     if workflow.resource_settings.cores is None:
@@ -121,6 +142,13 @@ def run_for_missing_files_alone() -> None:
     """
     triggers = frozenset({RerunTrigger.MTIME})
     snakemake.workflow.Workflow.rerun_triggers = property(lambda self: triggers)
+
+
+def remember_parameters() -> None:
+    """Has Snakemake look at the parameters of every function once, not for every job."""
+    look = snakemake.rules.get_function_params
+    if not hasattr(look, "cache_info"):
+        snakemake.rules.get_function_params = functools.cache(look)
 
 
 def forces(workflow: Any) -> bool:

@@ -12,12 +12,16 @@ structseg_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # A shell that catches SIGTERM waits for the stage, which saves its state and ends by itself.
 trap : TERM
 
-# Runs a verb. The repository goes before what the user has on PYTHONPATH.
+# Runs a verb, forked from the prepared process if the workflow has one (workflow/fork_server.py). The repository goes
+# before what the user has on PYTHONPATH.
 call() {
-    local verb=$1
+    local verb=$1 python=("$structseg_python")
     shift
+    if [ -S "${STRUCTSEG_FORKS:-}" ]; then
+        python+=(-I -S "$structseg_root/workflow/fork_client.py")
+    fi
     PYTHONPATH=$structseg_root${PYTHONPATH:+:$PYTHONPATH} \
-        "$structseg_python" -m common "$verb" --configfile "$structseg_configfile" "$@"
+        "${python[@]}" -m common "$verb" --configfile "$structseg_configfile" "$@"
 }
 
 # Runs a verb with all its output in the log, and shows the end of that if it fails, else what begins with "structseg: ".

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import methods
 from common import datasets
 from common.config.entries import (
     Config,
@@ -147,6 +148,7 @@ def check_methods(config: Config) -> None:
     for name, options in config["method_options"].items():
         for dataset_name in options.get("per_dataset", {}):
             _check_dataset_name(config, f"method_options.{name}.per_dataset", dataset_name)
+        _check_module(name, options)
     names = sorted({*config["methods"], *config["method_options"]})
     for name, dataset_name in itertools.product(names, config["datasets"]):
         meaning = entry(config, name, dataset_name)
@@ -155,6 +157,16 @@ def check_methods(config: Config) -> None:
     baseline = config["tables"]["baseline"]
     if baseline not in method_names(config):
         raise UserError(unknown("tables.baseline", baseline, "method", method_names(config)))
+
+
+def _check_module(name: str, options: Mapping[str, Any]) -> None:
+    """Checks that no entry has the name of another method, under which tables would show it."""
+    other = options.get("module", "predictions" if "predictions" in options else name)
+    if other != name and name in methods.names():
+        raise UserError(
+            f"method_options.{name}: there is a methods/{name}.py, and this entry is another method: give it "
+            "another name"
+        )
 
 
 def _check_trained_as(config: Config, reusing: MethodEntry, dataset_name: str) -> None:

@@ -219,6 +219,11 @@ class _Effects:
                     yield f"tuning.{key} has no effect: tuning.method is null"
         if config["execution"]["gpus_per_run"] > 1 and not config["resources"]["gpu"]:
             yield "execution.gpus_per_run has no effect on jobs of Snakemake: resources.gpu is 0"
+        if config["execution"]["runs_per_gpu"] > 1:
+            if not config["resources"]["gpu"]:
+                yield "execution.runs_per_gpu has no effect on jobs of Snakemake: resources.gpu is 0"
+            elif config["execution"]["gpus_per_run"] > 1:
+                yield "execution.runs_per_gpu has no effect on training: execution.gpus_per_run is above 1"
 
 
 def _has(layer: Layer, path: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import methods
-from common import datasets
+from common import compiler, datasets
 from common.config.method_class import check_built, check_class
 from common.config.method_facts import cannot_be_loaded, method_facts
 from common.config.options import Option, complete_options, options_of
@@ -59,7 +59,8 @@ class MethodEntry:
         from common.networks.hooks import described, of_machine, place  # imports PyTorch
 
         try:
-            kind = methods.load(self.module)
+            with compiler.put_off():
+                kind = methods.load(self.module)
             check_class(kind)
         except (Exception, SystemExit) as error:  # a user's own file may fail in any way
             raise cannot_be_loaded(self.module, error) from error

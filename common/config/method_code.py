@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ SHARED = ("base", "__init__")
 def code_digest(module: str) -> str:
     """SHA-256 of a method's code without comments, docstrings and layout.
 
-    The modules of `methods/` that it imports belong to it; `methods/base.py` is shared code.
+    The modules of `methods/` that it imports belong to it, and so do others beside `methods/`, such as a file
+    of a user's that two methods share; `methods/base.py` and `common/` are shared code.
 
     Args:
         module: Its name, without `methods.`.
@@ -27,31 +28,54 @@ def code_digest(module: str) -> str:
     pending, done = [module], {*SHARED} - {module}
     while pending:
         name = pending.pop()
-        if name in done:
+        path = _file(name)
+        if name in done or path is None:
             continue
         done.add(name)
-        path = METHODS / f"{name}.py"
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
         texts.append(f"{name}: {_canonical(_without_docstrings(tree))}")
-        pending += _imported_methods(tree)
+        pending += _imported(tree, _package(name, path))
     return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
 
 
-def _imported_methods(tree: ast.Module) -> Iterator[str]:
-    """The modules of `methods/` that a module imports."""
+def _file(name: str) -> Path | None:
+    """The file of a module, if it is code of the user's.
+
+    Args:
+        name: Of `methods/` without `methods.`, such as `rmi`; of another folder behind a dot, such as
+            `.shared.widths`.
+    """
+    head, *parts = name.split(".")
+    if not name or (not head and parts[0] == "common"):
+        return None
+    place = METHODS / head if head else METHODS.parent
+    place = place.joinpath(*parts)
+    files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+def _package(name: str, path: Path) -> list[str]:
+    """The packages that a module lies in, by which its relative imports go."""
+    head, *parts = name.split(".")
+    full = ["methods", head, *parts] if head else parts
+    return full if path.name == "__init__.py" else full[:-1]
+
+
+def _imported(tree: ast.Module, package: Sequence[str]) -> Iterator[str]:
+    """What a module imports, named as in `_file`; much of it is no file of the user's."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            head, _, name = node.module.partition(".")
-            names = [name] if name else [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):  # from .rmi import …, from . import rmi
-            head, names = "methods", [node.module or alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = [*above, *(node.module or "").split(".")] if node.module else above
+            names = [[*module, alias.name] for alias in node.names] + [[*module]]
         elif isinstance(node, ast.Import):
-            paths = [alias.name.partition(".") for alias in node.names]
-            head, names = "methods", [name for package, _, name in paths if package == "methods"]
+            names = [alias.name.split(".") for alias in node.names]
         else:
             continue
-        if head == "methods":
-            yield from (name for name in names if (METHODS / f"{name}.py").is_file())
+        for parts in names:
+            for length in range(1, len(parts) + 1):
+                head, *rest = parts[:length]
+                yield ".".join(rest) if head == "methods" else ".".join(["", head, *rest])
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import methods
+from common import compiler
 from common.config.memory import recall, remember
 from common.config.method_class import FIRST, check_class
 from common.config.method_code import code_digest
@@ -43,7 +44,8 @@ class MethodFacts:
         Raises:
             Exception: Whatever importing it raises.
         """
-        kind = methods.load(module)
+        with compiler.put_off():
+            kind = methods.load(module)
         check_class(kind)
         return cls(module, kind.trained_as, options_of(kind, skip=len(FIRST)))
 

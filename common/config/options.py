@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -102,10 +103,22 @@ def options_of(kind: type, skip: int = 0) -> tuple[Option, ...]:
 
 
 def _option(parameter: inspect.Parameter) -> Option:
+    """The option that a parameter is.
+
+    Raises:
+        ValueError: Its default can stand in no configuration.
+    """
     empty = inspect.Parameter.empty
     typed = parameter.annotation is not empty and not isinstance(parameter.annotation, str)
     required = parameter.default is empty
     default = None if required else _with_lists(parameter.default)
+    try:
+        json.dumps(default, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"the default of the option {parameter.name} is {default!r}, which no configuration can have: "
+            "use numbers, texts, true, false, None, and lists of them"
+        ) from None
     untyped = bool if isinstance(default, bool) else Any  # a text such as no would count as true
     return Option(
         parameter.name, OptionType.of(parameter.annotation if typed else untyped), required, default

@@ -47,6 +47,7 @@ class TrainingSettings:
     warmup_factor: float
     gradient_clip: float | None
     precision: Literal["float32", "bfloat16"]
+    compile: bool
     crop: tuple[int, int] | None
     padding: Literal["mean", "black"]
     padding_place: Literal["around", "end"]
@@ -73,7 +74,9 @@ class Execution:
     """How things are run; results do not depend on it, but for rounding."""
 
     device: str
+    tf32: bool
     gpus_per_run: int
+    runs_per_gpu: int
     workers: int | None
     checkpoint_every: int
     log_every: int

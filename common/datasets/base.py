@@ -27,11 +27,13 @@ class FileFacts(NamedTuple):
         labels: The file of its labels, for messages.
         orientation: The EXIF orientation that the image was turned by; 1 is not at all.
         palette: The colour that the label map gives to each class, where it has a palette that is not read.
+        label_orientation: The EXIF orientation that the label map was turned by.
     """
 
     labels: str = ""
     orientation: int = 1
     palette: Mapping[int, Colour] = MappingProxyType({})
+    label_orientation: int = 1
 
 
 class Dataset(ABC):

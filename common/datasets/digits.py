@@ -10,7 +10,10 @@ same form of about 130 digits, so cuts where a form begins keep the writers of t
 
 from __future__ import annotations
 
+import gzip
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,11 +86,27 @@ class Digits(Dataset):
 
 @cache
 def source() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The real digits: brightness in [0, 1] `[1797, 8, 8]`, and which digits they are `[1797]`."""
-    from sklearn.datasets import load_digits
+    """The real digits: brightness in [0, 1] `[1797, 8, 8]`, and which digits they are `[1797]`.
 
-    digits = load_digits()
-    return (digits.images / 16).astype(np.float32), digits.target
+    They are read as scikit-learn does, without its imports, which take longer than those of PyTorch.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise UserError("the digits are those of scikit-learn: install it (pip install -r requirements.txt)")
+    file = Path(package.origin).parent / "datasets/data/digits.csv.gz"
+    with gzip.open(file, "rt", encoding="ascii") as lines:
+        table = np.loadtxt(lines, delimiter=",")
+    return (table[:, :-1].reshape(-1, 8, 8) / 16).astype(np.float32), table[:, -1].astype(np.int64)
+
+
+@cache
+def _strokes(split: str, digit: int | None) -> NDArray[np.float32]:
+    """The real digits of a split that show one digit, or any if it is None, with a margin: `[n, 10, 10]`."""
+    images, targets = source()
+    chosen = images[SOURCE[split]]
+    if digit is not None:
+        chosen = chosen[targets[SOURCE[split]] == digit]
+    return np.pad(chosen, ((0, 0), (1, 1), (1, 1)))
 
 
 @cache  # drawing takes longer than a training step; all canvases together are some megabytes
@@ -129,10 +148,8 @@ def _stroke(split: str, digit: int | None, random: np.random.Generator) -> NDArr
     """A real digit, or any if it is None, enlarged and turned: brightness in [0, 1], `[side, side]`."""
     from scipy import ndimage
 
-    images, targets = source()
-    images, targets = images[SOURCE[split]], targets[SOURCE[split]]
-    choices = np.arange(len(targets)) if digit is None else np.flatnonzero(targets == digit)
-    image = np.pad(images[random.choice(choices)], 1)
+    choices = _strokes(split, digit)
+    image = choices[random.integers(len(choices))]
     scale = random.uniform(2.0, 3.0)
     image = ndimage.zoom(image, scale, order=1, grid_mode=True, mode="nearest")
     return ndimage.rotate(image, random.uniform(-25, 25), order=1, reshape=False).clip(0, 1)

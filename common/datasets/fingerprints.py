@@ -8,10 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets.base import Dataset, check_labels, panel_indices
+from common.datasets.base import Dataset, check_labels
 from common.datasets.manifest import Manifest
 from common.errors import UserError
 from common.images import decoding
+
+GLANCE = 256 * 2**20
+"""How many bytes of a dataset are read to see whether it is another one."""
 
 
 class Reading(NamedTuple):
@@ -111,20 +114,28 @@ def remedy(manifest: Manifest) -> str:
 def difference(dataset: Dataset, manifest: Manifest) -> str:
     """What tells data from those that a manifest is of, at a glance; empty if nothing does.
 
-    The names of all images, the sizes of all files, and the contents of a few are compared.
+    The names of all images and the sizes of all files are compared, and the contents of as many as can be
+    read in about a second, evenly spread: files that are not compressed all have one size.
 
     Raises:
         UserError: There are other images.
         OSError: A file is missing or out of reach.
     """
+    every = max(1, -(-_size(manifest) // GLANCE))
     for split, content in manifest.splits.items():
         check_names(dataset, manifest, split)
-        shown = panel_indices(len(content.names))
         for index, (name, line) in enumerate(zip(content.names, content.fingerprints)):
             files = dataset.files(split, name)
             sizes = [one.partition("-")[0] for one in line.split()]
             if files and [str(file.stat().st_size) for file in files] != sizes:
                 return f"{' or '.join(map(str, files))} has another size"
-            if index in shown and read(dataset, split, name).line != line:
-                return f"{' or '.join(map(str, files)) or name} is another one"
+            looks = files if index % every == 0 else ()
+            if looks and [fingerprint(decoding.content(file)) for file in looks] != line.split():
+                return f"{' or '.join(map(str, files))} is another one"
     return ""
+
+
+def _size(manifest: Manifest) -> int:
+    """How many bytes all files have together, as a manifest says."""
+    lines = (line for content in manifest.splits.values() for line in content.fingerprints)
+    return sum(int(one.partition("-")[0]) for line in lines for one in line.split())

@@ -26,7 +26,7 @@ from common.datasets import lists
 from common.datasets.on_disk import FileDataset, Pairs, Sought, add
 from common.errors import UserError
 from common.images.decoding import PICTURES
-from common.images.names import Names, checked, without_ending
+from common.images.names import Names, checked, files_below, without_ending
 from common.images.palette import Colour, voc_colours
 from common.images.reading import ColourCode
 from common.labels import VOID
@@ -214,7 +214,7 @@ class Folder(FileDataset):
         """All pictures below the folder of the images, and their label maps."""
         pairs: Pairs = {}
         there = Names(labels)
-        for path in sorted(self.existing(images).rglob("*")):
+        for path in files_below(self.existing(images)):
             if path.suffix.lower() in PICTURES and not path.name.startswith("."):
                 name = checked(path.relative_to(images).with_suffix("").as_posix(), str(images))
                 add(pairs, name, (path, self._labels(there, name, str(path))), str(images))
@@ -275,13 +275,21 @@ class Folder(FileDataset):
         A path in the folder of the images goes before one in the root that leads into that folder.
         """
         name = self._relative(text, place)
-        image = places.images.find(name, _endings(name))
-        if not image:
-            image = places.root.find(name, _endings(name))
-            if not image or not image.is_relative_to(places.images.folder):
+        images = [*places.images.find_all(name, _endings(name))]
+        if not images:
+            folder = places.images.folder
+            there = places.root.find_all(name, _endings(name))
+            images = [image for image in there if image.is_relative_to(folder)]
+            if not images:
                 return None
-            name = checked(image.relative_to(places.images.folder).as_posix(), place)
-        return without_ending(name, PICTURES), image
+            name = checked(images[0].relative_to(folder).as_posix(), place)
+        stem = without_ending(name, PICTURES)
+        if len(images) > 1:
+            labels = places.labels.find(checked(f"{stem}{self.label_suffix}", place))
+            images = [image for image in images if image != labels]
+        if len(images) > 1:
+            raise _ambiguous(images, text, place)
+        return stem, images[0]
 
     def _two(
         self, first: str, second: str, place: str, places: Places
@@ -290,8 +298,8 @@ class Folder(FileDataset):
         image, labels = self._relative(first, place), self._relative(second, place)
         return (
             without_ending(image, PICTURES),
-            places.root.find(image, _endings(image)) or places.images.find(image, _endings(image)),
-            places.root.find(labels, _endings(labels)) or places.labels.find(labels, _endings(labels)),
+            _only(image, place, places.root) or _only(image, place, places.images),
+            _only(labels, place, places.root) or _only(labels, place, places.labels),
         )
 
     def _labels(self, there: Names, name: str, place: str) -> Path:
@@ -320,6 +328,24 @@ class Folder(FileDataset):
             root = f"{self.folder.absolute()}/"
             text = text.removeprefix(root) if text.startswith(root) else text.lstrip("/")
         return checked(text, place)
+
+
+def _only(name: str, place: str, there: Names) -> Path | None:
+    """The file of a listed name, if there is one.
+
+    Raises:
+        UserError: There are several, with different endings.
+    """
+    files = [*there.find_all(name, _endings(name))]
+    if len(files) > 1:
+        raise _ambiguous(files, name, place)
+    return files[0] if files else None
+
+
+def _ambiguous(files: Sequence[Path], text: str, place: str) -> UserError:
+    """What to say of a listed name that several files have."""
+    both = " and ".join(file.name for file in files)
+    return UserError(f"{place}: {both} could both be meant by {text}: write its ending, too")
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,13 +13,14 @@ from common.datasets.base import Dataset, FileFacts
 from common.images.decoding import TURNS
 from common.images.palette import AgreeingPalettes
 
-FINDINGS = ("absent_classes", "void_splits", "single_class", "repeated_images", "palettes")
+FINDINGS = ("absent_classes", "void_splits", "single_class", "repeated_images", "shared_labels", "palettes")
 """What `dataset_options.<name>.allow` may list:
 
 - `absent_classes`: a class without a pixel in the images that models are trained on
 - `void_splits`: a split without a pixel of any class
 - `single_class`: a split with pixels of one class only
 - `repeated_images`: the same pixels as images of two splits
+- `shared_labels`: one file of labels for two images
 - `palettes`: label maps whose palettes differ, or have the colours of the classes in another order
 """
 
@@ -35,12 +37,14 @@ class Sighting:
         images: How many images could be read.
         flat: The images of one colour.
         turned: The images that were turned by EXIF data and would have the same size if they were not.
+        turned_labels: Those whose label maps were turned by EXIF data of their own.
     """
 
     pixels: NDArray[np.int64]
     images: int = 0
     flat: list[str] = field(default_factory=list)
     turned: list[str] = field(default_factory=list)
+    turned_labels: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -69,6 +73,8 @@ class Witness:
         self._unread: dict[str, int] = {}
         self._first: dict[int, tuple[str, str]] = {}
         self._repeated: dict[tuple[str, str], list[str]] = {}
+        self._label_files: dict[str, str] = {}
+        self._shared: dict[str, list[str]] = {}
         colours = dataset.colours if dataset.official_colours else ()
         self._palettes = AgreeingPalettes(dataset.class_names, colours, dataset.values())
 
@@ -99,8 +105,11 @@ class Witness:
         square = image.shape[0] == image.shape[1]
         if facts.orientation in TURNS and (facts.orientation <= 4 or square):
             sighting.turned.append(name)
-        self._repeat(split, name, hash((image.shape, image.tobytes())))
+        if facts.label_orientation in TURNS:
+            sighting.turned_labels.append(name)
         present = np.flatnonzero(labels[: len(self._dataset.class_names)]).tolist()
+        self._repeat(split, name, hash((image.shape, image.tobytes())))
+        self._share(split, name, facts.labels)
         self._palettes.add(facts.labels, facts.palette, present)
 
     def miss(self, split: str) -> None:
@@ -118,6 +127,12 @@ class Witness:
         if other != name:
             self._repeated.setdefault((other_split, split), []).append(f"{name} (as {other})")
 
+    def _share(self, split: str, name: str, labels: str) -> None:
+        """Remembers the file of the labels of an image, and whether it is that of another image, too."""
+        other = self._label_files.setdefault(os.path.realpath(labels), name) if labels else name
+        if other != name:
+            self._shared.setdefault(split, []).append(f"{name} (as {other})")
+
     def findings(self, trained: Sequence[str]) -> Findings:
         """What there is to say.
 
@@ -131,6 +146,10 @@ class Witness:
             "absent_classes": self._absent(trained),
             "single_class": self._single(trained if "absent_classes" not in allowed else ()),
             "repeated_images": self._in_two_splits(),
+            "shared_labels": [
+                f"{images(names, split)} listed with the label map of another image: give each its own"
+                for split, names in self._shared.items()
+            ],
             "palettes": self._palettes_differ(),
         }
         for kind, sentences in said.items():
@@ -229,6 +248,11 @@ class Witness:
                 notes.append(f"every image of {split} has one colour only: is it what it should be?")
             elif sighting.flat:
                 notes.append(f"{images(sighting.flat, split)} of one colour only")
+            if sighting.turned_labels:
+                notes.append(
+                    f"{images(sighting.turned_labels, split)} labelled by a map that is turned as its own "
+                    "EXIF data say: look at it"
+                )
             if sighting.turned:
                 notes.append(
                     f"{images(sighting.turned, split)} turned as the EXIF data say, and no size tells "

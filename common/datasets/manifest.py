@@ -125,4 +125,4 @@ def content_of(path: Path) -> str | None:
 @lru_cache(64)
 def _content_of(path: Path, changed: int, size: int) -> str:
     """The `content_sha256` of a manifest as it is now, which is read once for thousands of results."""
-    return read_record(path, _Content, REMEDY).content_sha256
+    return read_record(path, _Content, REMEDY, edited=True).content_sha256

@@ -146,14 +146,17 @@ class FileDataset(Dataset, ABC):
     def facts(self, split: str, name: str) -> FileFacts:
         image, labels = self._pairs(split)[name]
         orientation = 1 if self.turn_labels else header(image).orientation
-        palette = header(labels).palette if self.by_index(labels) else None
+        if labels.suffix == ".mat":
+            return FileFacts(str(labels), orientation)
+        of_labels = header(labels)
+        palette = of_labels.palette if self.by_index(labels) else None
         if palette is not None:
             triples = list(map(tuple, palette.tolist()))
             colours = {
                 label: triples[value] for label, value in enumerate(self.values()) if value < len(triples)
             }
-            return FileFacts(str(labels), orientation, colours)
-        return FileFacts(str(labels), orientation)
+            return FileFacts(str(labels), orientation, colours, of_labels.orientation)
+        return FileFacts(str(labels), orientation, label_orientation=of_labels.orientation)
 
     def read(self, split: str, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         pairs = self._pairs(split)
@@ -166,6 +169,8 @@ class FileDataset(Dataset, ABC):
         for path in (image_path, label_path):
             if path in self._sought and not path.exists():
                 raise Unreachable(f"{path} is missing: {self._sought[path].described()}")
+        if image_path == label_path:
+            raise UserError(f"{image_path} is both image and label map: name two files")
         image, orientation = read_turned(image_path)
         labels = self.read_labels(label_path)
         if self.turn_labels:

@@ -39,8 +39,14 @@ REDUCED_OR_MASK = 0b101
 DEEP = re.compile(r";(12|16|24|32|64)[A-Z]")
 """PIL's names of packed pixels with more than 8 bits per channel; `BGR;16` has fewer."""
 
-LOSSY = ("JPEG", "MPO")
-"""Formats that change pixels: no label survives them."""
+INVERTED = re.compile(r"(1|L);[248]?IR?")
+"""PIL's names of packed pixels of which 0 is white."""
+
+LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "JPEG2000": "a JPEG 2000", "AVIF": "an AVIF"}
+"""Formats that change pixels, and what messages call them: no label survives them."""
+
+LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+"""PIL's names of how TIFFs are compressed if that changes pixels."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,7 +103,7 @@ def decode(path: Path, mode: str | None = None, labels: bool = False) -> Decoded
         Unreachable: It is missing, or the disk cannot read it.
         UserError: It is damaged, or is not one picture that can be read in one way only: it has several
             frames, more pixels than are allowed, as colours more than 8 bits per channel or transparent
-            pixels, or labels as a JPEG.
+            pixels, or labels in a format that changes pixels.
     """
     return decoded(content(path), path, mode, labels)
 
@@ -113,9 +119,10 @@ def decoded(data: bytes, path: Path, mode: str | None = None, labels: bool = Fal
     """
     with _opened(data, path) as picture:
         _refuse_several(picture, path)
-        if labels and picture.format in LOSSY:
+        lossy = _lossy(picture, data) if labels else ""
+        if lossy:
             raise UserError(
-                f"{path} is a JPEG, which changes pixels: save label maps as PNG, from their source"
+                f"{path} is {lossy}, which changes pixels: save label maps as PNG, from their source"
             )
         if mode == "RGB":
             _refuse_deep(picture, path)
@@ -123,6 +130,11 @@ def decoded(data: bytes, path: Path, mode: str | None = None, labels: bool = Fal
             raise UserError(
                 f"{path} is grey with 2 or 4 bits per pixel, which some readers spread over 0–255 and others "
                 "do not: save it with 8 bits, or with a palette"
+            )
+        elif labels and any(INVERTED.fullmatch(raw) for raw in _raw_modes(picture)):
+            raise UserError(
+                f"{path} has 0 for white, as PBM and some TIFFs do, which some readers turn round and others "
+                "do not: save it as PNG"
             )
         orientation = _orientation(picture)
         picture.load()
@@ -249,6 +261,25 @@ def _too_large(error: Exception, limit: float) -> str:
         f"has {size}, more than the {limit:g} that are read: cut it into tiles, or set the environment "
         f"variable {MEGAPIXELS} to a larger number"
     )
+
+
+def _lossy(picture: Image.Image, data: bytes) -> str:
+    """What kind of picture changes pixels; empty if this one does not."""
+    if picture.format == "WEBP":
+        return "" if _chunks(data) & {b"VP8L"} else "a lossy WebP"
+    if picture.format == "TIFF" and picture.info.get("compression") in LOSSY_TIFF:
+        return "a TIFF with lossy compression"
+    return LOSSY.get(picture.format or "", "")
+
+
+def _chunks(data: bytes) -> set[bytes]:
+    """The names of the chunks of a WebP."""
+    names, place = set(), 12
+    while place + 8 <= len(data):
+        names.add(data[place : place + 4])
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return names
 
 
 def _refuse_several(picture: Image.Image, path: Path) -> None:

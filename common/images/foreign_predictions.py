@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.images.decoding import header
-from common.images.names import Names, checked
+from common.images.names import Names, checked, files_below
 from common.images.palette import AgreeingPalettes, Colour
 from common.images.reading import ColourCode, read_values
 
@@ -192,8 +192,7 @@ def _content(folder: Path) -> str:
     Raises:
         UserError: There are none.
     """
-    everything = folder.rglob("*") if folder.is_dir() else ()
-    files = sorted(file for file in everything if file.suffix.lower() == ".png")
+    files = [file for file in files_below(folder) if file.suffix.lower() == ".png"]
     if not files:
         raise UserError(f"{folder}: there are no predictions (*.png): name the folder that has them")
     total = hashlib.sha256()

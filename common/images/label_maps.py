@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +39,25 @@ class LabelMaps:
         self._kept: dict[str, bytes] = {}
         self._size = 0
         self._first_left_out = "~"  # after every digest
+        self._lock = threading.Lock()
 
     def add(self, name: str, labels: NDArray[np.uint8]) -> None:
-        """Adds the label map `[H, W]` of an image; it may push out others, or not be kept."""
+        """Adds the label map `[H, W]` of an image; it may push out others, or not be kept.
+
+        Several threads may do that at a time: what is kept in the end does not depend on the order.
+        """
         if digest(name) >= self._first_left_out:
             return
-        self._kept[name] = png(labels, self._palette)
-        self._size += len(self._kept[name])
-        while self._size > self._limit:
-            last = max(self._kept, key=digest)
-            self._first_left_out = digest(last)
-            self._size -= len(self._kept.pop(last))
+        picture = png(labels, self._palette)
+        with self._lock:
+            if digest(name) >= self._first_left_out:  # meanwhile
+                return
+            self._kept[name] = picture
+            self._size += len(picture)
+            while self._size > self._limit:
+                last = max(self._kept, key=digest)
+                self._first_left_out = digest(last)
+                self._size -= len(self._kept.pop(last))
 
     def write(self, path: Path) -> None:
         """Writes `<name>.png` for every image that is kept into a zip file, which may be empty."""
@@ -62,7 +72,8 @@ def png(labels: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes:
     picture = Image.fromarray(labels)
     picture.putpalette(colours[: int(labels.max(initial=0)) + 1].tobytes())
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    # Label maps are runs of one number: to look for nothing else is many times as fast, and hardly larger.
+    picture.save(buffer, "PNG", compress_level=9, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from common.errors import Unreachable, UserError
@@ -36,6 +36,44 @@ def checked(name: str, place: str) -> str:
     if CONTROLS.search(name):
         raise UserError(f"{place}: {name!r} has control characters: rename the file")
     return unicodedata.normalize("NFC", "/".join(parts))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted; folders that are links count, as they do where a name is looked up.
+
+    Args:
+        folder: The folder. What is no folder has none.
+
+    Raises:
+        Unreachable: One cannot be read.
+    """
+    files: list[Path] = []
+    pending: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
+    while pending:
+        place, above = pending.pop()
+        actual = os.path.realpath(place)
+        if actual in above:  # a link to a folder that it lies in
+            continue
+        for path in _inside(place):
+            if path.is_dir():
+                pending.append((path, above | {actual}))
+            else:
+                files.append(path)
+    return sorted(files)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder; nothing if there is none.
+
+    Raises:
+        Unreachable: It cannot be read.
+    """
+    try:
+        return [*folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise Unreachable(f"{folder} cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
 def without_ending(name: str, endings: Sequence[str]) -> str:
@@ -70,16 +108,21 @@ class Names:
         Raises:
             UserError: Two files could be meant, or a folder cannot be read.
         """
+        return next(self.find_all(name, endings), None)
+
+    def find_all(self, name: str, endings: Sequence[str]) -> Iterator[Path]:
+        """The files of a name with each of several endings; arguments and errors as of `find`."""
         folder = ""
         *folders, last = name.split("/")
         for part in folders:
             actual = self._only(folder, part)
             if actual is None:
-                return None
+                return
             folder = f"{folder}{actual}/"
-        files = (self._only(folder, last + ending) for ending in endings)
-        actual = next(filter(None, files), None)
-        return self.folder / f"{folder}{actual}" if actual else None
+        for ending in endings:
+            actual = self._only(folder, last + ending)
+            if actual:
+                yield self.folder / f"{folder}{actual}"
 
     def nearest(self, name: str) -> str:
         """` (the nearest name there is …)`, or nothing if there is none, or many have been asked for."""
@@ -119,14 +162,8 @@ class Names:
         """
         if folder not in self._listings:
             listing: dict[str, list[str]] = {}
-            try:
-                for path in (self.folder / folder).iterdir():
-                    listing.setdefault(_key(path.name), []).append(path.name)
-            except (FileNotFoundError, NotADirectoryError):
-                pass
-            except OSError as error:
-                reason = os.strerror(error.errno or 0)
-                raise Unreachable(f"{self.folder / folder} cannot be read: {reason}") from None
+            for path in _inside(self.folder / folder):
+                listing.setdefault(_key(path.name), []).append(path.name)
             self._listings[folder] = listing
         return self._listings[folder]
 

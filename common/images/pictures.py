@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.images.decoding import PICTURES
+from common.images.names import files_below
 from common.images.reading import read_colours
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -63,7 +64,7 @@ def _files(path: Path, leave_out: Callable[[Path], bool]) -> list[tuple[str, Pat
     if path.is_dir():
         pictures = [
             file
-            for file in sorted(path.rglob("*"))
+            for file in files_below(path)
             if file.suffix.lower() in PICTURES and not file.name.startswith(".")
         ]
         files = [file for file in pictures if not leave_out(file)]

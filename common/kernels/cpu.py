@@ -41,7 +41,7 @@ def _library(name: str) -> ctypes.CDLL | None:
         path = compiled(name, ".so", made_from, lambda: _compile(compiler, SOURCES / f"{name}.cpp"))
         return ctypes.CDLL(str(path))
     except (CompilerError, OSError) as error:
-        warnings.warn(f"the plain PyTorch version is used, which is slower: {error}", stacklevel=2)
+        warnings.warn(f"a plain version is used, which is slower: {error}", stacklevel=2)
         return None
 
 

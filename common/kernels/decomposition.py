@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.kernels.batch import Batch, group_size
+from common.kernels import backends
+from common.kernels.batch import group_size
 from common.kernels.chains import Grid
 from common.kernels.layout import lanes
 from common.kernels.packing import EXTRAS, scores_like
-from common.kernels.steps import Steps, back_accelerated, back_published
+from common.kernels.steps import Steps, back_accelerated
 
 
 @torch.library.custom_op("structseg::dual_decomposition", mutates_args=())
@@ -48,18 +49,18 @@ def dual_decomposition(
         iteration, unless `keep` of the last one, `[groups of images, iterations or 1, …]`; and if
         accelerated, which were accepted and the next steps, `[iterations, 2, N]`.
     """
-    unit = _unit(gamma)
-    grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
-    if accelerate or grid.on_gpu:
+    place = (unary.shape, gaps, unary.dtype, unary.device)
+    if accelerate:
+        options = (factored, iterations, accelerate, keep)
         logits, duals, thetas, messages, course = _decompose(
-            grid, unary, scores, gamma, factored, iterations, accelerate, keep
+            backends.grid(*place), unary, scores, gamma, *options
         )
         thetas, messages = thetas.unsqueeze(0), messages.unsqueeze(0)
     else:
-        batch = Batch(unary.shape, gaps, unary.dtype, factored)
+        batch = backends.batch(*place, factored)
         logits, duals, thetas, messages = batch.decompose(unary, scores, gamma, iterations, keep)
-        course = unary.new_empty(0, 2, grid.images)
-    return logits, unit * duals.sum(1), thetas, messages, course
+        course = unary.new_empty(0, 2, len(unary))
+    return logits, _unit(gamma) * duals.sum(1), thetas, messages, course
 
 
 def _decompose(
@@ -72,7 +73,7 @@ def _decompose(
     accelerate: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """All iterations, kernel by kernel: on the GPU, and where steps depend on how the dual falls.
+    """All iterations, kernel by kernel, because steps may depend on how the dual falls.
 
     Returns:
         As `dual_decomposition`, but for the dual in units of γ `[iterations, N]`, and unary scores and
@@ -165,16 +166,16 @@ def dual_decomposition_backward(
     Returns:
         By unary scores, γ (0-dim, 0 unless `by_gamma`) and each of the pairwise scores.
     """
-    grid = Grid(logits_gradient.shape, gaps, thetas.dtype, thetas.device)
-    if not (len(course) or grid.on_gpu):
-        batch = Batch(logits_gradient.shape, gaps, thetas.dtype, factored)
+    layer = (logits_gradient.shape, gaps, thetas.dtype, thetas.device)
+    if not len(course):
+        batch = backends.batch(*layer, factored)
         unary, entropies, by_scores = batch.decompose_backward(
             logits_gradient, dual_gradient, scores, gamma, by_gamma, thetas, messages
         )
         return [unary, entropies.sum() if by_gamma else torch.zeros_like(gamma), *by_scores]
-    thetas, messages = thetas[0], messages[0]
+    grid, thetas, messages = backends.grid(*layer), thetas[0], messages[0]
     packed = grid.pack_scores(gamma, scores, factored, exact=by_gamma)
-    by_messages = torch.empty_like(messages[..., :-EXTRAS, :], memory_format=torch.contiguous_format)
+    by_messages = grid.room_for_derivatives(len(thetas))
     by_marginals = grid.pack(logits_gradient).expand_as(thetas[0]).contiguous()
     entropy = torch.zeros_like(gamma)
 
@@ -187,10 +188,7 @@ def dual_decomposition_backward(
             entropy = entropy + by_image.sum()
         return grid.collect(by_messages[n], by_marginals, by_theta)
 
-    if len(course):
-        total = back_accelerated(grid, len(thetas), by_marginals, dual_gradient, course, back)
-    else:
-        total = back_published(grid, len(thetas), by_marginals, dual_gradient, back)
+    total = back_accelerated(grid, len(thetas), by_marginals, dual_gradient, course, back)
     by_scores = grid.scores_backward(gamma, thetas, packed, messages, by_messages, scores)
     unary = total.contiguous() / (2 * len(gaps))
     return [unary, entropy, *by_scores]
@@ -232,7 +230,7 @@ def hard_marginals(
         The logits of the decomposition, and for the rows' chains of every gap, then the columns',
         max-marginals `[2G, N, K, h, w]`.
     """
-    grid = Grid(unary.shape, gaps, unary.dtype, unary.device)
+    grid = backends.grid(unary.shape, gaps, unary.dtype, unary.device)
     options = (factored, iterations, accelerate, False)
     logits, _, thetas, messages, _ = _decompose(grid, unary, scores, gamma, *options)
     theta, message = thetas[0] * _unit(gamma), messages[0]

@@ -2,33 +2,33 @@
 
 The arrays that the kernels work on are packed: lines of the grid (its rows, then its columns, of all
 images one after the other) in blocks of W, `[blocks, places along the line, …, W]`. W is the length of
-the CPU's vectors, and 1 on CUDA. Arrays that are not packed, `[N, R, h, w]`, are called maps here.
+the CPU's vectors, and 1 on a GPU. Arrays that are not packed, `[N, R, h, w]`, are called maps here.
 `cuda/chain.h` has the meaning of every array.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from common.kernels import cpu, gpu
+from common.kernels import cpu
 from common.kernels.packing import MAX_GAPS, PackedScores, Problem, Strided, as_argument, strides
 
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
 SCALARS = {torch.float32: "float", torch.float64: "double"}
 
 
-def shared_memory(labels: int, dtype: torch.dtype) -> int:
-    """Bytes that a warp needs on the GPU; `scratch_size` in cuda/chain.h."""
-    return (labels * ((labels | 1) + 6) + 32) * dtype.itemsize
+def on_gpu(device: torch.device) -> bool:
+    """Whether the kernels for a device are those of GPUs."""
+    return device.type == "cuda"
 
 
 def lanes(device: torch.device, dtype: torch.dtype) -> int:
     """W: how many chains one thread computes at a time."""
-    if device.type != "cpu":
+    if on_gpu(device) or device.type != "cpu":
         return 1
     return getattr(cpu.library("chain"), f"lanes_{NAMES[dtype]}")()
 
@@ -49,7 +49,6 @@ class Layout:
         sizes: How many cells the blocks of the rows have, and those of the columns, counted by W at a time.
         cells: The sum of `sizes`.
         chains: How many chains there are, counted by W at a time.
-        on_gpu: Whether the kernels are those of a GPU.
     """
 
     def __init__(
@@ -75,7 +74,6 @@ class Layout:
         self.chains = sum(
             blocks * min(gap, length) for blocks, length in zip(self.blocks, self.lengths) for gap in gaps
         )
-        self.on_gpu = device.type == "cuda"
         self.problem = Problem(
             self.images,
             self.labels,
@@ -139,107 +137,33 @@ class Layout:
         sides = 2 if factored else 1
         packed = [self.new(self._places(factored), self.labels**2) for _ in range(sides)]
         weights = [self.new(self._places(factored), self.labels**2 + 1) for _ in range(sides)]
-        if self.on_gpu:
-            self._pack_scores_on_gpu(gamma, scores, packed, weights if weigh else None)
-            none = [None] * (2 - sides)
-            return PackedScores(*packed, *none, *(weights if weigh else []))
-        return self._pack_scores_on_cpu(gamma, scores, packed, weights, weigh, exact)
-
-    def _pack_scores_on_gpu(
-        self, gamma: Tensor, scores: Sequence[Tensor], packed: list[Tensor], weights: list[Tensor] | None
-    ) -> None:
-        """Fills packed scores and their weights on the GPU; no weights for the hard maximum."""
-        factored = len(packed) == 2
-        for side, array in enumerate(packed):
-            for part, maps in self._parts(array, [scores[side]] if factored else scores, factored):
-                self._as_maps(part, maps).copy_(maps)
-            if weights is not None and len(array):  # a grid of one cell has no edges
-                self.launch("weigh", len(array), self.labels, gamma, array, weights[side])
-
-    def _pack_scores_on_cpu(
-        self,
-        gamma: Tensor,
-        scores: Sequence[Tensor],
-        packed: list[Tensor],
-        weights: list[Tensor],
-        weigh: bool,
-        exact: bool,
-    ) -> PackedScores:
-        """Fills packed scores and their weights on the CPU, and returns those of them that are needed."""
-        factored = len(packed) == 2
-        none = [None] * (2 - len(packed))
+        none = [None] * (2 - sides)
         room = PackedScores(*packed, *none, *weights)
         pointers = room.pointers()
         options = (int(factored), int(weigh), int(exact))
         # The kernel sets the pointers to null of which nothing is needed.
         self.call("pack_scores", self.problem, gamma, Strided(*scores), *options, pointers)
-        return PackedScores(*(x if getattr(pointers, name) else None for name, x in vars(room).items()))
-
-    def unpack_scores(self, packed: Sequence[Tensor], scores: Sequence[Tensor]) -> None:
-        """Adds up packed derivatives of pairwise scores in maps; on the GPU only.
-
-        Args:
-            packed: `[edges, K², W]`; or, factored, two arrays `[cells, K², W]`.
-            scores: What is filled, as in `pack_scores`.
-        """
-        if len(packed) == 1:
-            for part, maps in self._parts(packed[0], scores, factored=False):
-                self._unpack(maps, part)
-            return
-        for array, side in zip(packed, scores):
-            rows, columns = array.split(self.sizes)
-            maps = side.flatten(1, 2)
-            self._unpack(maps, rows)
-            maps = maps.transpose(2, 3)
-            maps.add_(self._as_maps(columns, maps))
+        return PackedScores(**{name: x for name, x in vars(room).items() if getattr(pointers, name, None)})
 
     def _places(self, factored: bool) -> int:
         """How many cells or edges have scores, counted by W at a time."""
         return self.cells if factored else sum(self._edges())
 
     def _edges(self) -> list[int]:
-        """How many edges the rows have at each gap, then the columns."""
+        """How many edges the rows have at each gap, then the columns, counted by W at a time."""
         return [
             blocks * max(0, length - gap)
             for blocks, length in zip(self.blocks, self.lengths)
             for gap in self.gaps
         ]
 
-    def _parts(
-        self, packed: Tensor, scores: Sequence[Tensor], factored: bool
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The parts of a packed array, each with its scores as `[N, K², lines, places]`."""
-        sizes = self.sizes if factored else self._edges()
-        maps = 2 * [*scores] if factored else scores
-        for index, (part, x) in enumerate(zip(packed.split(sizes), maps, strict=True)):
-            if x.numel():
-                x = x.flatten(1, 2)
-                yield part, x.transpose(2, 3) if 2 * index >= len(sizes) else x
-
     def _pack(self, packed: Tensor, maps: Tensor) -> None:
         """Fills a packed array `[cells, R, W]` of one direction from maps `[N, R, lines, places]`."""
-        if self.on_gpu:
-            self._as_maps(packed, maps).copy_(maps)
-            return
         self.call("pack", packed, maps, *maps.shape, strides(maps))
 
     def _unpack(self, maps: Tensor, packed: Tensor) -> None:
         """Fills maps `[N, R, lines, places]` from a packed array `[cells, R, W]` of one direction."""
-        if self.on_gpu:
-            maps.copy_(self._as_maps(packed, maps))
-            return
         self.call("unpack", maps, packed, *maps.shape, strides(maps))
-
-    @staticmethod
-    def _as_maps(packed: Tensor, maps: Tensor) -> Tensor:
-        """A packed array with one line per block as `[N, R, lines, places]`, which is how `maps` is."""
-        n, rows, lines, places = maps.shape
-        return packed.view(n, lines, places, rows).permute(0, 3, 1, 2)
-
-    def launch(self, kernel: str, blocks: int, *arguments: object) -> None:
-        """Starts a kernel on the GPU, one warp for each of the blocks."""
-        shared = shared_memory(self.labels, self.dtype)
-        gpu.launch("chain", kernel, SCALARS[self.dtype], self.device, blocks, shared, arguments)
 
     def call(self, name: str, *arguments: object) -> None:
         """Calls a kernel on the CPU."""

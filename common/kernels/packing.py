@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 MAX_GAPS = 64
-"""How many gaps a problem may have; as in cuda/chain.h."""
+"""How many gaps a problem may have; as in cuda/grid.h."""
 
 EXTRAS = 3
-"""What a message has beside a number for each label; as in cuda/chain.h."""
+"""What a message has beside a number for each label; as in cuda/grid.h."""
 
 
 class Problem(ctypes.Structure):
-    """`Problem` in cuda/chain.h."""
+    """`Problem` in cuda/grid.h."""
 
     _fields_ = [
         ("images", ctypes.c_int),
@@ -35,8 +35,8 @@ class ScorePointers(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in ("left", "right", "left_weight", "right_weight")]
 
 
-class _Plain(ctypes.Structure):
-    """`Plain` in cuda/chain.cpp."""
+class Plain(ctypes.Structure):
+    """`Plain` in cuda/grid.h."""
 
     _fields_ = [("first", ctypes.c_void_p), ("stride", ctypes.c_longlong * 4)]
 
@@ -51,8 +51,13 @@ class Strided:
         """
         # Where strides do not let two labels be seen as one, these are copies, which must live so long.
         self._tensors = [x.flatten(1, 2) if x.ndim == 5 else x for x in tensors]
-        described = [_Plain(x.data_ptr(), strides(x)) for x in self._tensors]
-        self._as_parameter_ = (_Plain * len(described))(*described)  # what ctypes gives to a function
+        described = [plain(x) for x in self._tensors]
+        self._as_parameter_ = (Plain * len(described))(*described)  # what ctypes gives to a function
+
+
+def plain(tensor: Tensor) -> Plain:
+    """A tensor of four dimensions as kernels take it: where it begins, and its strides."""
+    return Plain(tensor.data_ptr(), strides(tensor))
 
 
 def strides(tensor: Tensor) -> ctypes.Array[ctypes.c_longlong]:
@@ -77,17 +82,14 @@ class PackedScores:
         right: None; or `[cells, K², W]` of the later ends.
         left_weight: `[edges or cells, K² + 1, W]`; None of derivatives and hard maxima.
         right_weight: The weights of `right`, as those of `left`.
+        rows: On a GPU, instead of all others: `rows` in cuda/chain.cu.
     """
 
-    left: Tensor | None
+    left: Tensor | None = None
     right: Tensor | None = None
     left_weight: Tensor | None = None
     right_weight: Tensor | None = None
-
-    @property
-    def factored(self) -> bool:
-        """Which form the scores have."""
-        return self.right is not None or self.right_weight is not None
+    rows: Tensor | None = None
 
     def pointers(self) -> ScorePointers:
         """The arrays as the kernels take them."""

@@ -77,28 +77,6 @@ class Steps:
         return self.theta - length * step + self.MOMENTUM * self.moved
 
 
-def back_published(grid: Grid, iterations: int, by_marginals: Tensor, by_dual: Tensor, back: Back) -> Tensor:
-    """The derivative by the first unary scores of the chains, along the course of published steps.
-
-    Args:
-        grid: The grid.
-        iterations: How many there were.
-        by_marginals: The derivative by the last max-marginals, `[gaps, cells, K, W]`.
-        by_dual: That by the dual summed over images, `[iterations]`.
-        back: The way back through one iteration.
-
-    Returns:
-        Summed over the chains, `[N, K, h, w]`.
-    """
-    unit = 1 / max(grid.lengths)
-    by_theta = torch.zeros_like(by_marginals)  # the derivative by the unary scores of the next iteration
-    by_maxima = grid.by_line(by_dual.unsqueeze(1).expand(-1, grid.images))
-    total = back(iterations - 1, by_marginals, by_maxima[iterations - 1], by_theta)
-    for n in reversed(range(iterations - 1)):
-        total = back(n, grid.agree(by_theta, total, unit), by_maxima[n], by_theta)
-    return total
-
-
 def back_accelerated(
     grid: Grid, iterations: int, by_marginals: Tensor, by_dual: Tensor, course: Tensor, back: Back
 ) -> Tensor:

@@ -45,19 +45,32 @@ _OWN = {
 """Options of some architectures only."""
 
 
+def check_architecture(model: str) -> str:
+    """The architecture of a model, `<architecture>-<backbone>`.
+
+    Raises:
+        UserError: There is no such.
+    """
+    architecture, _, backbone = model.partition("-")
+    if architecture not in SETTINGS or not backbone:
+        raise UserError(
+            f"models: {model!r} must be <architecture>-<backbone> with one of the architectures "
+            f"{', '.join(SETTINGS)}"
+        )
+    return architecture
+
+
 def settled(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """A model's options with the settings of its architecture in place of nulls.
 
     Args:
-        model: `<architecture>-<backbone>`; the options of an unknown architecture stay as they are.
+        model: `<architecture>-<backbone>`.
         options: All options, with nulls.
 
     Raises:
-        UserError: An option is of no use to the architecture.
+        UserError: An option is of no use to the architecture, or there is no such.
     """
-    architecture = model.partition("-")[0]
-    if architecture not in SETTINGS:
-        return dict(options)
+    architecture = check_architecture(model)
     defaults: dict[str, Any] = {"auxiliary_weight": 0} | SETTINGS[architecture]
     if architecture in ATROUS:
         stride = options["output_stride"] or defaults["output_stride"]

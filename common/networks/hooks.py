@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from common import compiler
 from common.errors import Diverged, UserError
 from common.labels import VOID
 from methods.base import Method
@@ -30,6 +31,9 @@ NOT_FINITE = (
     "the network's scores of its first images are not finite, before the method sees them: look at "
     "model_options (weights, mean, std); if it is a trained model, it diverged in its last step"
 )
+
+LOGGED = ("iteration", "loss", "learning_rate", "images_per_second", "waiting_for_data", "seconds")
+"""What stands in the log of training beside diagnostics."""
 
 _looked_at: WeakKeyDictionary[Method, set[tuple[str, bool]]] = WeakKeyDictionary()
 """The hooks of every method whose first results were looked at, in training mode and not."""
@@ -97,6 +101,11 @@ class Hooks:
             self._check_derivative(hook, value, logits, "the logits")
         return value
 
+    def backward(self, loss: Tensor) -> None:
+        """Computes the gradients of a loss, which fails if a hook has changed or cut off what they go by."""
+        with self._called("the gradient of its loss"):
+            loss.backward()
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """The probabilities `[N, K, H, W]` that the loss trains, of logits of that shape."""
         first = self._first("probabilities")
@@ -123,6 +132,11 @@ class Hooks:
         if not isinstance(values, dict):
             raise self._returns("diagnostics", values, "a dictionary of numbers")
         for name, value in values.items():
+            if name in LOGGED:
+                raise UserError(
+                    f"{place(type(self.method))}: diagnostics has a number called {name}, as the log of "
+                    "training has: give it another name"
+                )
             finite = isinstance(value, int | float) and (self.method.training or math.isfinite(value))
             if not isinstance(name, str) or not finite:
                 raise self._returns("diagnostics", {name: value}, "finite numbers with texts as their names")
@@ -142,9 +156,10 @@ class Hooks:
     def _called(self, hook: str) -> Iterator[None]:
         """Turns what a hook raises into a sentence, unless it is the machine's fault."""
         try:
-            yield
-        except Exception as error:
-            if isinstance(error, UserError) or of_machine(error):
+            with compiler.put_off():
+                yield
+        except (Exception, SystemExit) as error:
+            if isinstance(error, UserError) or of_machine(error) or _of_compiler(error):
                 raise
             where = place(type(self.method), error)
             if isinstance(error, ValueError):
@@ -221,14 +236,19 @@ class Hooks:
                 )
 
 
-def of_machine(error: Exception) -> bool:
+def _of_compiler(error: BaseException) -> bool:
+    """Whether an error is that PyTorch cannot compile the network."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
+def of_machine(error: BaseException) -> bool:
     """Whether an error is the machine's or another process's, whichever code it was raised in."""
     if isinstance(error, MemoryError | OSError | torch.OutOfMemoryError | torch.AcceleratorError):
         return not isinstance(error, FileNotFoundError)
     return any(text in str(error) for text in MACHINE)
 
 
-def place(kind: type[Method], error: Exception | None = None) -> str:
+def place(kind: type[Method], error: BaseException | None = None) -> str:
     """The file of a method, `methods/<name>.py`; with `:<line>` where an error was not raised on purpose.
 
     Args:
@@ -244,7 +264,7 @@ def place(kind: type[Method], error: Exception | None = None) -> str:
     return f"{name}:{own[-1]}" if own else name
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """The kind and the message of an error, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 

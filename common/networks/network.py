@@ -13,10 +13,11 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common import compiler
 from common.errors import Unreachable, UserError
 from common.kernels.grids import Alignment, enlarged
 from common.networks import decoders
-from common.networks.architectures import SETTINGS as ARCHITECTURES
+from common.networks.architectures import check_architecture
 from common.networks.options import ModelOptions
 from common.networks.weight_files import find_weights
 from common.networks.weights import backbone_colours, load_weights, state_sha256
@@ -28,13 +29,8 @@ def check_name(model: str) -> None:
     Raises:
         UserError: It does not; the sentence names the choices.
     """
-    architecture, _, backbone = model.partition("-")
-    if architecture not in ARCHITECTURES or not backbone:
-        raise UserError(
-            f"models: {model!r} must be <architecture>-<backbone> with one of the architectures "
-            f"{', '.join(ARCHITECTURES)}"
-        )
-    encoder_name(backbone)
+    check_architecture(model)
+    encoder_name(model.partition("-")[2])
 
 
 def encoder_name(backbone: str) -> str:
@@ -218,6 +214,7 @@ def upsample(logits: Tensor, padded: Tensor, size: tuple[int, int], align_corner
     return enlarged(logits, padded.shape[2:], alignment)[..., : size[0], : size[1]]
 
 
+@compiler.put_off()
 def _encoder(model: str, name: str, options: ModelOptions) -> tuple[Any, str | None]:
     """The backbone at the wanted output stride, with its weights: a module that has `out_channels`.
 

@@ -117,5 +117,5 @@ def _read(path: Path) -> Iterator[Origin]:
     for line in lines:
         try:
             yield msgspec.json.decode(line, type=Origin)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue

@@ -14,7 +14,7 @@ from common.errors import OutOfMemory, UserError
 from common.images.pictures import RGB, Picture
 from common.prediction.folder import PredictionFolder
 from common.prediction.origins import Origins
-from common.prediction.predictor import Predictor
+from common.prediction.predictor import Predictor, check_probabilities
 from common.prediction.stored_run import StoredRun
 
 BATCH_SIZE = 4
@@ -69,6 +69,7 @@ def predict(
         for batch in _batches(_images(pictures, folder, origins, tally), batch_size):
             probabilities = _probabilities(predictor, [image for _, image in batch])
             for (picture, image), of_image in zip(batch, probabilities):
+                check_probabilities(of_image, str(picture.file), predictor.method)
                 folder.write(picture.name, image, of_image, run.colours)
                 origins.add(picture)
             tally.predicted += len(batch)

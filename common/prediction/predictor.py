@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,7 +14,8 @@ from torch.nn import functional
 
 from common.config.entries import MethodEntry
 from common.config.settings import EvaluationSettings
-from common.errors import UserError
+from common.errors import Diverged, UserError
+from common.networks.hooks import SUM_TOLERANCE, place
 from common.networks.network import Network
 from common.networks.options import ModelOptions
 from common.networks.structured import StructuredNetwork, refined
@@ -185,6 +187,50 @@ def _load(trained: TrainedModel, network: Network, method: Method) -> None:
         ) from error
 
 
+def check_probabilities(probabilities: Tensor, name: str, method: Method) -> None:
+    """Checks what was computed for one image: hooks look at the values of their first results alone.
+
+    Args:
+        probabilities: `[K, H, W]`.
+        name: Of the image, for messages.
+        method: The method that gave them last.
+
+    Raises:
+        Diverged: They are not finite.
+        UserError: They do not sum to one over classes.
+    """
+    sums = probabilities.sum(dim=0, dtype=torch.promote_types(probabilities.dtype, torch.float32))
+    low, high = torch.stack(sums.aminmax()).tolist()
+    check_sums(low, high, probabilities.dtype, name, method)
+
+
+def check_sums(low: float, high: float, dtype: torch.dtype, name: str, method: Method) -> None:
+    """Checks the sums over classes of the probabilities of one image.
+
+    Args:
+        low: The lowest sum.
+        high: The highest sum.
+        dtype: The type of the probabilities.
+        name: Of the image, for messages.
+        method: The method that gave them last.
+
+    Raises:
+        Diverged: They are not finite.
+        UserError: They are not one.
+    """
+    if not math.isfinite(low + high):
+        raise Diverged(
+            f"the probabilities of {name} are not finite: the model has diverged, or {place(type(method))} "
+            "cannot work with this image"
+        )
+    tolerance = SUM_TOLERANCE * (10 if dtype.itemsize < 4 else 1)
+    if max(1 - low, high - 1) > tolerance:
+        raise UserError(
+            f"the probabilities of {name} have sums over classes from {low:.4g} to {high:.4g}, not of one: "
+            f"{place(type(method))} cannot work with this image"
+        )
+
+
 def labels_of(probabilities: Tensor) -> Tensor:
     """The most probable class of every pixel: `[N, K, H, W]` to uint8 `[N, H, W]`."""
-    return probabilities.argmax(dim=1).to(torch.uint8)
+    return probabilities.max(dim=1).indices.to(torch.uint8)  # on a CPU many times as fast as argmax

@@ -95,7 +95,13 @@ class StoredRun:
     @classmethod
     def _evaluated(cls, folder: Path, metrics: Metrics) -> StoredRun:
         """Reads an evaluated run in its folder."""
-        trained = _trained_model(_model_file(folder, metrics))
+        file = _model_file(folder, metrics)
+        trained = _trained_model(file)
+        if metrics.trained and trained.state_sha256 != metrics.trained.state_sha256:
+            raise UserError(
+                f"{file} is another model than the one whose scores are in {folder}: bring that one back, or "
+                "name the folder of the model, or evaluate again"
+            )
         _warn_of_other_recipe(folder, recipes.SCORING, metrics.recipe)
         trained_entry = entry = _trained_entry(trained)
         if metrics.method != trained.method:

@@ -20,7 +20,8 @@ from common.images import label_maps
 from common.images.palette import palette
 from common.labels import VOID
 from common.report.method_labels import MethodLabels
-from common.scoring.boundaries import Labels, contour
+from common.scoring.boundaries import Labels
+from common.scoring.plain_boundaries import contour
 
 LARGEST = 720
 """Pixels of the longer side of a whole picture; larger images are made smaller."""

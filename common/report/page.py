@@ -16,11 +16,13 @@ from common.report.gallery import fill_galleries
 from common.report.runs_table import other_results_table, package_versions, runs_table
 from common.report.section import make_section
 from common.report.sources import emphasised, linked, module_sources
+from common.report.times_tables import times_tables
 from common.runs.plan import Benchmark
 from common.tables.frames import Tables
 from common.tables.legend import legend
 from common.tables.notes import notes
 from common.tables.others import ABOUT, TITLE, list_others, other_notes
+from common.tables.remembered import RememberedScores
 from common.tables.results import Result, read_controls, read_results, rows_of
 
 TEMPLATES = provenance.ROOT / "workflow/report"
@@ -35,7 +37,7 @@ def make_page(benchmark: Benchmark, tables: Tables) -> str:
     """
     baseline = benchmark.tables.baseline
     figures = benchmark.outputs.results / "figures"
-    results = read_results(benchmark)
+    results = read_results(benchmark, RememberedScores.of(benchmark).known)
     rows = rows_of(benchmark, results)
     style = Style(list(dict.fromkeys([*benchmark.methods, *tables.leaderboard["method"]])))
     sections, drawn = [], set()
@@ -92,6 +94,7 @@ def _render(
         total=len(results),
         notes=warnings,
         runs=runs_table(results),
+        times=times_tables(benchmark),
         others=other_results_table(tables.other_results, TITLE),
         about_others=ABOUT,
         versions=package_versions(results),

@@ -7,6 +7,7 @@ result is never mistaken for a new one, and results copied from elsewhere are si
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,13 @@ class Training:
         """Name of the method entry."""
         return self.entry.name
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where its files are."""
         place = self.results / "models" / self.dataset / self.model / self.method
         return place / f"seed{self.seed}-{self.digest}"
 
-    @property
+    @cached_property
     def file(self) -> Path:
         """The trained model."""
         return self.folder / "model.pt"
@@ -175,13 +176,13 @@ class Run:
         """Name of the dataset."""
         return self.data.name
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where its files are."""
         place = self.results / "runs" / self.dataset / self.model / self.method
         return place / f"seed{self.seed}-{self.digest}"
 
-    @property
+    @cached_property
     def metrics(self) -> Path:
         """The scores."""
         return self.folder / "metrics.json"

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from common.datasets.manifest import Manifest
 from common.errors import UserError
-from common.files import locked, read_record, replacing
+from common.files import is_as_written, locked, read_record, replacing
 from common.runs.outputs import forget_tables
 from common.runs.records import Chosen, ControlMetrics, Cost, Metrics, Scores, TrainedModel
 from common.runs.weights import WeightsFile
@@ -216,6 +216,8 @@ class _Merger:
     def _check_scores(self, path: Path, scores: Scores) -> None:
         """Refuses scores that are not whole, or of other data."""
         self._check_data(path, scores.dataset, scores.content_sha256)
+        if not is_as_written(path):
+            raise UserError(f"{path} is not as it was written (its checksum differs): evaluate again")
         for name, stored in scores.files.items():
             stored.check(path.with_name(name), "the result is not whole")
 

@@ -129,6 +129,6 @@ class _Scored:
 def _scored_on(path: Path) -> str | None:
     """The `content_sha256` of scores; None if there are none that can be read."""
     try:
-        return read_record(path, _Scored, "delete it").content_sha256
+        return read_record(path, _Scored, "delete it", edited=True).content_sha256
     except UserError:
         return None

@@ -91,6 +91,12 @@ class Benchmark:
         """Every dataset, once."""
         return list({group.data.path: group.data for group in self.groups}.values())
 
+    def others(self) -> list[Path]:
+        """The scores in the folder of results that are of none of the runs."""
+        configured = {run.metrics for run in self.runs}
+        here = self.outputs.results.glob("runs/*/*/*/seed*-*/metrics.json")
+        return sorted(path for path in here if path not in configured)
+
 
 def benchmark(config: Config) -> Benchmark:
     """The benchmark that a complete configuration describes.

@@ -13,6 +13,8 @@ from common.runs.records import Reliability
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from common.scoring.evidence import Evidence
+
 BINS = 15
 """Bins of confidence, of equal width."""
 
@@ -34,25 +36,23 @@ class CalibrationScores(TypedDict):
     reliability: Reliability
 
 
-def counts(probabilities: Tensor, labels: Tensor) -> tuple[NDArray[np.float64], float]:
+def counts(evidence: Evidence, labels: Tensor) -> tuple[NDArray[np.float64], float]:
     """What the calibration of one image is computed from; void is left out.
 
     Args:
-        probabilities: `[K, H, W]`, summing to one over K.
-        labels: Integers `[H, W]` in 0..K−1, or 255 for void, on the same device.
+        evidence: What the probabilities say, on the CPU.
+        labels: Integers `[H, W]` in 0..K−1, or 255 for void, on the CPU.
 
     Returns:
         `[BINS, 3]`: pixels, right ones and the sum of confidence where the most probable class has a
         probability in (i/BINS, (i+1)/BINS]; and the sum of −log p(truth) over pixels.
     """
     valid = labels != VOID
-    truth = labels[valid].long()
-    probabilities = probabilities.float()[:, valid]
-    confidence, guess = probabilities.max(dim=0)
+    confidence = evidence.confidence[valid]
     bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-    columns = (confidence.new_ones(confidence.shape), guess == truth, confidence)
-    sums = [bins.bincount(weights=column.double(), minlength=BINS).cpu().numpy() for column in columns]
-    likelihood = probabilities.gather(0, truth.unsqueeze(0)).clamp(min=SMALLEST_PROBABILITY)
+    columns = (confidence.new_ones(confidence.shape), (evidence.labels == labels)[valid], confidence)
+    sums = [bins.bincount(weights=column.double(), minlength=BINS).numpy() for column in columns]
+    likelihood = evidence.likelihood[valid].clamp(min=SMALLEST_PROBABILITY)
     return np.stack(sums, axis=1), float(-likelihood.double().log().sum())
 
 

@@ -17,7 +17,7 @@ from common.failures import renamed
 from common.files import replacing
 from common.integrity import read_arrays
 from common.networks.structured import refined
-from common.prediction.predictor import Predictor, labels_of
+from common.prediction.predictor import Predictor, check_probabilities, labels_of
 from common.scoring import metrics
 from methods.base import Method, Refinable
 
@@ -56,7 +56,7 @@ def candidate_counts(
         file, name = folder / f"{index}.npz", split.names[index][1]
         counts = _kept(file, name, state, (1 + len(candidates), num_classes, num_classes))
         if counts is None:
-            counts = _count(predictor, candidates, split[index], num_classes)
+            counts = _count(predictor, candidates, split[index], num_classes, name)
             with replacing(file, "wb") as opened:
                 np.savez_compressed(opened, name=name, state=state, counts=counts)
         result.append(counts)
@@ -82,12 +82,18 @@ def _kept(file: Path, name: str, state: str, shape: tuple[int, ...]) -> NDArray[
 
 
 def _count(
-    predictor: Predictor, candidates: Sequence[Method], sample: Sample, num_classes: int
+    predictor: Predictor, candidates: Sequence[Method], sample: Sample, num_classes: int, name: str
 ) -> NDArray[np.int64]:
-    """The counts `[1 + candidates, K, K]` of one image."""
+    """The counts `[1 + candidates, K, K]` of the image of that name."""
     image = sample.image.unsqueeze(0).to(predictor.device)
     kinds: set[Refinable] = {"trained", *(candidate.refines for candidate in candidates)}
-    given = {kind: predictor.unrefined(image, kind) for kind in kinds}
-    refinements = (refined(candidate, image, given[candidate.refines]) for candidate in candidates)
-    labels = (labels_of(x)[0].cpu() for x in itertools.chain([given["trained"]], refinements))
-    return np.stack([metrics.confusion(x, sample.labels, num_classes) for x in labels])
+    unrefined = {kind: predictor.unrefined(image, kind) for kind in kinds}
+    refinements = (  # of copies: what one candidate changes in place, no other must see
+        (method, refined(method, image.clone(), unrefined[method.refines].clone())) for method in candidates
+    )
+    counts = []
+    for method, probabilities in itertools.chain([(predictor.method, unrefined["trained"])], refinements):
+        check_probabilities(probabilities[0], name, method)
+        labels = labels_of(probabilities)[0].cpu()
+        counts.append(metrics.confusion(labels, sample.labels, num_classes))
+    return np.stack(counts)

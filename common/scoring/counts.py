@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from common.errors import Damaged
 from common.files import replacing
 from common.integrity import StoredFile, read_arrays
+from common.kernels.counts import pixel_counts
 from common.runs.records import Reliability
 from common.scoring import boundaries, calibration, metrics
 from common.scoring.boundaries import BoundaryCounts, BoundaryScores
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from common.datasets.split import Split
+    from common.scoring.evidence import Evidence
 
 OPTIONAL = ("calibration", "nll")
 """The arrays that labels without probabilities have none of."""
@@ -237,19 +239,23 @@ def image_names(split: Split) -> NDArray[np.str_]:
 
 
 def image_counts(
-    predicted: Tensor, labels: Tensor, num_classes: int, probabilities: Tensor | None = None
+    predicted: Tensor, labels: Tensor, num_classes: int, evidence: Evidence | None = None
 ) -> ImageCounts:
     """The counts of one image.
 
     Args:
-        predicted: Integers `[H, W]` in 0..K−1, on the CPU.
-        labels: Integers `[H, W]` in 0..K−1, or 255 for void, on the CPU.
+        predicted: uint8 `[H, W]` in 0..K−1, on the CPU.
+        labels: uint8 `[H, W]` in 0..K−1, or 255 for void, on the CPU.
         num_classes: K.
-        probabilities: `[K, H, W]`, summing to one over K, on any device; None for labels without.
+        evidence: What the probabilities say, on the CPU; None for labels without.
     """
+    maps = predicted.numpy(), labels.numpy()
+    bands = boundaries.counts(*maps, num_classes)
+    sure = (evidence.confidence.numpy(), evidence.likelihood.numpy()) if evidence else None
+    rule = (calibration.BINS, calibration.SMALLEST_PROBABILITY)
+    compiled = pixel_counts(*maps, num_classes, sure, *rule)
+    if compiled:
+        confusion, bins, nll = compiled
+        return ImageCounts(confusion, bands, *((bins, nll) if evidence else ()))
     confusion = metrics.confusion(predicted, labels, num_classes)
-    bands = boundaries.counts(predicted.numpy(), labels.numpy(), num_classes)
-    if probabilities is None:
-        return ImageCounts(confusion, bands)
-    bins, nll = calibration.counts(probabilities, labels.to(probabilities.device))
-    return ImageCounts(confusion, bands, bins, nll)
+    return ImageCounts(confusion, bands, *(calibration.counts(evidence, labels) if evidence else ()))

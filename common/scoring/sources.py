@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypedDict
 
 import torch
@@ -10,12 +12,18 @@ from torch import Tensor
 
 from common.config.method_code import code_digest
 from common.config.settings import plain
-from common.datasets.split import Sample
-from common.errors import Diverged
+from common.datasets.loading import Batch
 from common.images.foreign_predictions import PredictionReader
-from common.prediction.predictor import Predictor, labels_of
+from common.networks.structured import refined
+from common.prediction.predictor import Predictor, check_sums
 from common.runs.jobs import ReadRun, Run, TrainedRun
 from common.runs.records import PredictionsSource, TrainedModelFacts
+from common.scoring.evidence import Evidence
+from methods.base import Method
+
+MOST = 16
+PIXELS = 2**21
+"""So many images, and pixels of several images, are predicted together at most: memory grows with them."""
 
 
 class Prediction(NamedTuple):
@@ -23,13 +31,17 @@ class Prediction(NamedTuple):
 
     Attributes:
         labels: uint8 `[H, W]` in 0..K−1, on the CPU.
-        probabilities: `[K, H, W]` on any device; None for labels without.
+        evidence: What the probabilities say, on the CPU; None for labels without.
         diagnostics: What the method says about its result.
     """
 
     labels: Tensor
-    probabilities: Tensor | None
+    evidence: Evidence | None
     diagnostics: dict[str, float]
+
+
+Later = Callable[[], Prediction]
+"""Gives a prediction when it is there; any thread may ask."""
 
 
 class SourceFacts(TypedDict, total=False):
@@ -50,17 +62,38 @@ class SourceFacts(TypedDict, total=False):
 class Source(ABC):
     """Gives predictions, and says where they come from."""
 
+    def most(self, size: torch.Size) -> int:
+        """How many images of a size H, W are best predicted together."""
+        return 1
+
     @abstractmethod
-    def predict(self, split: str, name: str, sample: Sample) -> Prediction:
-        """What is predicted for an image of a split.
+    def predict(self, names: Sequence[tuple[str, str]], batch: Batch) -> Sequence[Later]:
+        """What is predicted for every image of a batch.
+
+        Args:
+            names: The split and the name of every image.
+            batch: The images.
 
         Raises:
-            UserError: There is no prediction, or the method cannot work with such an image.
+            UserError: There is no prediction, or the method cannot work with such an image; or the same is
+                raised when a prediction is asked for.
         """
 
     @abstractmethod
     def facts(self) -> SourceFacts:
         """Where the predictions come from, for the record of their scores."""
+
+
+class _Computed(NamedTuple):
+    """What is computed for an image, and the type of its probabilities."""
+
+    evidence: Evidence
+    diagnostics: dict[str, float]
+    dtype: torch.dtype
+
+    def on_cpu(self) -> _Computed:
+        """The same on the CPU, where it is when the GPU has done all that it was given."""
+        return self._replace(evidence=Evidence(*(x.to("cpu", non_blocking=True) for x in self.evidence)))
 
 
 class TrainedSource(Source):
@@ -77,16 +110,66 @@ class TrainedSource(Source):
         """
         self._run = run
         self._predictor = Predictor.of(run, device)
+        self._on_gpu = device.type == "cuda"
+        self._most = MOST
 
-    def predict(self, split: str, name: str, sample: Sample) -> Prediction:
-        probabilities = self._predictor(sample.image.unsqueeze(0).to(self._predictor.device))
-        if not probabilities.sum().isfinite():
-            raise Diverged(
-                f"the probabilities of {name} ({split}) are not finite: the model has diverged, or "
-                f"methods/{self._run.entry.module}.py cannot work with this image"
-            )
-        diagnostics = self._predictor.model.hooks.diagnostics()
-        return Prediction(labels_of(probabilities)[0].cpu(), probabilities[0], diagnostics)
+    def most(self, size: torch.Size) -> int:
+        if self._on_gpu:
+            return max(1, min(self._most, PIXELS // size.numel()))
+        # A network is as fast with single images, which leave more in the cache, but a method may
+        # refine several at a time.
+        refines = type(self._predictor.method).refine is not Method.refine
+        return max(1, min(torch.get_num_threads(), PIXELS // size.numel())) if refines else 1
+
+    def predict(self, names: Sequence[tuple[str, str]], batch: Batch) -> Sequence[Later]:
+        parts = self._parts(batch)
+        ready = None
+        if self._on_gpu:
+            parts = [part.on_cpu() for part in parts]
+            ready = torch.cuda.Event(blocking=True)
+            ready.record()
+        return [partial(self._finished, part, ready, *name) for part, name in zip(parts, names)]
+
+    def _parts(self, batch: Batch) -> list[_Computed]:
+        """What is computed for every image, of fewer at a time if there is no memory for all of them."""
+        images, labels = (self._moved(array) for array in (batch.images, batch.labels))
+        while True:
+            together = min(self._most, len(images))
+            try:
+                pairs = zip(images.split(together), labels.split(together))
+                return [part for pair in pairs for part in self._computed(*pair)]
+            except torch.OutOfMemoryError:
+                if together == 1:
+                    raise
+            self._most = together // 2
+            torch.cuda.empty_cache()
+
+    def _moved(self, array: Tensor) -> Tensor:
+        """An array on the device, which is not waited for."""
+        return array.pin_memory().to(self._predictor.device, non_blocking=True) if self._on_gpu else array
+
+    def _computed(self, images: Tensor, labels: Tensor) -> list[_Computed]:
+        """What is computed for images `[N, 3, H, W]` whose true labels are `[N, H, W]`."""
+        method, model = self._predictor.method, self._predictor.model
+        unrefined, diagnostics = [], []
+        for some in images.split(len(images) if self._on_gpu else 1):
+            unrefined.append(self._predictor.unrefined(some, method.refines))
+            diagnostics += len(some) * [model.hooks.diagnostics()]
+        together = torch.cat(unrefined) if len(unrefined) > 1 else unrefined[0]
+        probabilities = refined(method, images, together)
+        evidence = map(Evidence.of, probabilities, labels)
+        return [_Computed(*pair, probabilities.dtype) for pair in zip(evidence, diagnostics)]
+
+    def _finished(
+        self, computed: _Computed, ready: torch.cuda.Event | None, split: str, name: str
+    ) -> Prediction:
+        """The prediction for an image, once the device is ready."""
+        if ready:
+            ready.synchronize()
+        evidence = computed.evidence
+        low, high = evidence.sums.tolist()
+        check_sums(low, high, computed.dtype, f"{name} ({split})", self._predictor.method)
+        return Prediction(evidence.labels, evidence, computed.diagnostics)
 
     def facts(self) -> SourceFacts:
         training, entry = self._run.training, self._run.entry
@@ -114,10 +197,10 @@ class ReadSource(Source):
             run.predictions, dataset.class_names, dataset.colours, dataset.official_colours
         )
 
-    def predict(self, split: str, name: str, sample: Sample) -> Prediction:
-        height, width = sample.labels.shape
-        labels = self._reader.read(split, name, (height, width))
-        return Prediction(labels, None, {})
+    def predict(self, names: Sequence[tuple[str, str]], batch: Batch) -> Sequence[Later]:
+        height, width = batch.labels.shape[1:]
+        labels = [self._reader.read(*name, (height, width)) for name in names]
+        return [partial(Prediction, of_image, None, {}) for of_image in labels]
 
     def facts(self) -> SourceFacts:
         predictions = self._run.predictions

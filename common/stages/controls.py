@@ -11,6 +11,8 @@ import argparse
 import time
 from collections.abc import Sequence
 
+import torch
+
 from common import failures, machine
 from common.datasets.split import Split
 from common.integrity import StoredFile, forget
@@ -20,7 +22,7 @@ from common.runs.jobs import Control
 from common.runs.outputs import forget_tables
 from common.runs.records import ControlMetrics
 from common.scoring.controls import labelling
-from common.scoring.split import score_labellings
+from common.scoring.split import score_labellings, workers
 from common.stages import entry
 
 
@@ -35,7 +37,8 @@ def score(controls: Sequence[Control]) -> None:
         start = time.monotonic()
         dataset, manifest = first.data.dataset, first.data.manifest()
         split = Split(dataset, manifest, first.split)
-        counts = score_labellings({control.name: labelling(control, manifest) for control in controls}, split)
+        labellings = {control.name: labelling(control, manifest) for control in controls}
+        counts = score_labellings(labellings, split, workers(torch.device("cpu")))
         forget_tables(first.results)
         for control in controls:
             forget(control.metrics)  # it tells of the file that is written now

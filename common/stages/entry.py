@@ -6,13 +6,14 @@ A stage is a module with the functions `add_arguments(parser)` and `run(argument
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from common import devices, provenance
+from common import devices, phases, provenance
 from common.config import checks, entries, reading
 from common.config.settings import Execution
 from common.errors import UserError
@@ -21,6 +22,7 @@ from common.runs import plan
 from common.runs.jobs import Control, Preparation, Run, TrainedRun, Training, Tuning
 from common.runs.places import check_places
 from common.runs.plan import Benchmark
+from common.runs.records import JobTimes
 
 Arguments = argparse.Namespace
 
@@ -42,10 +44,12 @@ def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) ->
             provenance.note_code()
         if "configfile" in parsed:
             parsed.config = reading.load(parsed.configfile)
+            devices.set_tf32(parsed.config["execution"]["tf32"])
         if "threads" in parsed:
             devices.set_threads(parsed.threads)
         devices.set_gpus(getattr(parsed, "gpus", None))
-        stage.run(parsed)
+        with _counted(verb, parsed):
+            stage.run(parsed)
     except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
@@ -55,6 +59,22 @@ def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) ->
             raise
         print(f"structseg: {sentence}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextlib.contextmanager
+def _counted(verb: str, arguments: Arguments) -> Iterator[None]:
+    """Writes down where the time of a job goes, if this is one of a workflow's."""
+    if getattr(arguments, "digest", None) is None:
+        yield
+        return
+    names = ("digest", "dataset", "model", "method", "seed")
+    with phases.counted() as clock:
+        try:
+            yield
+        finally:
+            times = JobTimes.of(clock, verb, **{name: getattr(arguments, name, None) for name in names})
+            with contextlib.suppress(OSError, UserError):  # what the job made counts, not how long it took
+                times.write(results(arguments))
 
 
 # Arguments

@@ -15,8 +15,12 @@ from common.tables.markdown import github
 from common.timing.estimates import estimates
 
 
-def estimate(benchmark: Benchmark) -> pd.DataFrame:
+def estimate(benchmark: Benchmark, cores: int | None = None) -> pd.DataFrame:
     """Writes what is still to be done, and what it will take, as `estimate.csv` and `estimate.md`.
+
+    Args:
+        benchmark: What is to be done.
+        cores: Those that a job has on a CPU; None is as many as this process uses.
 
     Returns:
         A row for each dataset, model and method, with the fields of `timing.estimates.Estimate`.
@@ -24,7 +28,7 @@ def estimate(benchmark: Benchmark) -> pd.DataFrame:
     Raises:
         UserError: A manifest or the data are missing.
     """
-    table = estimates(benchmark)
+    table = estimates(benchmark, cores)
     folder = benchmark.outputs.results
     text = summary(table, devices.describe(devices.choose(benchmark.execution.device)))
     for path, content in (
@@ -48,6 +52,7 @@ def summary(table: pd.DataFrame, device: str) -> str:
             "to measure": table["to_measure"],
             "step ms": table["step_ms"].map(lambda x: number(x, 1)),
             "image ms": table["image_ms"].map(lambda x: number(x, 1)),
+            "job s": table["job_seconds"].map(lambda x: number(x, 1)),
             "training h": table["training_hours"].map(lambda x: number(x, 2)),
             "the rest h": table["other_hours"].map(lambda x: number(x, 2)),
             "GPU memory GB": (table["gpu_memory"] / 1e9).map(lambda x: number(x, 1)),
@@ -72,7 +77,8 @@ def _totals(table: pd.DataFrame, device: str) -> str:
         f"training and {other:.2f} scoring and measuring; the longest single training takes "
         f"{longest:.2f} hours. At the end all runs take at most {table['disk'].sum() / 1e9:.2f} GB of "
         f"disk, and every training up to {table['checkpoint_disk'].max() / 1e9:.2f} GB more for its "
-        "checkpoints while it runs. Times are those of one job at a time, without loading data."
+        "checkpoints while it runs. Times are those of one job at a time: the hours of jobs that run side by "
+        "side are shared by as many. Waiting for devices, tables and report come on top."
     )
 
 
@@ -85,5 +91,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Estimates the configured benchmark and shows what came of it."""
     benchmark = entry.benchmark(arguments)
-    table = estimate(benchmark)
+    table = estimate(benchmark, arguments.config["resources"]["cpus"])
     print(summary(table, devices.describe(devices.choose(benchmark.execution.device))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from common import devices, failures, machine
+from common import devices, failures, machine, phases
 from common.config.settings import Execution
 from common.datasets.split import Split
 from common.errors import UserError
@@ -17,7 +17,7 @@ from common.runs.jobs import ReadRun, Run
 from common.runs.outputs import forget_tables
 from common.runs.records import Metrics
 from common.scoring.sources import source
-from common.scoring.split import score
+from common.scoring.split import score, workers
 from common.stages import entry
 
 
@@ -25,22 +25,26 @@ def evaluate(run: Run, execution: Execution) -> None:
     """Writes a run's scores, the counts of every image that they come from, and the labels of its panel.
 
     Label maps of more images are kept for the report, up to `execution.labels_mb`. Every image is scored at
-    its original size, alone; void is left out.
+    its original size; void is left out.
 
     Raises:
         UserError: The trained model or the data are missing.
     """
     with (
         failures.recording_failure(run.error, "evaluate", f"scoring {jobs.described(run)}"),
-        devices.leased("cpu" if isinstance(run, ReadRun) else execution.device) as device,
+        devices.leased(
+            "cpu" if isinstance(run, ReadRun) else execution.device, execution.runs_per_gpu
+        ) as device,
         machine.shared(device.type),
     ):
         start = time.monotonic()
         dataset, manifest = run.data.dataset, run.data.manifest()
         split = Split(dataset, manifest, run.evaluation.split)
         _check_labelled(run, split)
-        predictions = source(run, device)
-        scored = score(predictions, split, LabelMaps(int(1e6 * execution.labels_mb), dataset.colours))
+        with phases.during(phases.LOADING):
+            predictions = source(run, device)
+        maps = LabelMaps(int(1e6 * execution.labels_mb), dataset.colours)
+        scored = score(predictions, split, maps, workers(device, execution.workers))
         forget_tables(run.results)
         forget(run.metrics)  # it tells of the files that are written now: it comes last
         scored.label_maps.write(run.labels)

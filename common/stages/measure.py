@@ -8,12 +8,13 @@ of training on real batches without the loading of data. What other programs did
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import time
 
 import torch
 
-from common import devices, failures
+from common import devices, failures, machine, phases
 from common.config.settings import Execution, plain
 from common.datasets.split import Split
 from common.errors import UserError
@@ -36,15 +37,16 @@ def measure(run: TrainedRun, execution: Execution) -> None:
         UserError: The trained model or the data are missing, or another machine has measured the run.
     """
     _check_machine(run, execution)
-    with (
-        failures.recording_failure(run.error, "measure", f"measuring {jobs.described(run)}"),
-        devices.leased(execution.device) as device,
-        quiet.measuring(device, execution.quiet_wait) as watch,
-    ):
+    with contextlib.ExitStack() as stack:
+        about = f"measuring {jobs.described(run)}"
+        stack.enter_context(failures.recording_failure(run.error, "measure", about))
+        device = stack.enter_context(devices.leased(execution.device))
         start = time.monotonic()
-        predictor = Predictor.of(run, device)
-        split = Split(run.data.dataset, run.data.manifest(), run.evaluation.split)
-        images = example_images(split, device)
+        with machine.shared(device.type), phases.during(phases.LOADING):
+            predictor = Predictor.of(run, device)
+            split = Split(run.data.dataset, run.data.manifest(), run.evaluation.split)
+            images = example_images(split, device)
+        watch = stack.enter_context(quiet.measuring(device, execution.quiet_wait))
         inference = inference_cost(predictor, images)
         batches = batch_cost(predictor, images[0])
         parameters = sum(p.numel() for p in predictor.model.parameters())
@@ -70,7 +72,7 @@ def measure(run: TrainedRun, execution: Execution) -> None:
             model_options=plain(run.training.model_options),
             threads=torch.get_num_threads(),
             load=load,
-            wall_seconds=round(time.monotonic() - start, 3),
+            wall_seconds=round(time.monotonic() - start - watch.waited, 3),
             peak_memory=peak_memory(device),
             state_sha256=state_sha256,
             provenance=Provenance.now(devices.describe(device)),

@@ -24,6 +24,9 @@ from common.runs.records import Cost, LogLine, read_log
 from common.runs.soundness import quick
 from common.stages import entry
 
+_ALIGN = {"seed": "right", "it/s": "right"}
+"""Of columns that are not aligned to the left."""
+
 PATIENCE = 120.0
 """Training has stopped if its log had no line for so many seconds, and for five times the last interval."""
 
@@ -163,7 +166,9 @@ def status_text(runs: Sequence[Progress]) -> str:
         )
     counts = Counter(progress.state for progress in runs)
     summary = ", ".join(f"{number} {state}" for state, number in counts.most_common())
-    return f"{tabulate(lines, headers='keys', tablefmt='simple')}\n\n{summary}"
+    align = [_ALIGN.get(key, "left") for key in (lines[0] if lines else ())]
+    table = tabulate(lines, headers="keys", tablefmt="simple", disable_numparse=True, colalign=align)
+    return f"{table}\n\n{summary}"
 
 
 def others_text(benchmark: Benchmark, runs: Sequence[Progress]) -> str:
@@ -173,6 +178,8 @@ def others_text(benchmark: Benchmark, runs: Sequence[Progress]) -> str:
         benchmark: The configuration.
         runs: Where its runs are.
     """
+    if not benchmark.others():
+        return ""
     from common.tables import others  # with what only this needs, such as pandas
 
     here = others.list_others(benchmark)

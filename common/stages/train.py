@@ -57,7 +57,7 @@ def train(training: Training, execution: Execution, config: Config | None = None
         gpus = devices.job_gpus()
         count = execution.gpus_per_run if gpus is None else gpus
         with (
-            devices.lease(execution.device, count) as processors,
+            devices.lease(execution.device, count, execution.runs_per_gpu) as processors,
             machine.shared(processors[0].type),
         ):
             if len(processors) > 1:

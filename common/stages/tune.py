@@ -42,7 +42,7 @@ def tune(tuning: Tuning, execution: Execution) -> None:
     """
     with (
         failures.recording_failure(tuning.error, "tune"),
-        devices.leased(execution.device) as device,
+        devices.leased(execution.device, execution.runs_per_gpu) as device,
         machine.shared(device.type),
     ):
         data, name = tuning.run.data, tuning.settings.split

@@ -53,6 +53,8 @@ class FolderRow:
         digests: The digests of their folders by seed.
         doubtful: Seeds with several results, of which the latest was taken.
         recipes: The numbers of the recipes that they were made by, by the recipes' names.
+        contents: The `content_sha256` of the data that they were trained and scored on.
+        splits: What was scored.
         unreadable: What is wrong with results that are left out, in sentences.
     """
 
@@ -60,6 +62,8 @@ class FolderRow:
     digests: dict[int, str]
     doubtful: list[int]
     recipes: dict[str, set[int]]
+    contents: set[str]
+    splits: set[str]
     unreadable: list[str]
 
 
@@ -159,6 +163,8 @@ def _folder_row(
     runs, digests, doubtful = [], {}, []
     placing: Placing = alone
     numbers: dict[str, set[int]] = {}
+    contents: set[str] = set()
+    splits: set[str] = set()
     unreadable: list[str] = []
     for seed, folders in seeds.items():
         names = {folder.name for folder in others.get(seed, [])}
@@ -172,9 +178,11 @@ def _folder_row(
         placing = places.get(metrics.content_sha256, {}).get
         for name, number in _recipes(metrics).items():
             numbers.setdefault(name, set()).add(number)
+        contents |= {metrics.content_sha256, *([metrics.trained.content_sha256] if metrics.trained else [])}
+        splits.add(metrics.split)
         if len(common) > 1:
             doubtful.append(seed)
-    return FolderRow(Side.of(runs, placing), digests, doubtful, numbers, unreadable)
+    return FolderRow(Side.of(runs, placing), digests, doubtful, numbers, contents, splits, unreadable)
 
 
 def _readable(folders: Sequence[Path], seed: int, unreadable: list[str]) -> Iterator[tuple[Metrics, Path]]:
@@ -225,7 +233,7 @@ def _notes(first: FolderRow, second: FolderRow, note: str) -> Iterator[str]:
     if first.digests and second.digests and note:
         yield note
     common = first.digests.keys() & second.digests.keys()
-    others = [*_other_recipes(first.recipes, second.recipes)]
+    others = [*_other_data(first, second), *_other_recipes(first.recipes, second.recipes)]
     yield from others
     if any(first.digests[seed] != second.digests[seed] for seed in common):
         yield "other settings or another code of the method" + (" are possible, too" if others else "")
@@ -235,6 +243,16 @@ def _notes(first: FolderRow, second: FolderRow, note: str) -> Iterator[str]:
         if row.doubtful:
             yield f"several results in {name}, the latest taken: seed {', '.join(map(str, row.doubtful))}"
         yield from row.unreadable
+
+
+def _other_data(first: FolderRow, second: FolderRow) -> Iterator[str]:
+    """Whether the rows saw other images or labels, which do not compare."""
+    if first.digests and second.digests:
+        if len(first.contents | second.contents) > 1:
+            yield "WARNING: of other images or labels in A than in B"
+        if len(first.splits | second.splits) > 1:
+            a, b = (" and ".join(sorted(row.splits)) for row in (first, second))
+            yield f"scored on {a} in A, on {b} in B"
 
 
 def _other_recipes(first: dict[str, set[int]], second: dict[str, set[int]]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from common.datasets.judgement import absent, classes
 from common.errors import UserError
 from common.runs import recipes
 from common.runs.records import Cost
+from common.scoring.stored_scores import edited_sentence
 from common.tables.doubts import TOLERANCE, doubts
 from common.tables.origins import origin_notes
 from common.tables.results import ControlRow, Result, Row
@@ -49,11 +50,7 @@ def _edited(rows: Sequence[Row], controls: Sequence[ControlRow]) -> list[str]:
         job = result.run if isinstance(result, Result) else result.control
         if result.edited:
             edited.append((job.metrics, result.edited))
-    return [
-        f"WARNING: {path} says something else of {', '.join(names)} than its counts give, from which the "
-        "tables are computed: it was edited, or other code wrote it."
-        for path, names in edited
-    ]
+    return [f"WARNING: {edited_sentence(path, names)}." for path, names in edited]
 
 
 def _models(rows: Sequence[Row]) -> list[str]:

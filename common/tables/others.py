@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from common.runs.records import Metrics, TrainedModelFacts
 from common.scoring.stored_scores import in_folder, owned
 from common.tables.cells import DASH, number, scored_on
 from common.tables.frames import read_csv
-from common.tables.results import Result
+from common.tables.results import Known, Result
 
 TITLE = "Other results here"
 
@@ -72,9 +73,14 @@ class Others:
         return pd.DataFrame(lines, columns=[*COLUMNS, "differs"])
 
 
-def read_others(benchmark: Benchmark) -> Others:
-    """The other results with their scores, as their counts give them; what is damaged stays as it is."""
-    return _others(benchmark, in_folder)
+def read_others(benchmark: Benchmark, known: Known | None = None) -> Others:
+    """The other results with their scores, as their counts give them; what is damaged stays as it is.
+
+    Args:
+        benchmark: The runs that are no others.
+        known: The scores that files of counts gave before, as of `RememberedScores`; more are added.
+    """
+    return _others(benchmark, partial(in_folder, known=known))
 
 
 def list_others(benchmark: Benchmark) -> Others:
@@ -83,14 +89,12 @@ def list_others(benchmark: Benchmark) -> Others:
 
 
 def _others(benchmark: Benchmark, read: Callable[[Path], Metrics]) -> Others:
-    configured = {run.metrics for run in benchmark.runs}
     results, unreadable = [], []
-    for path in sorted(benchmark.outputs.results.glob("runs/*/*/*/seed*-*/metrics.json")):
-        if path not in configured:
-            try:
-                results.append((path.parent, read(path.parent)))
-            except UserError as error:
-                unreadable.append(str(error))
+    for path in benchmark.others():
+        try:
+            results.append((path.parent, read(path.parent)))
+        except UserError as error:
+            unreadable.append(str(error))
     results.sort(key=lambda result: _order(result[1]))
     return Others(results, unreadable)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from common.runs.plan import Benchmark, Group
 from common.runs.records import ControlMetrics, Cost, Metrics, Scores
 from common.scoring.stored_scores import computed
 
+Known = MutableMapping[str, dict[str, Any]]
 Record = TypeVar("Record")
 AnyScores = TypeVar("AnyScores", bound=Scores)
 
@@ -199,13 +200,17 @@ def newest(costs: Sequence[Cost]) -> list[Cost]:
     return [cost for cost in costs if cost.recipe == recipe]
 
 
-def read_results(benchmark: Benchmark) -> list[Result]:
+def read_results(benchmark: Benchmark, known: Known | None = None) -> list[Result]:
     """What the files of every run say.
 
     What is damaged is renamed, so that it is missing and made again; the record of a failure in its folder
     says so from then on.
+
+    Args:
+        benchmark: The runs.
+        known: The scores that files of counts gave before, as of `RememberedScores`; more are added.
     """
-    return [_read(run) for run in benchmark.runs]
+    return [_read(run, known) for run in benchmark.runs]
 
 
 def rows_of(benchmark: Benchmark, results: Iterable[Result]) -> list[Row]:
@@ -229,11 +234,13 @@ def read_controls(benchmark: Benchmark) -> list[ControlRow]:
     return rows
 
 
-def _read(run: Run) -> Result:
+def _read(run: Run, known: Known | None) -> Result:
     """What the files of one run say."""
     faults: list[UserError] = []
     names = run.data.dataset.class_names
-    metrics, edited = _scores(lambda: computed(Metrics.read(run), run.folder, names), run, "evaluate", faults)
+    metrics, edited = _scores(
+        lambda: computed(Metrics.read(run), run.folder, names, known), run, "evaluate", faults
+    )
     cost = _cost(run, metrics, faults) if isinstance(run, TrainedRun) and run.measured else None
     result = Result(run, metrics, cost, _listed(faults), any(map(_is_unreadable, faults)), edited)
     return result if faults or result.complete else replace(result, error=_reason(run, cost))

@@ -11,7 +11,7 @@ from common.runs.plan import Benchmark
 from common.runs.records import ControlMetrics, Metrics, TrainedModel, read_tensors
 from common.runs.soundness import noting, quick, written_with
 from common.scoring.counts import REMEDY as EVALUATE
-from common.scoring.stored_scores import computed
+from common.scoring.stored_scores import computed, edited_sentence
 
 PREPARE = "delete it and run the prepare stage again"
 
@@ -86,4 +86,4 @@ def _check_control(control: Control, faults: list[str]) -> None:
 def _note_edited(path: Path, edited: list[str], faults: list[str]) -> None:
     """Adds that a record says something else than its counts give, if it does."""
     if edited:
-        faults.append(f"{path} says something else of {', '.join(edited)} than its counts give: {EVALUATE}")
+        faults.append(f"{edited_sentence(path, edited)}: {EVALUATE}")

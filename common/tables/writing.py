@@ -31,6 +31,7 @@ from common.tables.leaderboard import (
 from common.tables.notes import notes
 from common.tables.others import check_kept, other_notes, read_others
 from common.tables.published import Numbers
+from common.tables.remembered import RememberedScores
 from common.tables.results import (
     ControlResult,
     ControlRow,
@@ -52,7 +53,10 @@ def write_tables(benchmark: Benchmark) -> Path:
     """
     outputs, baseline = benchmark.outputs, benchmark.tables.baseline
     folder = outputs.results
-    results, others = read_results(benchmark), read_others(benchmark)
+    remembered = RememberedScores.of(benchmark)
+    results = read_results(benchmark, remembered.known)
+    others = read_others(benchmark, remembered.known)
+    remembered.save()
     if not any(result.metrics for result in results):
         check_kept(benchmark, others)
     rows, controls = rows_of(benchmark, results), read_controls(benchmark)

@@ -15,8 +15,8 @@ Value = TypeVar("Value")
 WARM_UP = 5
 """So many inferences or steps come before those that are timed."""
 
-SECONDS = 20.0
-"""Each measurement ends after this time, once it has three values."""
+SECONDS = 8.0
+"""Each measurement ends after this time, once it has three values: the three of a run take half a minute."""
 
 
 def timed(function: Callable[[], Value], device: torch.device) -> tuple[Value, float]:

@@ -8,6 +8,7 @@ stage does.
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -18,17 +19,18 @@ import pandas as pd
 import torch
 from torch import nn
 
-from common import devices, machine
+from common import devices, machine, phases
 from common.config.settings import Execution
 from common.datasets.split import Split
 from common.errors import OutOfMemory, UserError
 from common.prediction.predictor import Pipeline, labels_of, views
 from common.runs.jobs import TrainedRun, Training
 from common.runs.plan import Benchmark
-from common.runs.records import Cost
+from common.runs.records import Cost, JobTimes
 from common.scoring.counts import image_counts
 from common.timing.clock import SECONDS, WARM_UP
-from common.timing.inference import INFERENCES, example_images, inference_cost
+from common.timing.inference import INFERENCES, LARGEST_BATCH, example_images, inference_cost
+from common.timing.quiet import SAMPLE_SECONDS
 from common.timing.training import TRAINING_STEPS, batch_per_gpu, training_cost
 from common.training.step import build
 
@@ -51,6 +53,7 @@ class Estimate:
         to_measure: How many are to be measured.
         step_ms: Of a training step.
         image_ms: Of an image.
+        job_seconds: What a job takes besides: to start, to load and to write.
         training_hours: Hours of training, of a device, or without a GPU of a job's cores.
         other_hours: Hours for all but training, of a device or of a job's cores.
         gpu_memory: In bytes; NaN without a GPU.
@@ -70,6 +73,7 @@ class Estimate:
     to_measure: int
     step_ms: float = math.nan
     image_ms: float = math.nan
+    job_seconds: float = math.nan
     training_hours: float = math.nan
     other_hours: float = math.nan
     gpu_memory: float = math.nan
@@ -129,8 +133,12 @@ class Members:
         return sum(run.measured and not run.cost.exists() for run in self.runs)
 
 
-def estimates(benchmark: Benchmark) -> pd.DataFrame:
+def estimates(benchmark: Benchmark, cores: int | None = None) -> pd.DataFrame:
     """What is still to be done, and what it will take.
+
+    Args:
+        benchmark: What is to be done.
+        cores: Those that a job has on a CPU; None is as many as this process uses.
 
     Returns:
         A row for each dataset, model and method, with the fields of `Estimate`.
@@ -140,9 +148,25 @@ def estimates(benchmark: Benchmark) -> pd.DataFrame:
     """
     for group in benchmark.groups:
         group.data.manifest()  # without one there is no estimate at all, not just no line
+    started = time.time() - phases.process_began()
     with devices.leased(benchmark.execution.device) as device, machine.shared(device.type):
-        lines = [_line(members, benchmark.execution, device) for members in _groups(benchmark)]
+        if cores and device.type == "cpu":
+            devices.set_threads(cores)
+        besides = _job_seconds(JobTimes.read_all(benchmark.outputs.results), started)
+        lines = [_line(members, benchmark.execution, device, besides) for members in _groups(benchmark)]
     return pd.DataFrame([asdict(line) for line in lines], columns=[field.name for field in fields(Estimate)])
+
+
+def _job_seconds(times: Sequence[JobTimes], started: float) -> float:
+    """What a job takes besides what it computes, and besides waiting.
+
+    Args:
+        times: Where the time of jobs went, if some have run.
+        started: How long this process took to start, which is what there is to go by if none have.
+    """
+    besides = (phases.STARTING, phases.LOADING, phases.WRITING)
+    seconds = [sum(job.seconds.get(phase, 0.0) for phase in besides) for job in times if job.devices]
+    return statistics.median(seconds) if seconds else started
 
 
 def _groups(benchmark: Benchmark) -> list[Members]:
@@ -157,8 +181,8 @@ def _groups(benchmark: Benchmark) -> list[Members]:
     return [Members(runs, owners[runs[0].training.folder] == runs[0].method) for runs in groups.values()]
 
 
-def _line(members: Members, execution: Execution, device: torch.device) -> Estimate:
-    """What some runs will take, or why that is unknown."""
+def _line(members: Members, execution: Execution, device: torch.device, besides: float) -> Estimate:
+    """What some runs will take, or why that is unknown; `besides` are the seconds of `_job_seconds`."""
     run = members.first
     line = Estimate(
         dataset=run.dataset,
@@ -178,8 +202,9 @@ def _line(members: Members, execution: Execution, device: torch.device) -> Estim
     model, optimiser = _bytes(run.training)
     training_seconds = run.training.settings.iterations * times.step_ms / 1000
     line.step_ms, line.image_ms, line.source = times.step_ms, times.image_ms, times.source
-    line.training_hours = line.gpus * training_seconds * line.to_train / 3600
-    scoring, measuring = _scoring_seconds(run, times), _measuring_seconds(times)
+    line.job_seconds = besides
+    line.training_hours = line.gpus * (training_seconds + besides) * line.to_train / 3600
+    scoring, measuring = besides + _scoring_seconds(run, times), besides + _measuring_seconds(times)
     line.other_hours = (scoring * line.to_score + measuring * line.to_measure) / 3600
     line.gpu_memory = math.nan if times.memory is None else times.memory
     line.disk = line.runs * (model * members.own + _kept_bytes(run, execution))
@@ -243,7 +268,8 @@ def _measuring_seconds(times: Times) -> float:
     image, step = times.image_ms / 1000, times.step_ms / 1000
     inference = min(INFERENCES * image, max(SECONDS, 3 * image))
     training = min(TRAINING_STEPS * step, max(SECONDS, 3 * step))
-    return WARM_UP * (image + step) + inference + training + SECONDS
+    batches = min(SECONDS, 4 * 2 * LARGEST_BATCH["cpu"] * image)  # of 1, 2, 4, …, four times each
+    return SAMPLE_SECONDS + WARM_UP * (image + step) + inference + training + batches
 
 
 def _certain(labels: torch.Tensor, classes: int) -> torch.Tensor:

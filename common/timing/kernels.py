@@ -9,109 +9,106 @@ family `densecrf` is the dense CRF of methods/densecrf.py against `pydensecrf`.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from common.timing import scenes
+from common.timing.cases import Bench, Case, Family, Timing
 from common.timing.clock import timed
-from common.timing.passes import (
-    REPEATS,
-    Function,
-    Timing,
-    Version,
-    compared,
-    copy_speed,
-    floors,
-    seconds_of_passes,
-)
+from common.timing.passes import Function, Version, cost, floors, seconds_of_passes
 from common.timing.published_algorithms import direct_rmi, per_step_loop
+from common.timing.scenes import Size
 from methods.ddcrf import dual_decomposition, dual_decomposition_factored, dual_decomposition_reference
 from methods.densecrf import dense_crf
 from methods.rmi import RMILoss
 
-Size = Sequence[int]
-"""N, K, and height and width."""
-
-CHAIN_SIZES = ((2, 21, 33, 33), (8, 21, 33, 33), (8, 11, 30, 30), (1, 19, 65, 129))
+CHAIN_SIZES: Mapping[str, Sequence[Size]] = {
+    "cpu": ((2, 21, 33, 33), (8, 21, 33, 33), (8, 11, 30, 30), (1, 19, 65, 129)),
+    "cuda": ((2, 21, 33, 33), (8, 21, 33, 33), (16, 21, 33, 33), (1, 21, 65, 129), (16, 11, 90, 120)),
+}
 """N, K, h, w: VOC at training size, CamVid, Cityscapes."""
 
-RMI_SIZES = ((2, 21, 513, 513), (8, 11, 240, 240))
-"""N, K, H, W: VOC, and CamVid as workflow/presets/camvid_cpu.yaml crops it."""
+RMI_SIZES: Mapping[str, Sequence[Size]] = {
+    "cpu": ((2, 21, 513, 513), (8, 11, 240, 240)),
+    "cuda": ((2, 21, 513, 513), (16, 21, 513, 513), (16, 11, 360, 480)),
+}
+"""N, K, H, W: VOC, and CamVid, on a CPU as workflow/presets/camvid_cpu.yaml crops it."""
 
-DENSECRF_SIZES = ((4, 11, 360, 480), (4, 21, 375, 500))
+DENSECRF_SIZES: Mapping[str, Sequence[Size]] = {
+    "cpu": ((4, 11, 360, 480), (4, 21, 375, 500)),
+    "cuda": ((8, 11, 360, 480), (8, 21, 375, 500)),
+}
 """Of a batch of CamVid, and of VOC."""
 
 GAPS = (1, 2)
 ITERATIONS = 5
 GAMMA = 2.0
 
+UPDATES = 10
+"""Of the dense CRF: `dense_crf`'s default, as published."""
 
-def families(
-    device: torch.device,
-    chain_sizes: Sequence[Size] = CHAIN_SIZES,
-    rmi_sizes: Sequence[Size] = RMI_SIZES,
-    densecrf_sizes: Sequence[Size] = DENSECRF_SIZES,
-) -> dict[str, pd.DataFrame]:
-    """Times all families of kernels, each a table."""
-    return {
-        "chain": chain(device, chain_sizes),
-        "rmi": rmi(device, rmi_sizes),
-        "densecrf": densecrf(device, densecrf_sizes),
-    }
+COMPARED_IMAGES = 2
+"""So many images of a batch have their labels compared with those of `pydensecrf`."""
 
 
-def chain(device: torch.device, sizes: Sequence[Size] = CHAIN_SIZES) -> pd.DataFrame:
-    """Times the versions of the dual decomposition, gaps 1 and 2, 5 iterations, float32, γ = 2.
+def chain(bench: Bench, sizes: Sequence[Size] | None = None) -> Iterator[Case]:
+    """The versions of the dual decomposition, gaps 1 and 2, 5 iterations, float32, γ = 2.
 
-    Returns:
-        The rows of `compared`. The bytes that any version must move are those of scores in and logits out,
-        then of scores and the logits' derivative in and those of the scores out. The floor of latency is
-        as many dependent steps as a version must take one after the other, in the measured time of one.
+    The bytes that any version must move are those of scores in and logits out, then of scores and the
+    logits' derivative in and those of the scores out. The floor of latency is as many dependent steps as a
+    version must take one after the other, in the measured time of one.
     """
-    speed = copy_speed(device)
-    rows = []
-    for size in sizes:
-        edges, maps = _edge_scores(size, device), _score_maps(size, device)
-        versions = {
-            "kernels": Version(_per_edge(dual_decomposition), edges),
-            "kernels, factored": Version(_factored, maps),
-            "plain PyTorch": Version(_per_edge(dual_decomposition_reference), edges),
-            "loop over steps": Version(_per_edge(per_step_loop), edges),
-        }
-        latency = ITERATIONS * (max(size[2:]) - 1) * _step_milliseconds(size[1], device)
-        for row in compared(size, versions, device):
-            inputs = versions[row["version"]].inputs
-            moved = 4 * (3 * sum(x.numel() for x in inputs) + 2 * inputs[0].numel())
-            rows.append(row | floors(row, moved, speed, latency))
-    return pd.DataFrame(rows)
+    for size in CHAIN_SIZES[bench.device.type] if sizes is None else sizes:
+        edges = cache(partial(_edge_scores, size, bench.device))
+        maps = cache(partial(_score_maps, size, bench.device))
+        latency = cache(partial(_latency, size, bench.device))
+        for name, function, inputs, baseline in (
+            ("kernels", _per_edge(dual_decomposition), edges, False),
+            ("kernels, factored", _factored, maps, False),
+            ("plain PyTorch", _per_edge(dual_decomposition_reference), edges, True),
+            ("loop over steps", _per_edge(per_step_loop), edges, True),
+        ):
+            measure = partial(_chain_row, function, inputs, latency, bench)
+            yield Case(_place(size), name, measure, baseline, name == "loop over steps")
 
 
-def _step_milliseconds(labels: int, device: torch.device) -> float:
-    """One dependent step there and back: what a single chain's next cell costs."""
+def _chain_row(
+    function: Function, inputs: Callable[[], list[Tensor]], latency: Callable[[], float], bench: Bench
+) -> Timing:
+    row = cost(Version(function, inputs()), bench)
+    moved = 4 * (3 * sum(x.numel() for x in inputs()) + 2 * inputs()[0].numel())
+    return row | floors(row["forward_ms"] + row["backward_ms"], moved, bench.copy_speed, latency())
+
+
+def _place(size: Size) -> dict[str, Any]:
+    """The columns that say what is compared, if it is a size alone."""
+    return dict(zip("NKHW", size))
+
+
+def _latency(size: Size, device: torch.device) -> float:
+    """Milliseconds of all steps that depend on each other, there and back: a single chain takes them, too."""
     totals = []
     for length in (128, 256):
-        inputs = _score_maps((1, labels, 1, length), device)
-        rounds = [sum(seconds_of_passes(_factored, inputs, device)) for _ in range(REPEATS + 1)]
-        totals.append(min(rounds))
-    return max(0.0, 1000 * (totals[1] - totals[0]) / 128 / ITERATIONS)
+        inputs = _score_maps((1, size[1], 1, length), device)
+        totals.append(min(sum(seconds_of_passes(_factored, inputs, device)) for _ in range(8)))
+    return max(0.0, 1000 * (totals[1] - totals[0]) / 128) * (max(size[2:]) - 1)
 
 
 def _edge_scores(size: Size, device: torch.device) -> list[Tensor]:
     """Unary scores, and pairwise scores of every edge."""
     n, k, h, w = size
     shapes = [(n, k, h, w), *((n, k, k, h, w - g) for g in GAPS), *((n, k, k, h - g, w) for g in GAPS)]
-    return _random(shapes, device)
+    return scenes.normal(shapes, device)
 
 
 def _score_maps(size: Size, device: torch.device) -> list[Tensor]:
     """Unary scores, and the parts of the pairwise scores that either end of an edge brings."""
     n, k, h, w = size
-    return _random([(n, k, h, w), (n, k, k, h, w), (n, k, k, h, w)], device)
+    return scenes.normal([(n, k, h, w), (n, k, k, h, w), (n, k, k, h, w)], device)
 
 
 def _per_edge(function: Callable[..., Any]) -> Function:
@@ -131,42 +128,33 @@ def _factored(unary: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return dual_decomposition_factored(unary, left, right, GAPS, iterations=ITERATIONS, gamma=GAMMA).logits
 
 
-def rmi(device: torch.device, sizes: Sequence[Size] = RMI_SIZES) -> pd.DataFrame:
-    """Times the versions of the RMI loss, radius 3, average pool 4, float32 logits, a tenth void.
+def rmi(bench: Bench, sizes: Sequence[Size] | None = None) -> Iterator[Case]:
+    """The versions of the RMI loss, radius 3, average pool 4, float32 logits, a tenth void.
 
-    Returns:
-        The rows of `compared`. The bytes that any version must move are those of logits in, twice, and
-        their derivative out.
+    The bytes that any version must move are those of logits in, twice, and their derivative out.
     """
-    speed = copy_speed(device)
-    rows = []
-    for size in sizes:
-        logits, labels = _segmentation(size, device)
-        loss = RMILoss(size[1])
-        versions = {
-            "ours": Version(lambda x, y=labels, loss=loss: loss(x, y), [logits]),
-            "direct": Version(lambda x, y=labels: direct_rmi(x, y), [logits]),
-            "direct, all in float64": Version(lambda x, y=labels: direct_rmi(x.double(), y), [logits]),
-        }
-        for row in compared(size, versions, device):
-            rows.append(row | floors(row, 4 * 3 * logits.numel(), speed, 0.0))
-    return pd.DataFrame(rows)
+    for size in RMI_SIZES[bench.device.type] if sizes is None else sizes:
+        inputs = cache(partial(_segmentation, size, bench.device))
+        for name, loss in (
+            ("ours", RMILoss(size[1])),
+            ("direct", direct_rmi),
+            ("direct, all in float64", lambda logits, labels: direct_rmi(logits.double(), labels)),
+        ):
+            baseline = name != "ours"
+            measure = partial(_loss_row, loss, inputs, bench)
+            yield Case(_place(size), name, measure, baseline, name == "direct")
+
+
+def _loss_row(loss: Function, inputs: Callable[[], tuple[Tensor, Tensor]], bench: Bench) -> Timing:
+    logits, labels = inputs()
+    row = cost(Version(lambda x: loss(x, labels), [logits]), bench)
+    moved = 3 * logits.numel() * logits.element_size()
+    return row | floors(row["forward_ms"] + row["backward_ms"], moved, bench.copy_speed)
 
 
 def _segmentation(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Logits, and labels that are alike in blocks of 16 × 16, a tenth of them void."""
-    n, k, h, w = size
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(k, (n, h // 16 + 1, w // 16 + 1), generator=generator)
-    labels[torch.rand(labels.shape, generator=generator) < 0.1] = 255
-    labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, :h, :w].contiguous()
-    return _random([tuple(size)], device)[0], labels.to(device)
-
-
-def _random(shapes: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
-    """Normal numbers with a gradient, the same every time."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(shape, generator=generator).to(device).requires_grad_() for shape in shapes]
+    """Logits with a gradient, and labels."""
+    return scenes.normal([size], device)[0], scenes.label_maps(size, device)
 
 
 class Engine(NamedTuple):
@@ -175,72 +163,84 @@ class Engine(NamedTuple):
     Attributes:
         name: The engine's, as `dense_crf` knows it.
         device: Where it computes.
-        single: Whether it takes image by image, with one thread.
+        single: Whether it takes image by image, on a CPU with one thread.
     """
 
     name: Literal["torch", "pydensecrf"]
     device: torch.device
     single: bool
 
-    def described(self, threads: int) -> str:
+    @property
+    def threads(self) -> int:
+        """With how many threads of the CPU it computes, or feeds the GPU."""
+        return 1 if self.single and self.device.type == "cpu" else torch.get_num_threads()
+
+    def described(self) -> str:
         """What tables call it."""
-        where = "GPU" if self.device.type == "cuda" else f"{threads} CPU threads"
+        where = "GPU" if self.device.type == "cuda" else f"{self.threads} CPU threads"
         return f"{self.name}, {'single images' if self.single else 'a batch'}, {where}"
 
 
-def densecrf(device: torch.device, sizes: Sequence[Size] = DENSECRF_SIZES) -> pd.DataFrame:
-    """Times the engines of the dense CRF, 10 updates with the paper's kernels, image by image and in a batch.
+def densecrf(bench: Bench, sizes: Sequence[Size] | None = None) -> Iterator[Case]:
+    """The engines of the dense CRF, 10 updates with the paper's kernels, image by image and in a batch.
 
-    Returns:
-        A row for every size and version: the median time per image, images per second, how much faster
-        that is than `pydensecrf` image by image (the last version), and the share of pixels whose label is
-        the same.
+    A row has the median time per image, images per second, and the share of pixels of the first images whose
+    label is that of `pydensecrf`. The bytes that any version
+    must move are those of the probabilities in and out at every update: each pixel depends on all others of
+    the update before.
     """
     cpu = torch.device("cpu")
-    engines = [Engine("torch", device, False), Engine("torch", cpu, True)]
-    engines += [Engine("pydensecrf", cpu, False), Engine("pydensecrf", cpu, True)]
-    rows = []
-    for size in sizes:
-        images, probabilities = _scenery(size)
-        timings = [_refinement(size, images, probabilities, engine) for engine in engines]
-        slowest, reference = timings[-1]
-        for row, labels in timings:
-            row["images_per_s"] = 1000 / row["image_ms"]
-            row["speed_up"] = slowest["image_ms"] / row["image_ms"]
-            row["agreement"] = float((labels == reference[: len(labels)]).float().mean())
-            rows.append(row)
-    return pd.DataFrame(rows)
+    engines = [Engine("torch", bench.device, single) for single in (False, True)]
+    if bench.device.type == "cuda":
+        engines.append(Engine("torch", cpu, True))
+    engines += [Engine("pydensecrf", cpu, single) for single in (False, True)]
+    for size in DENSECRF_SIZES[bench.device.type] if sizes is None else sizes:
+        truth = cache(partial(_reference_labels, size))
+        for engine in engines:
+            reference = engine == engines[-1]
+            baseline = engine.name != "torch" or engine.device != bench.device
+            measure = partial(_refinement, size, engine, bench, truth)
+            yield Case(_place(size), engine.described(), measure, baseline, reference)
 
 
-def _refinement(size: Size, images: Tensor, probabilities: Tensor, engine: Engine) -> tuple[Timing, Tensor]:
-    """What an engine takes per image, and the labels that it gives."""
+def _refinement(size: Size, engine: Engine, bench: Bench, truth: Callable[[], Tensor]) -> Timing:
+    """What an engine takes per image, and how many of its labels are those of the reference."""
     threads = torch.get_num_threads()
-    count = 1 if engine.single else threads
-    torch.set_num_threads(count)
-    batch = (images.to(engine.device), probabilities.to(engine.device))
-    result, times = _refined(batch, engine)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(engine.threads)
+    try:
+        result, times = _refined(_batch(size, engine.device), engine, bench.effort.passes)
+    finally:
+        torch.set_num_threads(threads)
     milliseconds = 1000 * statistics.median(times) / (1 if engine.single else size[0])
-    row = dict(zip("NKHW", size)) | {"version": engine.described(count), "image_ms": milliseconds}
-    return row, result.argmax(1).cpu()
+    row = {"image_ms": milliseconds, "images_per_s": 1000 / milliseconds, "repeats": len(times)}
+    if engine.device == bench.device:
+        moved = 2 * UPDATES * 4 * size[1] * size[2] * size[3]
+        row |= floors(milliseconds, moved, bench.copy_speed)
+    expected = truth()
+    agreement = (result.argmax(1).cpu()[: len(expected)] == expected).double().mean()
+    return row | {"agreement": float(agreement)}
 
 
-def _refined(batch: tuple[Tensor, Tensor], engine: Engine) -> tuple[Tensor, list[float]]:
+def _batch(size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images and probabilities."""
+    return scenes.images(size, device), scenes.probabilities(size, device)
+
+
+def _reference_labels(size: Size) -> Tensor:
+    """What `pydensecrf` makes of the first images."""
+    images, probabilities = (x[:COMPARED_IMAGES] for x in _batch(size, torch.device("cpu")))
+    return dense_crf(images, probabilities, engine="pydensecrf").argmax(1)
+
+
+def _refined(batch: tuple[Tensor, Tensor], engine: Engine, repeats: int) -> tuple[Tensor, list[float]]:
     """The refined batch, and seconds: of each image, or of the whole batch some times."""
     single = [*zip(*(x.split(1) for x in batch))]
-    parts = single if engine.single else [batch] * REPEATS
+    parts = single if engine.single else [batch] * repeats
     dense_crf(*parts[0], engine=engine.name)
     rounds = [timed(partial(dense_crf, *part, engine=engine.name), engine.device) for part in parts]
     results, times = zip(*rounds)
     return torch.cat(results) if engine.single else results[0], [*times]
 
 
-def _scenery(size: Size) -> tuple[Tensor, Tensor]:
-    """Images of smooth shades and noise, and smooth probabilities of labels."""
-    n, k, h, w = size
-    generator = torch.Generator().manual_seed(0)
-    shades = 255 * torch.rand(n, 3, h // 30, w // 30, generator=generator)
-    images = functional.interpolate(shades, (h, w), mode="bilinear")
-    images = (images + 6 * torch.randn(n, 3, h, w, generator=generator)).clamp(0, 255).to(torch.uint8)
-    logits = 3 * torch.randn(n, k, h // 16, w // 16, generator=generator)
-    return images, functional.interpolate(logits, (h, w), mode="bilinear").softmax(1)
+FAMILIES: Mapping[str, Family] = {"chain": chain, "rmi": rmi, "densecrf": densecrf}
+"""Those of single kernels, by their names; they need nothing but a device."""

@@ -7,24 +7,19 @@ import ctypes
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from common import devices
+from common.timing.cases import Bench, Timing
 from common.timing.clock import enough
-
-REPEATS = 7
-"""How often a version is timed, if there is time for it."""
 
 Function = Callable[..., Tensor]
 """From inputs to one tensor, with a gradient."""
-
-Timing = dict[str, Any]
-"""A row of a table of times, by the names of its columns."""
 
 
 class Version(NamedTuple):
@@ -39,48 +34,45 @@ class Version(NamedTuple):
     inputs: list[Tensor]
 
 
-def compared(size: Sequence[int], versions: Mapping[str, Version], device: torch.device) -> list[Timing]:
-    """Times versions, each a row.
-
-    Args:
-        size: N, K, H, W, to be shown.
-        versions: By name; the last one is the baseline.
-        device: Where the inputs are.
+def cost(version: Version, bench: Bench) -> Timing:
+    """What the passes of a version cost, after a first, unmeasured round, which measures memory.
 
     Returns:
-        Of each version medians in milliseconds of the forward and the backward pass, bytes kept in between
-        and at the peak, and how much faster and leaner it is than the baseline.
+        Medians in milliseconds of the forward and the backward pass, and bytes kept in between and at the
+        peak.
     """
-    rows: list[Timing] = []
-    for name, version in versions.items():
-        cost = _cost(version.function, version.inputs, device)
-        rows.append(dict(zip("NKHW", size)) | {"version": name} | cost)
-    baseline = rows[-1]
-    for row in rows:
-        row["speed_up"] = _milliseconds(baseline) / _milliseconds(row)
-        row["kept_share"] = row["kept_bytes"] / baseline["kept_bytes"]
-        row["peak_share"] = row["peak_bytes"] / baseline["peak_bytes"]
-    return rows
+    function, inputs = version
+    memory = _memory(function, inputs, bench.device)
+    rounds: list[tuple[float, float]] = []
+    start = time.monotonic()
+    while not enough(len(rounds), bench.effort.passes, start):
+        rounds.append(seconds_of_passes(function, inputs, bench.device))
+    forward, backward = zip(*rounds)
+    return {
+        "forward_ms": 1000 * statistics.median(forward),
+        "backward_ms": 1000 * statistics.median(backward),
+        "repeats": len(rounds),
+        **memory,
+    }
 
 
-def floors(row: Timing, moved: int, speed: float, latency: float) -> Timing:
+def floors(milliseconds: float, moved: int, speed: float, latency: float = 0.0) -> Timing:
     """What a version cannot undercut.
 
     Args:
-        row: The version, as of `compared`.
+        milliseconds: What it takes.
         moved: Bytes that it must move.
         speed: Of a copy, in bytes per second.
-        latency: Of the steps that depend on each other, in milliseconds.
+        latency: Of the steps that depend on each other, in milliseconds; 0 if there are none.
     """
     floor = 1000 * moved / speed
-    return {
+    row: Timing = {
         "moved_bytes": moved,
-        "gigabytes_per_s": moved / _milliseconds(row) / 1e6,
-        "copy_gigabytes_per_s": speed / 1e9,
+        "gigabytes_per_s": moved / milliseconds / 1e6,
         "bytes_floor_ms": floor,
-        "latency_floor_ms": latency,
-        "times_floor": _milliseconds(row) / max(floor, latency),
+        "times_floor": milliseconds / max(floor, latency),
     }
+    return row | {"latency_floor_ms": latency} if latency else row
 
 
 def copy_speed(device: torch.device) -> float:
@@ -101,22 +93,6 @@ def seconds_of_passes(
     return forward, devices.seconds(lambda: torch.autograd.grad(results[0], inputs, weight), device)
 
 
-def _cost(function: Function, inputs: Sequence[Tensor], device: torch.device) -> Timing:
-    """Medians of the passes' times after a first, unmeasured round, which measures memory."""
-    memory = _memory(function, inputs, device)
-    rounds: list[tuple[float, float]] = []
-    start = time.monotonic()
-    while not enough(len(rounds), REPEATS, start):
-        rounds.append(seconds_of_passes(function, inputs, device))
-    forward, backward = zip(*rounds)
-    return {
-        "forward_ms": 1000 * statistics.median(forward),
-        "backward_ms": 1000 * statistics.median(backward),
-        "repeats": len(rounds),
-        **memory,
-    }
-
-
 def _memory(function: Function, inputs: Sequence[Tensor], device: torch.device) -> Timing:
     """Bytes kept for the backward pass, the inputs not counted, and bytes at the peak of both passes."""
     known = {x.untyped_storage().data_ptr() for x in inputs}
@@ -129,14 +105,14 @@ def _memory(function: Function, inputs: Sequence[Tensor], device: torch.device) 
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    before = _resident(device, reset=True)
+    before = resident(device, reset=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         result = function(*inputs)
     torch.autograd.grad(result.sum(), inputs)
-    return {"kept_bytes": sum(kept.values()), "peak_bytes": _resident(device, reset=False) - before}
+    return {"kept_bytes": sum(kept.values()), "peak_bytes": resident(device, reset=False) - before}
 
 
-def _resident(device: torch.device, reset: bool) -> float:
+def resident(device: torch.device, reset: bool) -> float:
     """Memory in use now, from where on the peak is counted, or that peak; NaN where nobody knows."""
     if device.type == "cuda":
         if reset:
@@ -157,8 +133,3 @@ def _trim() -> None:
     """Gives freed memory back to the system, or a peak would hide in what earlier peaks have left."""
     with contextlib.suppress(AttributeError, OSError):  # a C library other than GNU's
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _milliseconds(row: Timing) -> float:
-    """Milliseconds of the forward and the backward pass together."""
-    return row["forward_ms"] + row["backward_ms"]

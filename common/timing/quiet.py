@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from common import machine
+from common import machine, phases
 from common.runs.records import Load
 
 STATISTICS = Path("/proc/stat")
@@ -32,7 +32,8 @@ def measuring(device: torch.device, patience: float) -> Iterator[Watch]:
     """
     start = time.monotonic()
     with machine.alone(device.type, patience) as alone:
-        _wait_for_quiet(device, patience)
+        with phases.during(phases.WAITING):
+            _wait_for_quiet(device, patience)
         yield Watch(device, alone, time.monotonic() - start)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from common import devices
 from common.config.settings import Execution, TrainingSettings
 from common.datasets.split import Sample, Split
+from common.networks.structured import StructuredNetwork
 from common.runs.jobs import Training
 from common.timing.clock import WARM_UP, enough, rounded
 from common.training.batches import training_batches
@@ -53,29 +55,20 @@ def training_cost(
         UserError: Data are missing, or the method cannot work with them.
     """
     batch_size = batch_per_gpu(training.settings, execution)
-    # times, not training: the weights stay as they are
-    settings = replace(training.settings, batch_size=batch_size, learning_rate=0.0)
+    settings = replace(training.settings, batch_size=batch_size)
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    model = build(training, pretrained=False).to(device).train()
-    objective, optimizer = Objective(model), make_optimizer(model, settings)
+    model = build(training, pretrained=False).to(device)
     split = Split(training.data.dataset, training.data.manifest(), settings.split)
     mean = model.network.mean.flatten().tolist()
     loader = training_batches(split, settings, mean, training.seed, 0, 2 * settings.accumulate)
     loaded = [Sample(*(part.to(device) for part in batch)) for batch in loader]
-    batches = itertools.cycle(loaded)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-
-    def step() -> None:
-        """One step of the optimiser."""
-        training_step(objective, optimizer, batches, settings, device, training.seed)
-
-    for _ in range(WARM_UP):
-        step()
+    step = stepper(model, settings, loaded, device, training.seed)
     values: list[float] = []
     start = time.monotonic()
     while not enough(len(values), repeats, start):
-        values.append(1000 * devices.seconds(step, device))
+        values.append(step())
     images = settings.batch_size * settings.accumulate
     return TrainingCost(
         training_step_ms=statistics.median(values),
@@ -87,3 +80,40 @@ def training_cost(
             torch.cuda.max_memory_allocated(device) - held if device.type == "cuda" else None
         ),
     )
+
+
+def stepper(
+    model: StructuredNetwork,
+    settings: TrainingSettings,
+    loaded: Sequence[Sample],
+    device: torch.device,
+    seed: int,
+) -> Callable[[], float]:
+    """A function that takes a step of the optimiser and says how many milliseconds that took.
+
+    The first steps have been taken; the weights stay as they are.
+
+    Args:
+        model: Network and method, on the device.
+        settings: The settings of training.
+        loaded: Batches, on the device.
+        device: Where.
+        seed: Of everything random inside the network.
+    """
+    settings = replace(settings, learning_rate=0.0)
+    objective = Objective(model, settings.compile)
+    optimizer = make_optimizer(model, settings)
+    batches = itertools.cycle(loaded)
+
+    def step() -> None:
+        """One step of the optimiser."""
+        training_step(objective, optimizer, batches, settings, device, seed)
+
+    def milliseconds() -> float:
+        """What it takes."""
+        objective.train()
+        return 1000 * devices.seconds(step, device)
+
+    for _ in range(WARM_UP):
+        milliseconds()
+    return milliseconds

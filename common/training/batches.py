@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from common import phases
 from common.config.settings import TrainingSettings
 from common.datasets.split import Sample, Split
 from common.errors import LoaderDied, UserError
@@ -85,13 +86,16 @@ def moved_labels(labels: Tensor, size: Sequence[int], angle: float, later: Seque
     (h, w), (height, width) = labels.shape, size
     y = torch.arange(height, dtype=torch.float64).unsqueeze(1) + 0.5
     x = torch.arange(width, dtype=torch.float64) + 0.5
-    if angle:
-        sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
-        y, x = y - height / 2, x - width / 2
-        y, x = cosine * y + sine * x + height / 2, cosine * x - sine * y + width / 2
+    if not angle:
+        rows, columns = _pixel(y * h / height, later[0]), _pixel(x * w / width, later[1])
+        return labels.index_select(0, rows.view(-1)).index_select(1, columns)
+    sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    y, x = y - height / 2, x - width / 2
+    y, x = cosine * y + sine * x + height / 2, cosine * x - sine * y + width / 2
     row, column = _pixel(y * h / height, later[0]), _pixel(x * w / width, later[1])
     inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
-    return labels[row.clamp(0, h - 1), column.clamp(0, w - 1)].where(inside, VOID)
+    place = row.clamp_(0, h - 1).mul_(w).add_(column.clamp_(0, w - 1))
+    return labels.reshape(-1).index_select(0, place.view(-1)).view(height, width).where(inside, VOID)
 
 
 def _pixel(position: Tensor, later: int) -> Tensor:
@@ -255,7 +259,8 @@ class Batches(Iterator[Sample]):
     def __next__(self) -> Sample:
         start = time.monotonic()
         try:
-            batch = next(self._batches)
+            with phases.during(phases.LOADING):
+                batch = next(self._batches)
         except (ConnectionError, EOFError) as error:  # it was about to hand over a batch
             raise LoaderDied from error
         self.waited += time.monotonic() - start

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import msgspec
 import torch
 
+from common import compiler
 from common.errors import Damaged, UserError
 from common.failures import renamed
 from common.files import Amount, Count, replacing
@@ -90,10 +94,12 @@ class Checkpoint:
     origin: Origin = field(default_factory=Origin)
 
     @classmethod
+    @compiler.put_off()
     def of(cls, position: Position, model: StructuredNetwork, optimizer: torch.optim.Optimizer) -> Checkpoint:
         """The state of these objects; it shares their memory."""
         return cls(position, model.network.state_dict(), model.method.state_dict(), optimizer.state_dict())
 
+    @compiler.put_off()
     def restore(self, model: StructuredNetwork, optimizer: torch.optim.Optimizer) -> None:
         """Gives these objects the state.
 
@@ -143,14 +149,60 @@ class Checkpoints:
         self.origin = origin or Origin()
         self.current = folder / "checkpoint.pt"
         self.previous = folder / "previous.pt"
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint and keeps the one before.
 
         Raises:
-            DiskFull: There is no room for it.
+            DiskFull: There is no room for it, or for one that was begun before.
         """
-        content = {
+        self.wait()
+        self._write(self._content(checkpoint))
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[None]:
+        """A block in which `begin` writes beside what else is computed; at its end, nothing is under way."""
+        try:
+            with ThreadPoolExecutor(1, "checkpoints") as self._writer:  # its end waits for the thread
+                yield
+        finally:
+            self._writer = None
+
+    def begin(self, checkpoint: Checkpoint) -> None:
+        """Takes a copy of a checkpoint's state and has it written while training goes on.
+
+        Raises:
+            DiskFull: There was no room for the one that was begun before.
+        """
+        self.wait()
+        if self._writer is None:
+            raise ValueError("nothing is written beside anything: enter Checkpoints.beside first")
+        self._writing = self._writer.submit(self._write, _copied(self._content(checkpoint)))
+
+    def look(self) -> None:
+        """Looks whether what was begun has come to a bad end; waits for nothing.
+
+        Raises:
+            DiskFull: There was no room for it.
+        """
+        if self._writing and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until what was begun is written.
+
+        Raises:
+            DiskFull: There was no room for it.
+        """
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
+
+    def _content(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What the file of a checkpoint has."""
+        return {
             "iteration": checkpoint.position.iteration,
             "seconds": checkpoint.position.seconds,
             "log": [line.flat() for line in checkpoint.position.log],
@@ -160,10 +212,17 @@ class Checkpoints:
             "digest": self.digest,
             "origin": msgspec.to_builtins(self.origin),
         }
+
+    def _write(self, content: dict[str, Any]) -> None:
+        """Writes the file; until it is whole, the last one keeps its name. There is room for two."""
         if self.current.exists():
-            os.replace(self.current, self.previous)
+            self.previous.unlink(missing_ok=True)
         with replacing(self.current, "wb") as file:
             torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self.current, self.previous)
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint of this very training that can be read, or None; a damaged one is renamed.
@@ -214,3 +273,12 @@ class Checkpoints:
             for file in [path, *path.parent.glob(f"{path.name}.damaged*")]:
                 if not file.is_dir():
                     file.unlink(missing_ok=True)
+
+
+def _copied(content: Any) -> Any:
+    """Content with copies of its tensors in main memory, which nobody changes."""
+    if isinstance(content, torch.Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, dict):
+        return {key: _copied(value) for key, value in content.items()}
+    return [*map(_copied, content)] if isinstance(content, list) else content

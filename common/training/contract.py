@@ -387,6 +387,9 @@ def inputs_are_left_as_they_are(specimen: Specimen) -> None:
 def state_goes_through_a_file(specimen: Specimen) -> None:
     """A method that was loaded computes what the trained one did."""
     method, buffer = specimen.build(), io.BytesIO()
+    logits, labels = example()
+    method.structure(*grid(4, 4))  # as in training, where it may learn by itself
+    method.loss(logits, labels)
     torch.save(method.state_dict(), buffer)
     buffer.seek(0)
     torch.manual_seed(1)  # other first weights

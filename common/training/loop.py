@@ -9,7 +9,7 @@ from contextlib import closing
 
 import torch
 
-from common import devices
+from common import devices, phases
 from common.config.method_code import code_digest
 from common.config.settings import Execution, plain
 from common.datasets.manifest import Manifest
@@ -43,9 +43,10 @@ def train_model(training: Training, execution: Execution, group: ProcessGroup) -
         UserError: The data or weights are missing, or the loss is not finite any more.
     """
     settings, total = training.settings, training.settings.iterations
-    model = build(training).to(group.device).train()
+    with phases.during(phases.LOADING):
+        model = build(training).to(group.device).train()
     group.prepare(model)
-    objective = group.wrap(Objective(model, group.gather))
+    objective = group.wrap(Objective(model, settings.compile, group.gather))
     optimizer = make_optimizer(model, settings)
     manifest = training.data.manifest()  # that of the start, whatever becomes of the file
     origin = Origin(manifest.content_sha256, model.network.weights_sha256, [_provenance(group)])
@@ -54,7 +55,7 @@ def train_model(training: Training, execution: Execution, group: ProcessGroup) -
     batches = _batches(training, manifest, execution, group, model, start.iteration)
     about = inspect.getdoc(inspect.getmodule(type(model.method))) or ""
     monitor = Monitor(training, batches, start, about, silent=not group.leads)
-    with monitor, closing(batches), Preemption() as preemption:
+    with monitor, closing(batches), Preemption() as preemption, checkpoints.beside():
         for iteration in range(start.iteration, total):
             model.method.progress = iteration / total
             rate = set_learning_rate(optimizer, settings, iteration)
@@ -66,9 +67,11 @@ def train_model(training: Training, execution: Execution, group: ProcessGroup) -
             saves = preempted or (done % execution.checkpoint_every == 0 and not ends)
             if saves or ends or done % execution.log_every == 0:
                 monitor.write(done, rate, model.hooks.diagnostics())
+                checkpoints.look()
             if saves and group.leads:
-                checkpoints.save(Checkpoint.of(monitor.position(done), model, optimizer))
+                checkpoints.begin(Checkpoint.of(monitor.position(done), model, optimizer))
             if preempted:
+                checkpoints.wait()
                 _end(group, done)
     if group.leads:
         record = _record(training, group, model, checkpoints.origin, monitor.seconds)

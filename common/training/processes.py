@@ -205,7 +205,7 @@ def _join(rank: int, size: int, stack: contextlib.ExitStack) -> ProcessGroup:
         device, backend = torch.device("cpu"), "gloo"
         devices.keep_memory()
     else:
-        device, backend = torch.device("cuda", rank), "cpu:gloo,cuda:nccl"
+        device, backend = devices.choose(f"cuda:{rank}"), "cpu:gloo,cuda:nccl"
         stack.enter_context(devices.held(rank))
         torch.cuda.set_device(device)
     torch_distributed.init_process_group(backend, timeout=PATIENCE)

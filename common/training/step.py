@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common import compiler
 from common.config.settings import TrainingSettings
 from common.datasets.split import Sample, Split
 from common.errors import UserError
@@ -61,6 +62,7 @@ def _starting_options(training: Training, pretrained: bool) -> ModelOptions:
     return options
 
 
+@compiler.put_off()
 def make_optimizer(model: StructuredNetwork, settings: TrainingSettings) -> torch.optim.Optimizer:
     """SGD or AdamW with groups for encoder and head, biases and normalisation without decay if not asked for.
 
@@ -115,15 +117,21 @@ class Objective(nn.Module):
     """What a step makes smaller: the loss of a batch, as a module that several processes can share."""
 
     def __init__(
-        self, model: StructuredNetwork, gather: Callable[[Tensor], Tensor] = lambda share: share
+        self,
+        model: StructuredNetwork,
+        compiled: bool = False,
+        gather: Callable[[Tensor], Tensor] = lambda share: share,
     ) -> None:
         """
         Args:
             model: Network and method.
+            compiled: Whether the network is compiled, at its first batch and for batches of that size.
             gather: Turns a share of the batch into all of it, if other processes have the rest.
         """
         super().__init__()
         self.model, self.gather = model, gather
+        if compiled:
+            model.network.compile(dynamic=False)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of the whole batch, from this process's share of it.
@@ -136,11 +144,22 @@ class Objective(nn.Module):
             A scalar.
 
         Raises:
-            UserError: The method or the network cannot work with images of this size.
+            UserError: The method or the network cannot work with images of this size, or the network cannot
+                be compiled.
         """
-        return self.model.loss(images, labels, self.gather)
+        try:
+            return self.model.loss(images, labels, self.gather)
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"training.compile: PyTorch cannot compile the network here ({reason}): it needs a C++ "
+                "compiler, and on a GPU Triton; install them, or set it to false"
+            ) from error
 
 
+@compiler.put_off()
 def training_step(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -168,13 +187,14 @@ def training_step(
     torch.manual_seed(seed)
     optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=device)
+    own: Any = getattr(objective, "module", objective)  # as it is before it is shared
     for remaining in reversed(range(settings.accumulate)):
         images, labels = (part.to(device, non_blocking=True) for part in next(batches))
         with unsynchronised(objective) if remaining else nullcontext():
             with autocast(device, settings.precision):
                 loss = objective(images, labels)
             loss = loss / settings.accumulate
-            loss.backward()
+            own.model.hooks.backward(loss)
         total += loss.detach()
     if settings.gradient_clip is not None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -31,9 +31,10 @@ from common.report import gallery
 from common.runs import plan
 from common.runs.jobs import Control, TrainedRun
 from common.runs.plan import Benchmark
-from common.runs.records import Metrics, TrainedModel, read_tensors, state_sha256
+from common.runs.records import Cost, Metrics, TrainedModel, read_tensors, state_sha256
 from common.runs.soundness import quick
 from common.scoring.counts import SplitCounts
+from common.scoring.stored_scores import computed
 from common.stages import controls, entry, evaluate, prepare, report, train
 from common.tables.bootstrap import Bootstrap
 from common.tables.frames import read_csv
@@ -43,7 +44,7 @@ from common.tables.results import read_controls, read_results, rows_of
 from common.tables.writing import up_to_date, write_tables
 from common.training.checkpoints import Checkpoint, Checkpoints, Position
 from tests.conftest import TINY
-from tests.synthetic import cost_of
+from tests.synthetic import cost_of, rewrite
 
 MODEL = "deeplabv3plus-test_resnet"
 METHODS = ["ce", "bce", "rmi", "dice", "crf-1"]
@@ -283,7 +284,11 @@ EDITED: list[dict[str, Any]] = [
 
 
 def edit(path: Path, changes: dict[str, Any]) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    """Changes a record, and its checksum if a record can have such values."""
+    try:
+        rewrite(path, lambda content: content.update(changes))
+    except ValueError:  # NaN and infinities
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize(("changes", "reason"), METRICS)
@@ -474,6 +479,49 @@ def test_every_flipped_bit_of_counts_is_noticed(benchmark: Benchmark) -> None:
         run.per_image.write_bytes(flipped)
         with pytest.raises(Damaged):
             SplitCounts.read(run.per_image, stored)
+
+
+def test_every_flipped_bit_of_a_record_is_noticed(benchmark: Benchmark) -> None:
+    """A number stays one if a digit becomes another; and a text is none any more if it is no UTF-8."""
+    run = run_of(benchmark, "bce")
+    names = run.data.dataset.class_names
+    records: dict[Path, Callable[[], tuple[Any, Any]]] = {
+        run.cost: lambda: (Cost.read(run), []),
+        run.metrics: lambda: computed(Metrics.read(run), run.folder, names),
+        run.data.path: lambda: (run.data.manifest(), []),
+    }
+    random = np.random.default_rng(0)
+    for path, read in records.items():
+        whole, before = path.read_bytes(), read()
+        for place in random.choice(len(whole) - 1, 150, replace=False):  # behind the last bracket all is one
+            data = bytearray(whole)
+            data[place] ^= 1 << int(random.integers(8))
+            path.write_bytes(data)
+            try:
+                record, edited = read()
+            except UserError:
+                continue
+            assert edited or (record, edited) == before, (path, place)
+        path.write_bytes(whole)
+
+
+def test_what_no_counts_give_is_edited_with_a_warning(benchmark: Benchmark) -> None:
+    run = run_of(benchmark, "bce")
+    run.metrics.write_text(run.metrics.read_text().replace('"wall_seconds": ', '"wall_seconds": 9'))
+    (result,) = (result for result in read_results(benchmark) if result.run == run)
+    (warning,) = (note for note in notes(rows_of(benchmark, [result]), [], _nothing()) if "checksum" in note)
+    assert f"WARNING: {run.metrics} is not as it was written" in warning and result.complete
+
+
+def test_an_edited_cost_is_the_reason_of_its_row(benchmark: Benchmark) -> None:
+    run = run_of(benchmark, "bce")
+    before = Cost.read(run).throughput
+    run.cost.write_text(
+        run.cost.read_text().replace(f'"throughput": {before}', f'"throughput": {2 * before}')
+    )
+    (result,) = (result for result in read_results(benchmark) if result.run == run)
+    assert result.cost is None
+    assert f"{run.cost} is not as it was written (its checksum" in (result.error or "")
 
 
 def test_every_flipped_bit_of_a_model_is_noticed(benchmark: Benchmark) -> None:

@@ -42,13 +42,13 @@ def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyP
 class Job:
     """A forked process that leases GPUs and holds them until it is told to end."""
 
-    def __init__(self, count: int, name: str = "auto") -> None:
+    def __init__(self, count: int, name: str = "auto", sharers: int = 1) -> None:
         reading, self.writing = os.pipe()
         self.reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self.writing)
-            with devices.lease(name, count) as leased:
+            with devices.lease(name, count, sharers) as leased:
                 os.write(writing, bytes(device.index for device in leased))
                 os.read(reading, 1)
             os._exit(0)
@@ -84,6 +84,42 @@ def test_jobs_have_gpus_of_their_own_and_a_killed_one_frees_its_own(pretended: p
     assert sorted(many.indices() + few.indices()) == [0, 1, 2]
     many.end()
     few.end()
+
+
+def test_jobs_share_a_gpu_and_what_is_measured_has_one_alone(pretended: pytest.MonkeyPatch) -> None:
+    pretended.setattr(torch.cuda, "device_count", lambda: 2)
+    sharing = [Job(1, sharers=2) for _ in range(4)]
+    held = [job.indices() for job in sharing]
+    assert sorted(held) == [[0], [0], [1], [1]]
+    late = Job(1, sharers=2)
+    assert late.indices(0.2) == []
+    sharing[0].end(signal.SIGKILL)
+    assert late.indices() == held[0]
+    alone = Job(1)
+    behind = Job(1, sharers=2)
+    of_one = [job for job, (index,) in zip(sharing[1:], held[1:]) if index != held[0][0]]
+    of_one[0].end()
+    assert alone.indices(0.2) == behind.indices(0.2) == [], (
+        "another still has it, and who wants it alone is first"
+    )
+    of_one[1].end()
+    assert [alone.indices()] == [[1 - index for index in held[0]]]
+    assert behind.indices(0.2) == [], "nobody shares with it"
+    alone.end()
+    behind.indices()
+    together = Job(2)
+    for job in (*(job for job in sharing[1:] if job not in of_one), late, behind):
+        assert together.indices(0.05) == []
+        job.end()
+    assert together.indices() == [0, 1]
+    together.end()
+
+
+def test_many_that_share_are_spread_over_the_gpus(pretended: pytest.MonkeyPatch) -> None:
+    jobs = [Job(1, sharers=4) for _ in range(3)]
+    assert sorted(job.indices() for job in jobs) == [[0], [1], [2]]
+    for job in jobs:
+        job.end()
 
 
 def test_a_data_loader_does_not_keep_the_lease_of_a_killed_job(pretended: pytest.MonkeyPatch) -> None:
@@ -149,16 +185,17 @@ def test_a_stage_leases_what_its_job_asked_for(pretended: pytest.MonkeyPatch) ->
         assert leased == [cpu, cpu]
 
 
-def work(share: int, cards: list[Path], log: Path) -> None:
+def work(share: int, sharers: int, cards: list[Path], log: Path) -> None:
     """Leases again and again and uses the cards; an own lock on each tells whether somebody else does."""
     random.seed(os.getpid())
     own = [card.open("r+") for card in cards]  # opened first, so that a killed process frees them first
     while True:
-        with devices.lease("auto", share) as leased:
+        with devices.lease("auto", share, sharers) as leased:
             line = " ".join(str(device.index) for device in leased)
             try:
                 for device in leased:
-                    fcntl.lockf(own[device.index], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    operation = fcntl.LOCK_SH if sharers > 1 else fcntl.LOCK_EX
+                    fcntl.lockf(own[device.index], operation | fcntl.LOCK_NB)
             except BlockingIOError:
                 line = f"twice {line}"
             if random.random() < 0.1 and not os.fork():
@@ -172,27 +209,27 @@ def work(share: int, cards: list[Path], log: Path) -> None:
 
 
 def test_stress_no_gpu_is_given_twice_and_none_is_lost(pretended: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """12 jobs that want one or two of 3 GPUs, killed at random moments, until there were 200 leases."""
+    """12 jobs that want one, two or half a GPU of 3, killed at random moments, until 200 leases."""
     cards = [tmp_path / f"card-{index}" for index in range(3)]
     log = tmp_path / "log"
     for file in (*cards, log):
         file.touch()
     random.seed(0)
-    jobs: dict[int, int] = {}
+    jobs: dict[int, tuple[int, int]] = {}
 
-    def start(share: int) -> None:
+    def start(share: int, sharers: int) -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                work(share, cards, log)
+                work(share, sharers, cards, log)
             finally:
                 os._exit(1)
-        jobs[pid] = share
+        jobs[pid] = share, sharers
 
     killed = 0
     try:
         for job in range(12):
-            start(1 + job % 2)
+            start(*((1, 1), (2, 1), (1, 2))[job % 3])
         deadline = time.monotonic() + 120
         while killed < 20 or len(log.read_text().splitlines()) < 200:
             assert time.monotonic() < deadline, "nobody gets a GPU any more"
@@ -202,7 +239,7 @@ def test_stress_no_gpu_is_given_twice_and_none_is_lost(pretended: pytest.MonkeyP
             _, status = os.waitpid(pid, 0)
             assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "it failed before"
             killed += 1
-            start(jobs.pop(pid))
+            start(*jobs.pop(pid))
     finally:
         for pid in jobs:
             os.kill(pid, signal.SIGKILL)
@@ -267,3 +304,18 @@ def test_the_folder_of_locks_is_made_or_the_reason_said(
     monkeypatch.setattr(devices, "LOCKS", tmp_path / "file")
     with pytest.raises(UserError, match="file/structseg-.*cannot be written, .*file.* is in the way"):
         devices.lock_folder(None)
+
+
+def test_convolutions_on_gpus_use_tf32_if_the_configuration_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        for allowed, name in ((False, "NVIDIA H200, without TF32"), (True, "NVIDIA H200")):
+            devices.set_tf32(allowed)
+            device = devices.choose("cuda:0")
+            assert torch.backends.cudnn.allow_tf32 is allowed and devices.describe(device) == name
+            assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        devices.set_tf32(True)
+        torch.backends.cudnn.allow_tf32 = before

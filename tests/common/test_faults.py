@@ -79,6 +79,10 @@ def test_training_goes_on_after_a_full_disk(
         def filling(*arguments: object) -> torch.Tensor:
             calls.append(1)
             if len(calls) == 3:  # there is one checkpoint; now somebody else takes the rest of the disk
+                deadline = time.monotonic() + 60
+                while not (training.state / "checkpoint.pt").exists():  # it is written beside the training
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
                 space = os.statvfs(small_disk)
                 (small_disk / "other").write_bytes(bytes(space.f_bavail * space.f_frsize - 100_000))
             return original(*arguments)

@@ -42,7 +42,7 @@ class AllPairs:
         kernel = torch.exp(-(torch.cdist(features.double(), features.double()) ** 2) / 2)
         self.kernel = kernel / kernel.sum(2, keepdim=True)
 
-    def apply(self, values: Tensor) -> Tensor:
+    def filter(self, values: Tensor, reverse: bool = False) -> Tensor:
         images = values.unflatten(0, self.kernel.shape[:2])
         return (self.kernel @ images).flatten(0, 1)
 
@@ -61,7 +61,7 @@ def published(method: CRFRNN, images: Tensor, unary: Tensor, iterations: int) ->
     scores = unary
     for _ in range(iterations):
         marginals = scores.softmax(dim=1).flatten(2).mT.flatten(0, 1)
-        messages = [kernel.apply(marginals).view(n, h * w, k).mT for kernel in kernels]
+        messages = [kernel.filter(marginals).view(n, h * w, k).mT for kernel in kernels]
         message = method.position_weights @ messages[0] + method.bilateral_weights @ messages[1]
         scores = unary + (method.compatibility @ message).view(n, k, h, w)
     return scores

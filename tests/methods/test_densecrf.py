@@ -91,10 +91,10 @@ def test_batches_equal_single_images() -> None:
     torch.testing.assert_close(together, torch.cat(apart))
 
 
-def test_classes_in_parts_under_a_budget_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, probabilities = scenery(1, 7, 30, 41)
+def test_images_in_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, probabilities = scenery(3, 7, 30, 41)
     expected = dense_crf(images, probabilities, iterations=2)
-    monkeypatch.setattr(densecrf, "BUDGET", 1)
+    monkeypatch.setattr(densecrf, "PIXELS", 1)
     assert torch.equal(dense_crf(images, probabilities, iterations=2), expected)
 
 

@@ -50,11 +50,7 @@ FUNCTIONS: dict[str, tuple[Function, Tensor]] = {
     "rmi with a softmax": (lambda x: RMILoss(K, radius=2, pool_size=1, softmax=True)(x, LABELS), UNARY),
     "rmi alone": (lambda x: RMILoss(K, radius=2, pool_size=1, weight=0.0)(x, LABELS), UNARY),
     "entropy by the truth": (lambda x: conditional_entropy(x, UNARY.sigmoid(), 2).sum(), WEIGHTS.sigmoid()),
-    "bce": (lambda x: binary_cross_entropy(x, LABELS)[0], UNARY),
-    "bce and its probabilities": (
-        lambda x: (binary_cross_entropy(x, LABELS)[1] * WEIGHTS).square().sum(),
-        UNARY,
-    ),
+    "bce": (lambda x: binary_cross_entropy(x, LABELS), UNARY),
     "affinity": (lambda x: affinity_field(x.softmax(1), LABELS), UNARY),
     "pyramid": (lambda x: Pyramid(K, 1).loss(x, LABELS), UNARY),
     "dice": (lambda x: Dice(K, 1).loss(x, LABELS), UNARY),

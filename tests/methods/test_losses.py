@@ -1,4 +1,4 @@
-"""Losses that libraries give, or that follow from cross-entropy: pyramid, dice, lovasz; and labels of all."""
+"""Losses that a library has, or that follow from cross-entropy: pyramid, dice, lovasz; and labels of all."""
 
 from __future__ import annotations
 
@@ -66,6 +66,60 @@ def test_lovasz_is_one_minus_iou_of_sure_predictions() -> None:
         truth, predicted = labels[valid] == label, guess[valid] == label
         ious.append(((truth & predicted).sum() / (truth | predicted).sum()).item())
     assert float(Lovasz(3, 1).loss(logits, labels)) == pytest.approx(1 - sum(ious) / 3, abs=1e-5)
+
+
+def defined_lovasz(logits: Tensor, labels: Tensor) -> Tensor:
+    """Algorithm 1 of the paper, class by class, in float64."""
+    valid = labels != 255
+    probabilities = logits.double().softmax(dim=1).movedim(1, -1)[valid]
+    losses = []
+    for label in labels[valid].unique():
+        truth = (labels[valid] == label).double()
+        errors, order = (truth - probabilities[:, label]).abs().sort(descending=True)
+        truth = truth[order]
+        jaccard = 1 - (truth.sum() - truth.cumsum(0)) / (truth.sum() + (1 - truth).cumsum(0))
+        losses.append(torch.dot(errors, jaccard.diff(prepend=jaccard.new_zeros(1))))
+    return sum(losses, start=logits.sum() * 0) / max(1, len(losses))
+
+
+@pytest.mark.parametrize(
+    "case", ["as it comes", "a class is missing", "errors are equal", "void", "one pixel"]
+)
+def test_lovasz_equals_its_definition(case: str) -> None:
+    """Its derivative, too, but for errors that are equal, whose order is anybody's."""
+    logits, labels = example()
+    if case == "a class is missing":
+        labels[labels == 1] = 2
+    elif case == "errors are equal":
+        logits = logits.round()
+    elif case == "void":
+        labels.fill_(255)
+    elif case == "one pixel":
+        labels.fill_(255)[1, 3, 5] = 2
+    leaves = [x.requires_grad_() for x in (logits.clone(), logits.double())]
+    actual, expected = Lovasz(3, 1).loss(leaves[0], labels), defined_lovasz(leaves[1], labels)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=1e-6)
+    gradients = [torch.autograd.grad(x, leaf)[0] for x, leaf in zip((actual, expected), leaves)]
+    if case != "errors are equal":
+        torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-5, atol=1e-8)
+
+
+def test_lovasz_has_derivatives_of_all_kinds() -> None:
+    logits, labels = example()
+    direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+
+    def function(x: Tensor) -> Tensor:
+        return Lovasz(3, 1).loss(x, labels)
+
+    leaf = logits.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(function(leaf), leaf)
+    along = torch.func.jvp(function, (logits,), (direction,))[1]
+    torch.testing.assert_close((gradient * direction).sum(), along, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(torch.func.grad(function)(logits), gradient)
+    second = torch.autograd.functional.hvp(function, logits, direction)[1]
+    other = torch.func.jvp(torch.func.grad(function), (logits,), (direction,))[1]
+    assert second.norm() > 1e-3
+    torch.testing.assert_close(second, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Dice, Lovasz])

@@ -247,3 +247,16 @@ def test_wrong_shapes_are_one_sentence() -> None:
         RMILoss(4)(logits, labels[:, 1:])
     with pytest.raises(ValueError, match="smaller than the radius"):
         RMILoss(4, radius=10)(logits, labels)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16])
+def test_a_gpu_is_not_waited_for(dtype: torch.dtype) -> None:
+    logits, labels = (x.cuda() for x in example())
+    logits = logits.to(dtype).requires_grad_()
+    RMILoss(4)(logits, labels).backward()  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        RMILoss(4)(logits, labels).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -113,6 +113,15 @@ def test_the_rules_ask_for_what_a_cluster_needs(project: Path) -> None:
         assert "runtime=" in resources
 
 
+def test_jobs_that_share_a_gpu_count_as_parts_of_it(project: Path) -> None:
+    """Of two GPUs with three shares each a training takes one of six, and a measurement three."""
+    shares = 'execution={"runs_per_gpu": 3}'
+    text = snakemake(project, "-np", "--resources", "gpu=2", "--config", "seeds=[5]", shares).stdout
+    for rule, gpus in (("train", 1), ("evaluate", 1), ("measure", 3)):
+        (resources,) = re.findall(rf"rule {rule}:.*?resources: ([^\n]*).*? --gpus 1\n", text, re.DOTALL)[:1]
+        assert f"gpu={gpus}" in resources.replace(",", "").split(), resources
+
+
 def test_rulegraph_and_lint(project: Path) -> None:
     graph = snakemake(project, "--rulegraph").stdout
     for rule in ("prepare", "train", "evaluate", "measure", "controls", "tabulate"):

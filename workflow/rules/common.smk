@@ -1,4 +1,5 @@
 # What the rules share: the benchmark that the configuration describes, and how a stage is called.
+import gc
 import os
 import shlex
 import sys
@@ -14,11 +15,14 @@ from common.files import digest, write_json
 from common.runs import plan, recipes, soundness
 from common.runs.jobs import CONTROLS, TrainedRun
 from common.runs.places import check_places
-from workflow import internals
+from workflow import fork_server, internals
 
 internals.check(workflow)
 internals.take_files_as_complete()
 internals.run_for_missing_files_alone()
+internals.remember_parameters()
+if internals.is_main(workflow):
+    gc.disable()  # what a plan is made of lives as long as it does; onstart ends this
 
 ASKED = {*sys.argv}
 try:
@@ -92,6 +96,10 @@ ALL_CORES = internals.cores_of_machine(workflow) or RESOURCES["cpus"]
 # A job that trains asks for everything once per GPU, from one node.
 TRAINING_GPUS = BENCHMARK.execution.gpus_per_run
 
+# Of jobs that share a GPU each takes one of its shares, which Snakemake counts; what is measured takes them all.
+SHARES = 1 if workflow.remote_exec else BENCHMARK.execution.runs_per_gpu
+internals.count_shares(workflow, "gpu", SHARES)
+
 # The digest in a path says what a result depends on, and inputs are ancient(), so that a missing file is the only
 # reason for a job.
 SHELL = [str(ROOT / "workflow/stage.sh"), sys.executable, str(CONFIG_FILE)]
@@ -106,9 +114,14 @@ wildcard_constraints:
     digest="[0-9a-f]+",
 
 
-def growing(resource):
-    """What a job asks for; half as much more each time it is tried again."""
-    return lambda wildcards, attempt: (1 + attempt) * RESOURCES[resource] // 2
+def growing(resource, times=1):
+    """So many times what is set for a job; half as much more each time it is tried again."""
+    return lambda wildcards, attempt: (1 + attempt) * times * RESOURCES[resource] // 2
+
+
+def shares_of(gpus):
+    """What a job asks for that needs so many GPUs, of which it may share one."""
+    return gpus if gpus == 1 else SHARES * gpus
 
 
 def needed(inputs, outputs):
@@ -177,8 +190,12 @@ def tuning_of(wildcards):
 
 
 onstart:
+    gc.freeze()
+    gc.enable()
     try:
         write_json(CONFIG_FILE, CONFIG)
+        if not ASIDE and internals.is_local(workflow):
+            fork_server.start(ROOT)
     except UserError as error:
         print(f"structseg: {error}", file=sys.stderr)
         sys.exit(2)

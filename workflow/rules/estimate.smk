@@ -9,8 +9,10 @@ rule estimate:
         RESULTS / "estimate.log",
     threads: ALL_CORES
     resources:
-        gpu=RESOURCES["gpu"],
+        gpu=SHARES * RESOURCES["gpu"],
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
+    params:
+        gpus=RESOURCES["gpu"],
     shell:
-        "shown estimate {log:q} --threads {threads:q} --gpus {resources.gpu:q}"
+        "shown estimate {log:q} --threads {threads:q} --gpus {params.gpus:q}"

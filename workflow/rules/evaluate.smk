@@ -15,10 +15,12 @@ rule evaluate:
     priority: 1
     threads: RESOURCES["cpus"]
     resources:
-        gpu=RESOURCES["gpu"],
+        gpu=shares_of(RESOURCES["gpu"]),
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
+    params:
+        gpus=RESOURCES["gpu"],
     shell:
         "stage evaluate {log:q} "
         "--dataset {wildcards.dataset:q} --model {wildcards.model:q} --method {wildcards.method:q} "
-        "--seed {wildcards.seed:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {resources.gpu:q}"
+        "--seed {wildcards.seed:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {params.gpus:q}"

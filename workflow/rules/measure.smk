@@ -8,10 +8,12 @@ rule measure:
         f"{RUN}/measure.log",
     threads: ALL_CORES
     resources:
-        gpu=RESOURCES["gpu"],
+        gpu=SHARES * RESOURCES["gpu"],
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
+    params:
+        gpus=RESOURCES["gpu"],
     shell:
         "stage measure {log:q} "
         "--dataset {wildcards.dataset:q} --model {wildcards.model:q} --method {wildcards.method:q} "
-        "--seed {wildcards.seed:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {resources.gpu:q}"
+        "--seed {wildcards.seed:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {params.gpus:q}"

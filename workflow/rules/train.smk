@@ -11,14 +11,13 @@ rule train:
     priority: 2
     threads: TRAINING_GPUS * RESOURCES["cpus"]
     resources:
-        gpu=TRAINING_GPUS if RESOURCES["gpu"] else 0,
+        gpu=shares_of(TRAINING_GPUS if RESOURCES["gpu"] else 0),
         nodes=1,
-        mem_mb=lambda wildcards, attempt: (1 + attempt)
-        * TRAINING_GPUS
-        * RESOURCES["mem_mb"]
-        // 2,
+        mem_mb=growing("mem_mb", TRAINING_GPUS),
         runtime=RESOURCES["train_minutes"],
+    params:
+        gpus=TRAINING_GPUS if RESOURCES["gpu"] else 0,
     shell:
         "stage train {log:q} "
         "--dataset {wildcards.dataset:q} --model {wildcards.model:q} --method {wildcards.method:q} "
-        "--seed {wildcards.seed:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {resources.gpu:q}"
+        "--seed {wildcards.seed:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {params.gpus:q}"

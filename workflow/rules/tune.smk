@@ -29,9 +29,11 @@ rule tune:
         f"{TUNING}/tune.log",
     threads: RESOURCES["cpus"]
     resources:
-        gpu=RESOURCES["gpu"],
+        gpu=shares_of(RESOURCES["gpu"]),
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
+    params:
+        gpus=RESOURCES["gpu"],
     shell:
         "stage tune {log:q} --dataset {wildcards.dataset:q} --model {wildcards.model:q} "
-        "--digest {wildcards.digest:q} --threads {threads:q} --gpus {resources.gpu:q}"
+        "--digest {wildcards.digest:q} --threads {threads:q} --gpus {params.gpus:q}"

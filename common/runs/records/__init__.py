@@ -1,4 +1,4 @@
-"""The records that stages hand each other: model, metrics, cost, training log, chosen options.
+"""The records that stages hand each other: model, metrics, cost, training log, chosen options, times.
 
 Each is a class that alone knows the keys of its file. `read` checks types and ranges, and that a record
 belongs to its folder, and raises `UnreadableRecord` with a sentence; `write` leaves a whole file or the old
@@ -9,6 +9,7 @@ one. The manifest of a dataset is in `common/datasets/manifest.py` and the recor
 from common.runs.records.cost import Cost
 from common.runs.records.load import Load
 from common.runs.records.scores import ControlMetrics, Metrics, PredictionsSource, Reliability, Scores
+from common.runs.records.times import JobTimes
 from common.runs.records.training import (
     LogLine,
     TrainedModel,
@@ -23,6 +24,7 @@ __all__ = [
     "Chosen",
     "ControlMetrics",
     "Cost",
+    "JobTimes",
     "Load",
     "LogLine",
     "Metrics",

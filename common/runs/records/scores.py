@@ -95,7 +95,7 @@ class ControlMetrics(Scores):
         Raises:
             UserError: They are missing, damaged, of another control, or out of reach.
         """
-        record = read_record(control.metrics, cls, REMEDY)
+        record = read_record(control.metrics, cls, REMEDY, edited=True)
         check_owner(control.metrics, record, control, ("dataset", "model", "digest", "split"), REMEDY)
         check_data(control.metrics, [record.content_sha256], control.data)
         if record.control != control.name:
@@ -172,9 +172,9 @@ class Metrics(Scores):
 
     @classmethod
     def read_file(cls, path: Path) -> Metrics:
-        """The scores in a file, whose run is not known.
+        """The scores in a file, whose run is not known; if it was edited, `scoring.stored_scores` says so.
 
         Raises:
             UserError: It is missing, damaged or out of reach.
         """
-        return read_record(path, cls, REMEDY)
+        return read_record(path, cls, REMEDY, edited=True)

@@ -24,6 +24,8 @@ WRONG = [
     ("datasets: digits", "datasets: 'digits' must be a list of at least 1, each a text"),
     ("datasets: []", r"datasets: \[\] must be a list of at least 1, each a text"),
     ("datasets: null", "datasets: null must be a list of at least 1"),
+    ("method_options: {ce: {module: rmi}}", "method_options.ce: there is a methods/ce.py, and this entry is an"),
+    ("method_options: {ce: {predictions: x}}", "method_options.ce: there is a methods/ce.py, and this entry"),
     ("models: [resnet50]", "models: 'resnet50' must be <architecture>-<backbone> .* deeplabv3, deeplabv3plus"),
     ("models: [unet-resnet50]", "models: 'unet-resnet50' must be .* deeplabv3, deeplabv3plus"),
     ("models: [deeplabv3-resnet5]", "the backbone 'resnet5' is known neither to .* nor to timm"),

@@ -46,6 +46,10 @@ FILES = {
 }
 
 CLASSES = {
+    "a default of no configuration": (
+        "def __init__(self, num_classes, feature_channels, a=torch.ones(1)): pass",
+        r"own.py: the default of the option a is tensor\(\[1.\]\), which no configuration can have",
+    ),
     "refines": ('refines = "softmx"', "own.py: refines must be trained or softmax, not 'softmx'"),
     "refines none": ("refines = None", "own.py: refines must be trained or softmax, not None"),
     "refines two": ('refines = ("trained", "softmax")', "refines must be trained or softmax, not"),

@@ -74,6 +74,35 @@ def test_imported_methods_count(code: Path, line: str) -> None:
     assert digest_of(code, f"{line}\n{CODE}") == before
 
 
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("from widths import A", "widths.py"),
+        ("import shared.widths", "shared/widths.py"),
+        ("from shared import widths", "shared/widths.py"),
+        ("from shared import A", "shared/__init__.py"),
+        ("from shared.widths import A", "shared/__init__.py"),
+        ("from methods.parts.widths import A", "methods/parts/widths.py"),
+        ("from .parts import A", "methods/parts/__init__.py"),
+        ("from methods.parts import A", "methods/parts/widths.py"),
+    ],
+)
+def test_modules_beside_the_methods_count(
+    line: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "methods/example.py"
+    monkeypatch.setattr(method_code, "METHODS", code.parent)
+    for name in ("shared/__init__.py", "methods/parts/__init__.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text("from .widths import A\n")
+        path.with_name("widths.py").write_text("A = 1\n")
+    (tmp_path / "widths.py").write_text("A = 1\n")
+    before = digest_of(code, f"{line}\n{CODE}")
+    (tmp_path / file).write_text("A = 2\n")
+    assert digest_of(code, f"{line}\n{CODE}") != before
+
+
 def test_the_digest_is_the_same_on_every_version_of_python(code: Path) -> None:
     """A value that was computed with Python 3.11; 3.12 and 3.13 changed the syntax tree's dump."""
     assert digest_of(code, CODE)[:12] == "47a395248753"

@@ -48,3 +48,12 @@ def test_writers_of_the_splits_are_apart() -> None:
     used = [set(range(*SOURCE[split].indices(len(images)))) for split in ("train", "val", "test")]
     assert not used[0] & used[1] and not used[0] & used[2] and not used[1] & used[2]
     assert len(set.union(*used)) == len(images) == 1797
+
+
+def test_the_digits_are_those_that_scikit_learn_loads() -> None:
+    from sklearn.datasets import load_digits
+
+    images, targets = source()
+    loaded = load_digits()
+    assert np.array_equal(images, (loaded.images / 16).astype(np.float32))
+    assert np.array_equal(targets, loaded.target) and targets.dtype == loaded.target.dtype

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,9 +12,9 @@ import pytest
 from PIL import Image
 
 from common.datasets.manifest import Manifest
-from common.files import read_json
 from tests.common.datasets import layouts, prepared
 from tests.common.datasets.prepared import Spoil, call
+from tests.synthetic import rewrite
 
 MODEL = "deeplabv3plus-test_resnet"
 
@@ -178,10 +177,7 @@ def test_the_content_tells_one_split_from_another(tmp_path: Path) -> None:
 
 def test_a_manifest_without_fingerprints_is_made_again(streets: Path) -> None:
     (path,) = (streets / "results/datasets").glob("*.json")
-    content = read_json(path)
-    for split in content["splits"].values():
-        split["fingerprints"] = []
-    path.write_text(json.dumps(content))
+    rewrite(path, lambda content: [split.update(fingerprints=[]) for split in content["splits"].values()])
     status, errors = score(streets)
     assert status == 2 and "has no fingerprint of every image in train" in errors
     assert prepared.prepare(streets).status == 0

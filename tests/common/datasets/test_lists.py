@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from common.errors import UnreadableRecord, UserError
 from common.images.names import checked
 from tests.common.datasets import layouts
 from tests.common.datasets.prepared import CLASSES, prepare, stripes, write
+from tests.synthetic import rewrite
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Überfahrt") for form in ("NFC", "NFD"))
 FILES = ("a.png", "my image.png", "b, c.png", "IMG_0001.JPG", "city/d.png", "e.v2.png", "f", "g.PNG")
@@ -171,10 +171,8 @@ def test_a_manifest_with_names_that_lead_elsewhere_is_not_read(tmp_path: Path, n
     manifest = prepare(write(tmp_path)).manifest
     assert manifest
     (path,) = (tmp_path / "results/datasets").glob("streets-??????????.json")
-    content = json.loads(path.read_text())
-    content["splits"]["test"]["names"] = [name]
-    path.write_text(json.dumps(content))
-    with pytest.raises(UnreadableRecord, match="delete it and run the prepare stage again"):
+    rewrite(path, lambda content: content["splits"]["test"].update(names=[name]))
+    with pytest.raises(UnreadableRecord, match="a name that is none .*delete it and run the prepare"):
         Manifest.read(path)
 
 
@@ -229,6 +227,36 @@ def test_two_files_that_could_be_meant_are_refused(tmp_path: Path) -> None:
     assert folder(tmp_path, "b.JPG").names("train") == ["b"], "one is called exactly so"
     with pytest.raises(UserError, match=r"b.JPG and b.jpg could both be meant by b.Jpg: rename one"):
         folder(tmp_path, "b.Jpg").names("train")
+
+
+def test_two_endings_that_could_be_meant_are_refused(tmp_path: Path) -> None:
+    """One of both may be a copy that somebody has drawn in; a label map beside its image is none."""
+    dataset = folder(data(tmp_path, "a.png"), "a\n")
+    layouts.picture(tmp_path / "images/a.jpg")
+    with pytest.raises(UserError, match=r"a.jpg and a.png could both be meant by a: write its ending, too"):
+        dataset.names("train")
+    assert folder(tmp_path, "a.png\n").names("train") == ["a"]
+    with pytest.raises(UserError, match=r"a.jpg and a.png could both be meant by images/a: write its ending"):
+        folder(tmp_path, "images/a labels/a.png\n").names("train")
+    (tmp_path / "images/a.jpg").rename(tmp_path / "images/a.tif")
+    (tmp_path / "labels/a.png").replace(tmp_path / "images/a.png")
+    (tmp_path / "train.txt").write_text("a\n")
+    together = Folder(str(tmp_path), CLASSES, splits=["train"], labels="images")
+    assert [path.name for path in together.files("train", "a")] == ["a.tif", "a.png"]
+
+
+def test_folders_that_are_links_count(tmp_path: Path) -> None:
+    """A name that is looked up leads through them; so they must be seen where all files are listed."""
+    for split in ("train", "val"):
+        data(tmp_path / split, "a.png", "city/d.png")
+        data(tmp_path / f"elsewhere/{split}", "e.png")
+        for kind in ("images", "labels"):
+            (tmp_path / split / kind / "more").symlink_to(tmp_path / "elsewhere" / split / kind)
+            (tmp_path / split / kind / "again").symlink_to(tmp_path / split / kind)  # a circle
+    dataset = Folder(
+        str(tmp_path), CLASSES, splits=["train"], images="{split}/images", labels="{split}/labels", lists=None
+    )
+    assert dataset.names("train") == ["train/a", "train/city/d", "train/more/e"]
 
 
 def test_all_wrong_lines_are_told_at_once(tmp_path: Path) -> None:

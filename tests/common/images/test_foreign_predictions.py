@@ -13,6 +13,7 @@ from PIL import Image
 from common.config import entries, reading, values
 from common.config.entries import Config
 from common.errors import UserError
+from common.images.names import files_below
 from common.runs import plan
 from common.runs.jobs import ReadRun, Run
 from common.runs.records import Metrics
@@ -65,6 +66,15 @@ def scores(config: Config, method: str, seed: int = 3) -> Metrics:
         prepare.prepare(run.data)
     evaluate.evaluate(run, plan.execution(config))
     return Metrics.read(run)
+
+
+def test_predictions_in_a_folder_that_is_a_link_are_told_apart(tmp_path: Path) -> None:
+    for name in ("here/a.png", "there/b.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name)
+    (tmp_path / "here/more").symlink_to(tmp_path / "there")
+    files = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path / "here")]
+    assert files == ["here/a.png", "here/more/b.png"], "their content is part of a run's digest"
 
 
 def test_without_seeds_in_the_path_there_is_one_run(config: Config) -> None:

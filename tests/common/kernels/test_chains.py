@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
-import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from common.kernels import cache, decomposition, gpu, layout
+from common.kernels import cache, gpu, gpu_chains, layout
 from common.kernels.cache import CompilerError
-from common.kernels.chains import Grid
-from methods.ddcrf import dual_decomposition, dual_decomposition_factored
+from methods.ddcrf import dual_decomposition, dual_decomposition_factored, primal_dual_gap
+from tests.common.kernels.emulation import Emulator
 from tests.conftest import ROOT
 
 USE = """
@@ -27,7 +28,7 @@ with warnings.catch_warnings(record=True) as caught:
     problem = torch.ones(1, 2, 3, 3), [torch.ones(1, 2, 2, 3, 2)], [torch.ones(1, 2, 2, 2, 3)]
     results = [dual_decomposition(*problem).logits for _ in range(2)]
     torch.testing.assert_close(results[0], dual_decomposition_reference(*problem).logits)
-print(*(w.message for w in caught if "plain PyTorch" in str(w.message)), sep="\\n")
+print(*(w.message for w in caught if "version is used" in str(w.message)), sep="\\n")
 """
 
 
@@ -106,13 +107,26 @@ def test_without_a_compiler_the_plain_version_is_used_with_one_warning(
     assert ("no C++ compiler was found" if compiler == "missing" else "cannot compile chain.cpp") in line
 
 
-KERNELS = {"weigh", "messages", "marginals", "agree", "messages_backward", "collect", "scores_backward"}
+KERNELS = [
+    "weigh",
+    "share_out",
+    "messages",
+    "marginals",
+    "agree",
+    "messages_backward",
+    "collect",
+    "scores_backward",
+    "totals",
+]
 
 
-@pytest.mark.parametrize("scalar", ["float", "double"])
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100", "sm_120"])
-def test_cuda_kernels_compile_without_a_gpu(folder: Path, architecture: str, scalar: str) -> None:
-    image = gpu.cubin("chain", architecture, scalar)
+@pytest.mark.parametrize(
+    ("architecture", "scalar", "labels"), [("sm_80", "double", 40), ("sm_120", "float", 11)]
+)
+def test_cuda_kernels_compile_without_a_gpu(
+    folder: Path, architecture: str, scalar: str, labels: int
+) -> None:
+    image = gpu.cubin("chain", architecture, scalar, gpu_chains.defines(labels))
     assert image.startswith(b"\x7fELF")
     for kernel in KERNELS:
         assert kernel.encode() in image
@@ -124,95 +138,152 @@ def test_what_nvrtc_refuses_is_said(folder: Path) -> None:
         gpu.cubin("chain", "sm_1", "float")
 
 
-# The CUDA source, run by threads of the CPU
+# The CUDA source, run on the CPU
+
+
+TYPES = {16: torch.double, 32: torch.float}
+"""The type of the numbers for each number of lanes that walk along a chain."""
 
 
 @pytest.fixture(scope="module")
-def warps(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    if not shutil.which("g++"):
-        pytest.skip("there is no g++ on this machine")
-    library = tmp_path_factory.mktemp("warps") / "warp.so"
-    flags = ["-std=c++20", "-O1", "-pthread", "-shared", "-fPIC", "-DSCALAR=double", f"-I{ROOT / 'cuda'}"]
-    subprocess.run(["g++", *flags, str(Path(__file__).with_name("warp.cpp")), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+def emulators(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Emulator]:
+    """Of each number of lanes."""
+
+    def emulator(lanes: int) -> Emulator:
+        folder = tmp_path_factory.mktemp("chain")
+        return Emulator(folder, "chain", KERNELS, layout.SCALARS[TYPES[lanes]], [f"LANES={lanes}"])
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(TYPES, pool.map(emulator, TYPES)))
 
 
-class GridOfWarps(Grid):
-    """A grid on the CPU that takes itself to be on a GPU."""
+@pytest.fixture
+def emulate(monkeypatch: pytest.MonkeyPatch, emulators: dict[int, Emulator]) -> Callable[[int], None]:
+    """Makes the CPU a GPU with so many bytes of shared memory for a block."""
 
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)
-        self.on_gpu = True
+    def launch(*arguments: Any) -> None:
+        emulators[16 if "LANES=16" in arguments[-1] else 32].launch(*arguments)
+
+    def emulate(shared: int) -> None:
+        monkeypatch.setattr(layout, "on_gpu", lambda device: True)
+        monkeypatch.setattr(gpu, "limits", lambda device: gpu.Limits(shared, 8))
+        monkeypatch.setattr(gpu, "launch", launch)
+
+    return emulate
 
 
-@pytest.mark.parametrize(("k", "h", "w"), [(3, 4, 6), (34, 2, 3)])
-@pytest.mark.parametrize("factored", [False, True])
+def outputs(
+    problem: Sequence[Tensor], gaps: int, factored: bool, gamma: float, learned: bool, **options: Any
+) -> list[Tensor]:
+    """Logits, the dual, and the derivatives of a weighted sum of them by all inputs."""
+    leaves = [x.clone().requires_grad_() for x in problem]
+    soft = torch.tensor(gamma, dtype=problem[0].dtype, requires_grad=learned)
+    if factored:
+        result = dual_decomposition_factored(
+            leaves[0], leaves[1], leaves[2], range(1, gaps + 1), gamma=soft, **options
+        )
+    else:
+        result = dual_decomposition(
+            leaves[0], leaves[1 : gaps + 1], leaves[gaps + 1 :], gamma=soft, **options
+        )
+    weights = torch.arange(result.logits.numel()).view_as(result.logits).sin()
+    total = (result.logits * weights).sum() + result.dual[0] / 2 - result.dual[-1]
+    return [result.logits, result.dual, *torch.autograd.grad(total, [*leaves, soft] if learned else leaves)]
+
+
+H200, SMALL = 227 * 1024, 2 * 1024
+"""Bytes of shared memory: much, and so little that one edge of a few labels is there at a time."""
+
+
 @pytest.mark.parametrize(
-    ("gamma", "learned", "accelerate"),
+    ("k", "h", "w", "gaps", "factored", "gamma", "shared", "options"),
     [
-        (1.5, False, False),
-        (1.5, True, False),
-        (-1.0, False, False),
-        (1.5, False, True),
-        (0.01, False, False),  # weights do not do
+        (3, 4, 6, 2, True, 1.5, H200, {}),
+        (3, 4, 6, 2, False, 1.5, SMALL, {}),
+        (3, 4, 6, 2, True, 1.5, SMALL, {"learned": True}),
+        (3, 4, 6, 2, False, -1.0, H200, {}),
+        (3, 4, 6, 2, False, 1.5, H200, {"accelerate": True}),
+        (3, 4, 6, 2, True, -1.0, H200, {"accelerate": True}),
+        (3, 4, 6, 2, True, 0.0005, H200, {}),  # weights do not do
+        (3, 4, 6, 2, False, 0.02, H200, {}),  # they do for some of the edges
+        (1, 1, 1, 1, True, 1.5, H200, {}),
+        (1, 2, 3, 2, False, 1.5, H200, {}),
+        (2, 1, 9, 3, False, 1.5, H200, {}),
+        (4, 3, 5, 9, False, 1.5, H200, {}),  # more gaps than one launch reads
+        (11, 3, 12, 2, True, 1.5, H200, {}),
+        (16, 3, 4, 2, False, 1.5, H200, {}),
+        (17, 3, 4, 2, True, -1.0, H200, {}),
+        (21, 3, 9, 2, True, 1.5, 99 * 1024, {}),
+        (21, 2, 5, 1, False, 1.5, 8 * 1024, {"learned": True}),
+        (33, 2, 4, 2, True, 1.5, H200, {}),
+        (40, 2, 3, 2, False, 1.5, H200, {}),
     ],
 )
 def test_the_cuda_source_computes_the_same_as_the_cpu(
-    monkeypatch: pytest.MonkeyPatch,
-    warps: ctypes.CDLL,
-    gamma: float,
-    learned: bool,
-    accelerate: bool,
-    factored: bool,
+    emulate: Callable[[int], None],
     k: int,
     h: int,
     w: int,
+    gaps: int,
+    factored: bool,
+    gamma: float,
+    shared: int,
+    options: dict[str, Any],
+) -> None:
+    generator = torch.Generator().manual_seed(k)
+    sizes = [(h, w)] * 2
+    if not factored:
+        distances = range(1, gaps + 1)
+        sizes = [(h, max(0, w - g)) for g in distances] + [(max(0, h - g), w) for g in distances]
+    shapes = [(2, k, h, w), *((2, k, k, *size) for size in sizes)]
+    problem = [torch.randn(shape, generator=generator, dtype=torch.double) for shape in shapes]
+    if factored:  # as a convolution has them in memory
+        problem[1:] = [x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2) for x in problem[1:]]
+    dtype = TYPES[16 if k <= 16 else 32]
+    options = {"learned": False, "iterations": 2, **options}
+    expected = outputs(problem, gaps, factored, gamma, **options)
+    emulate(shared)
+    actual = outputs([x.to(dtype) for x in problem], gaps, factored, gamma, **options)
+    tolerance = 1e-10 if dtype == torch.double else 1e-5
+    for x, y in zip(actual, expected, strict=True):
+        torch.testing.assert_close(
+            x.double(), y, rtol=tolerance, atol=tolerance * (1 + y.detach().norm().item())
+        )
+
+
+def test_what_is_computed_twice_on_a_gpu_is_the_same(emulate: Callable[[int], None]) -> None:
+    problem = [torch.randn(2, *size, 3, 5, dtype=torch.double) for size in ((5,), (5, 5), (5, 5))]
+    emulate(H200)
+    results = [outputs(problem, 2, True, 1.5, False, iterations=3) for _ in range(2)]
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_inference_and_its_certificate_are_those_of_the_cpu(
+    emulate: Callable[[int], None], accelerate: bool
 ) -> None:
     generator = torch.Generator().manual_seed(0)
+    sizes = [(5, 4, 6), (5, 5, 4, 5), (5, 5, 3, 6)]
+    unary, row, column = (torch.randn(2, *size, generator=generator, dtype=torch.double) for size in sizes)
+    options: dict[str, Any] = {"iterations": 3, "gamma": 1.5, "accelerate": accelerate}
 
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.double)
+    def results() -> list[Tensor]:
+        inference = dual_decomposition(unary, [row], [column], **options)
+        certificate = primal_dual_gap(unary, [row], [column], **options)
+        return [inference.logits, inference.dual, *vars(certificate).values()]
 
-    unary = draw(2, k, h, w)
-    scores = [draw(2, k, k, h, w - g) for g in (1, 2)] + [draw(2, k, k, h - g, w) for g in (1, 2)]
-    if factored:
-        scores = [draw(2, k, k, h, w) for _ in range(2)]
-    weights, falling = draw(2, k, h, w), draw(2)
-
-    def outputs() -> list[Tensor]:
-        leaves = [x.clone().requires_grad_() for x in (unary, *scores)]
-        soft = torch.tensor(gamma, dtype=torch.double, requires_grad=learned)
-        options = {"iterations": 2, "gamma": soft, "accelerate": accelerate}
-        if factored:
-            result = dual_decomposition_factored(*leaves, **options)
-        else:
-            result = dual_decomposition(leaves[0], leaves[1:3], leaves[3:], **options)
-        total = (result.logits * weights).sum() + (result.dual * falling).sum()
-        by = [*leaves, soft] if learned else leaves
-        return [result.logits, result.dual, *torch.autograd.grad(total, by)]
-
-    def launch(
-        _: str, kernel: str, scalar: str, device: torch.device, blocks: int, shared: int, arguments: tuple
-    ) -> None:
-        launched.add(kernel)
-        assert scalar == "double" and shared <= 8 << 15
-        pointers = [
-            ctypes.byref(x)
-            if isinstance(x, ctypes.Structure)
-            else x
-            if isinstance(x, ctypes.c_double)
-            else ctypes.c_int(x)
-            if isinstance(x, int)
-            else ctypes.c_void_p(None if x is None else x.data_ptr())
-            for x in arguments
-        ]
-        getattr(warps, f"run_{kernel}")(blocks, *pointers)
-
-    launched: set[str] = set()
-    expected = outputs()
-    monkeypatch.setattr(layout, "lanes", lambda device, dtype: 1)
-    monkeypatch.setattr(decomposition, "Grid", GridOfWarps)
-    monkeypatch.setattr(gpu, "launch", launch)
-    for x, y in zip(outputs(), expected, strict=True):
+    expected = results()
+    emulate(H200)
+    for x, y in zip(results(), expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
-    assert launched == KERNELS
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_no_fewer_labels_than_before_fit_into_a_block(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(gpu, "limits", lambda device: gpu.Limits(99 * 1024, 8))
+    most = 155 if dtype == torch.float else 109
+    assert gpu_chains.fits(most, dtype, torch.device("cuda")) and not gpu_chains.fits(
+        2 * most, dtype, torch.device("cuda")
+    )

@@ -36,6 +36,15 @@ def test_a_run_is_found_by_its_files_alone(
         StoredRun.read(tmp_path)
 
 
+def test_the_model_of_a_run_is_the_one_whose_scores_it_has(config: Config, tmp_path: Path) -> None:
+    """However it came there: the pictures that it predicts would be another model's."""
+    folder = tmp_path / "run"
+    shutil.copytree(scored(config, "ce").folder, folder)
+    shutil.copy(scored(config, "ddcrf").training.file, folder)
+    with pytest.raises(UserError, match=r"model.pt is another model than the one whose scores are in .*run"):
+        StoredRun.read(folder)
+
+
 def test_a_model_that_does_not_fit_the_code_is_one_sentence(config: Config, tmp_path: Path) -> None:
     model = torch.load(scored(config, "ce").training.file, weights_only=True)
     model["model_options"]["decoder_channels"] = 9

@@ -149,9 +149,9 @@ class FixedNetwork(Network):
 
     def forward(self, images: Tensor) -> Output:
         """Scores of blocks of 8×8 pixels: the nearer their colour to that of a class, the higher."""
-        blocks, colours = functional.avg_pool2d(images, 8).unsqueeze(1), torch.from_numpy(COLOURS).float()
+        blocks, colours = functional.avg_pool2d(images, 8).unsqueeze(1), torch.from_numpy(COLOURS).to(images)
         unary = 2 - (blocks - colours[:, :, None, None]).square().sum(dim=2) / 4096
-        features = torch.zeros(len(images), self.feature_channels, *unary.shape[2:])
+        features = images.new_zeros(len(images), self.feature_channels, *unary.shape[2:])
         return Output(features, unary, None)
 
 

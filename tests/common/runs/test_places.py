@@ -129,6 +129,21 @@ def test_other_data_under_the_name_are_refused_when_planning(
     assert re.search(reason, errors), errors
 
 
+def test_files_of_one_size_are_told_apart(tmp_path: Path) -> None:
+    """As all are that are not compressed; the one that differs is none that a panel shows."""
+    root = prepared.write(tmp_path / "here")
+    names = [f"{number:02}" for number in range(12)]
+    layouts.lines(root / "train.txt", names)
+    for name in [*names, "c", "d"]:
+        layouts.picture(root / f"images/{name}.png")
+        prepared.label(root / f"labels/{name}.bmp", 0, 1, 2)
+    ending = prepared.prepare(root, label_suffix=".bmp", allow=["repeated_images"])
+    assert ending.status == 0, ending.errors
+    other = elsewhere(tmp_path, lambda root: prepared.label(root / "labels/01.bmp", 2, 1, 0))
+    status, errors = call("status", *configured(tmp_path, other))
+    assert status == 2 and "labels/01.bmp is another one" in errors
+
+
 def test_another_disk_at_the_same_path_is_seen(streets: Path) -> None:
     elsewhere(streets, lambda root: layouts.picture(root / "images/c.png", (30, 40)))
     arguments = configured(streets, streets / "here")

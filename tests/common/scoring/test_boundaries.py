@@ -82,16 +82,27 @@ def direct_contour_counts(predicted: NDArray, labels: NDArray, classes: int, tol
     return counts
 
 
+def counted(predicted: NDArray, labels: NDArray, classes: int) -> BoundaryCounts:
+    """The counts of compiled code, which are those of plain code."""
+    compiled = boundaries.counts(predicted, labels, classes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boundaries, "boundary_counts", lambda *_: None)  # as without a compiler
+        plain = boundaries.counts(predicted, labels, classes)
+    for array, other in zip(compiled, plain):
+        assert array.dtype == other.dtype and np.array_equal(array, other)
+    return compiled
+
+
 @settings(max_examples=60)
 @given(maps())
 def test_trimap_is_its_definition(case: tuple) -> None:
-    assert np.array_equal(boundaries.counts(*case).trimap, direct_trimap(*case))
+    assert np.array_equal(counted(*case).trimap, direct_trimap(*case))
 
 
 @settings(max_examples=100)
 @given(maps())
 def test_boundary_iou_is_that_of_the_authors_code(case: tuple) -> None:
-    assert np.array_equal(boundaries.counts(*case).boundary, direct_boundary(*case))
+    assert np.array_equal(counted(*case).boundary, direct_boundary(*case))
 
 
 def test_boundary_iou_with_wider_bands() -> None:
@@ -100,9 +111,7 @@ def test_boundary_iou_with_wider_bands() -> None:
     predicted = np.roll(truth, (2, 3), (0, 1))
     truth[random.random(truth.shape) < 0.001] = VOID
     assert boundaries.band_width(truth.shape) == 6
-    assert np.array_equal(
-        boundaries.counts(predicted, truth, 5).boundary, direct_boundary(predicted, truth, 5)
-    )
+    assert np.array_equal(counted(predicted, truth, 5).boundary, direct_boundary(predicted, truth, 5))
 
 
 @settings(max_examples=60)
@@ -111,15 +120,29 @@ def test_boundary_f_is_its_definition(case: tuple, tolerance: float) -> None:
     labels = case[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(boundaries, "TOLERANCE", tolerance / math.hypot(*labels.shape) * (1 + 1e-12))
-        counts = boundaries.counts(*case).contour
+        counts = counted(*case).contour
     assert np.array_equal(counts, direct_contour_counts(*case, tolerance * (1 + 1e-12)))
+
+
+@pytest.mark.parametrize("shape", [(360, 480), (1024, 700), (1, 900), (700, 2)])
+def test_images_of_any_size_are_counted_alike(shape: tuple[int, int]) -> None:
+    """With all bands and tolerances, of regions as in photographs, some of them void."""
+    random = np.random.default_rng(sum(shape))
+    scores = random.random((12, shape[0] // 40 + 2, shape[1] // 40 + 2))
+    smooth = ndimage.zoom(scores, (1, 40, 40), order=1)[:, : shape[0], : shape[1]]
+    truth = smooth.argmax(axis=0).astype(np.uint8)
+    predicted = np.roll(truth, (3, -2), (0, 1)) % 11
+    noisy = random.random(shape) < 0.01
+    predicted[noisy] = random.integers(0, 11, noisy.sum())
+    counts = counted(predicted, np.where(truth == 11, VOID, truth), 11)
+    assert counts.contour[1::2].sum() < counts.contour[::2].sum(), "some contours are far from all others"
 
 
 def test_more_classes_than_bits_of_a_word() -> None:
     random = np.random.default_rng(0)
     truth = random.integers(0, 150, (30, 40)).astype(np.uint8)
     predicted = np.where(random.random(truth.shape) < 0.5, truth, np.roll(truth, 2, 1))
-    counts = boundaries.counts(predicted, truth, 150)
+    counts = counted(predicted, truth, 150)
     assert np.array_equal(
         counts.contour, direct_contour_counts(predicted, truth, 150, 0.0075 * math.hypot(30, 40))
     )

@@ -7,10 +7,32 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 import methods
+from common.kernels import cpu
 from common.labels import VOID
 from common.scoring import calibration
+from common.scoring.counts import image_counts
+from common.scoring.evidence import Evidence
+
+
+def counted(probabilities: Tensor, labels: Tensor) -> tuple[NDArray, float]:
+    """The counts of an image by compiled code, which are those of plain code."""
+    compiled = image_counts(*_evidence(probabilities, labels))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "library", lambda _: None)  # as without a compiler
+        plain = image_counts(*_evidence(probabilities, labels))
+    assert np.array_equal(compiled.confusion, plain.confusion)
+    assert np.array_equal(compiled.calibration, plain.calibration)
+    assert compiled.nll == pytest.approx(plain.nll, rel=1e-12)
+    return plain.calibration, plain.nll
+
+
+def _evidence(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int, Evidence]:
+    evidence = Evidence.of(probabilities, labels)
+    return evidence.labels, labels, len(probabilities), evidence
 
 
 def test_calibration_is_its_definition() -> None:
@@ -18,7 +40,7 @@ def test_calibration_is_its_definition() -> None:
     probabilities = random.dirichlet([0.3] * 4, (10, 12)).transpose(2, 0, 1)
     labels = random.integers(0, 4, (10, 12)).astype(np.uint8)
     labels[random.random(labels.shape) < 0.2] = VOID
-    bins, nll = calibration.counts(torch.from_numpy(probabilities), torch.from_numpy(labels))
+    bins, nll = counted(torch.from_numpy(probabilities), torch.from_numpy(labels))
     scores = calibration.scores(bins[None], np.array([nll]))
     valid = labels != VOID
     confidence, right = probabilities.max(axis=0)[valid], (probabilities.argmax(axis=0) == labels)[valid]
@@ -49,7 +71,7 @@ def test_a_network_that_is_right_class_by_class_is_calibrated(name: str, options
     of_method, of_softmax = (
         calibration.scores(bins[None], np.array([nll]))
         for bins, nll in (
-            calibration.counts(probabilities[0], labels)
+            counted(probabilities[0], labels.to(torch.uint8))
             for probabilities in (method.probabilities(logits), logits.softmax(dim=1))
         )
     )
@@ -59,5 +81,5 @@ def test_a_network_that_is_right_class_by_class_is_calibrated(name: str, options
 
 def test_a_certain_error_does_not_cost_infinitely_much() -> None:
     probabilities = torch.tensor([1.0, 0.0]).view(2, 1, 1)
-    bins, nll = calibration.counts(probabilities, torch.ones(1, 1, dtype=torch.uint8))
+    bins, nll = counted(probabilities, torch.ones(1, 1, dtype=torch.uint8))
     assert nll == pytest.approx(12 * math.log(10)) and bins[14].tolist() == [1, 0, 1]

@@ -15,6 +15,7 @@ from common.errors import UnreadableRecord, UserError
 from common.files import read_json
 from common.runs import plan
 from common.scoring.counts import SplitCounts, image_counts
+from common.scoring.evidence import Evidence
 from common.stages import evaluate, prepare, train
 from tests.conftest import TINY
 
@@ -41,8 +42,8 @@ def test_every_score_is_that_of_the_counts(tmp_path: Path) -> None:
 def counts_of_two(certain: bool) -> SplitCounts:
     """The counts of two images of two classes, with probabilities or without."""
     labels = torch.tensor([[0, 1], [1, 255]], dtype=torch.uint8)
-    probabilities = torch.full((2, 2, 2), 0.5) if certain else None
-    images = [image_counts(torch.zeros_like(labels), labels, 2, probabilities)] * 2
+    evidence = Evidence.of(torch.full((2, 2, 2), 0.5), labels) if certain else None
+    images = [image_counts(torch.zeros_like(labels), labels, 2, evidence)] * 2
     return SplitCounts.of(np.array(["test/a", "test/b"]), images)
 
 

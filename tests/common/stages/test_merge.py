@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from common.config import reading
 from common.config.settings import plain
 from common.errors import Damaged
 from common.files import write_json
-from common.runs import plan
+from common.runs import plan, recipes
 from common.runs.jobs import TrainedRun
 from common.runs.plan import Benchmark
 from common.runs.records import Metrics, TrainedModel, state_sha256
@@ -28,7 +27,7 @@ from common.stages.prepare import prepare
 from tests import synthetic
 from tests.common.datasets.prepared import call
 from tests.conftest import TINY
-from tests.synthetic import PROVENANCE, cost_of, facts_of, plain_counts, provenance
+from tests.synthetic import PROVENANCE, cost_of, facts_of, plain_counts, provenance, rewrite
 
 
 class Machine(NamedTuple):
@@ -189,21 +188,21 @@ def test_results_go_into_a_new_folder(two: tuple[Machine, Machine], capsys: pyte
 def of_other_data(source: Machine) -> None:
     """Other pixels under the same name."""
     for path in [source.run.data.path, *source.folder.rglob("metrics.json")]:
-        text = path.read_text()
-        content = json.loads(source.run.data.path.read_text())["content_sha256"]
-        if path != source.run.data.path:
-            path.write_text(text.replace(content, "f" * 64))
+        rewrite(path, _of_other_data)
     write_model(source.run, content_sha256="f" * 64)
-    path = source.run.data.path
-    path.write_text(path.read_text().replace(json.loads(path.read_text())["content_sha256"], "f" * 64))
+
+
+def _of_other_data(content: dict[str, Any]) -> None:
+    content["content_sha256"] = "f" * 64
+    if content.get("trained"):
+        content["trained"]["content_sha256"] = "f" * 64
 
 
 def edit(path: Callable[[Machine], Path], **changes: Any) -> Callable[[Machine], object]:
     """Changes keys of a record."""
 
     def change(source: Machine) -> None:
-        file = path(source)
-        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+        rewrite(path(source), lambda content: content.update(changes))
 
     return change
 
@@ -238,8 +237,16 @@ DAMAGES: list[tuple[Callable[[Machine], object], str, str]] = [
     (lambda source: metrics(source).write_text("{}"), "metrics.json cannot be read", "runs"),
     (lambda source: metrics(source).write_text("5"), "metrics.json cannot be read", "runs"),
     (lambda source: metrics(source).write_text(""), "metrics.json cannot be read", "runs"),
-    (lambda source: source.run.cost.write_text("{}"), "cost-1.json cannot be read", "costs"),
-    (edit(lambda source: source.run.cost, latency_ms=-5), "cost-1.json cannot be read", "costs"),
+    (
+        lambda source: source.run.cost.write_text("{}"),
+        f"cost-{recipes.MEASURING.number}.json cannot be read",
+        "costs",
+    ),
+    (
+        edit(lambda source: source.run.cost, latency_ms=-5),
+        f"cost-{recipes.MEASURING.number}.json cannot be read",
+        "costs",
+    ),
     (
         lambda source: WeightsFile.path(source.folder, "x.pt").write_text("[]"),
         "x.pt.json cannot be read",

@@ -11,6 +11,7 @@ import yaml
 from common.config import reading
 from common.failures import Failure
 from common.runs import plan
+from common.runs.records import Metrics
 from common.stages import entry, evaluate, prepare, train
 from tests.common.training.test_contract import INIT, own
 
@@ -46,6 +47,23 @@ TRAIN = {
         f"{INIT}        self.a = [][num_classes]",
         "own.py:12: __init__ fails with IndexError",
     ),
+    "a gradient that is cut off later": (
+        f"{INIT}        self.calls = 0\n    def loss(self, logits, labels):\n        self.calls += 1\n"
+        "        return cross_entropy(logits if self.calls < 2 else logits.detach(), labels)",
+        "own.py: the gradient of its loss fails with RuntimeError: element 0 of tensors does not",
+    ),
+    "features changed in place": (
+        "def structure(self, images, features, unary):\n        features.zero_()\n        return unary",
+        "fails with RuntimeError: one of the variables needed for gradient computation has been modified by",
+    ),
+    "an end": (
+        "def loss(self, logits, labels): raise SystemExit(0)",
+        "own.py:10: loss(logits, labels) fails with SystemExit: 0",
+    ),
+    "a number of the log": (
+        "def diagnostics(self): return {'loss': 1.0}",
+        "own.py: diagnostics has a number called loss, as the log of training has: give",
+    ),
     "diagnostics of none": (
         "def diagnostics(self): return None",
         "diagnostics returns None, and must return a",
@@ -71,6 +89,11 @@ EVALUATE = {
         f"{INIT}        self.calls = 0\n"
         "    def refine(self, images, p):\n        self.calls += 1\n        return p / (self.calls < 2)",
         "the probabilities of test-00001 (test) are not finite: the model has diverged, or methods/own.py",
+    ),
+    "half of probabilities in the second image": (
+        f"{INIT}        self.calls = 0\n"
+        "    def refine(self, images, p):\n        self.calls += 1\n        return p / min(self.calls, 2)",
+        "the probabilities of test-00001 (test) have sums over classes from 0.5 to 0.5, not of one: methods/",
     ),
 }
 
@@ -116,6 +139,22 @@ def test_training_says_what_is_wrong(
     assert ended.value.code == 2
     assert sentence in told(job.training.error, "train", capsys)
     assert not job.training.file.exists()
+
+
+def test_diagnostics_are_means_over_the_images_that_have_them(
+    tiny: dict, own_method: Callable[[str], str], tmp_path: Path
+) -> None:
+    own_method(
+        own(
+            f"{INIT}        self.calls = 0\n    def diagnostics(self):\n        self.calls += 1\n"
+            "        return {} if self.training or self.calls % 2 else {'a': 3.0}"
+        )
+    )
+    file = configured(tiny, tmp_path)
+    (job,) = plan.runs(reading.load([file]))
+    run(train, file)
+    run(evaluate, file)
+    assert Metrics.read(job).diagnostics == {"a": 3.0}
 
 
 @pytest.mark.parametrize(("text", "sentence"), EVALUATE.values(), ids=EVALUATE)

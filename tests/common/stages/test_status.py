@@ -15,7 +15,7 @@ from common.config import reading
 from common.config.entries import Config
 from common.failures import Failure
 from common.files import write_record
-from common.runs import plan
+from common.runs import plan, recipes
 from common.runs.jobs import TrainedRun
 from common.stages import status
 from common.stages.status import Progress
@@ -91,9 +91,10 @@ def test_what_was_measured_by_an_older_recipe_is_to_be_measured(
     job.training.folder.mkdir(parents=True)
     job.training.file.touch()
     assert states(config)["crf-1", 0] == "done"
+    number = recipes.MEASURING.number
     raise_recipe(monkeypatch, "MEASURING")
     (one,) = (one for one in progress(config) if one.run.folder == job.folder)
-    assert (one.state, one.note) == ("evaluated", "uses the model of ce; measured by recipe 1")
+    assert (one.state, one.note) == ("evaluated", f"uses the model of ce; measured by recipe {number}")
 
 
 def test_a_failed_measurement_is_a_failure(config: Config) -> None:

@@ -19,6 +19,7 @@ from common.runs.records import Chosen
 from common.scoring.candidates import spread
 from common.stages import prepare, train, tune
 from methods.base import Refinable
+from methods.densecrf import DenseCRF
 
 MODEL = "deeplabv3plus-test_resnet"
 
@@ -75,6 +76,38 @@ def test_an_interrupted_search_goes_on(config: Config, monkeypatch: pytest.Monke
     np.savez(other, name="another image", counts=np.zeros((5, 11, 11), dtype=int))
     search(config)
     pd.testing.assert_frame_equal(pd.read_csv(tuning.table), again)
+
+
+def test_no_candidate_sees_what_another_changes_in_place(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refine, sums = DenseCRF.refine, []
+
+    def changing(self: DenseCRF, images: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        sums.append((int(images.sum()), float(probabilities.sum())))
+        result = refine(self, images, probabilities).clone()
+        images.zero_()
+        probabilities.zero_()
+        return result
+
+    monkeypatch.setattr(DenseCRF, "refine", changing)
+    search(config)
+    assert len(sums) == 8 and len({*sums}) == 2, "four candidates, two images"
+
+
+@pytest.mark.parametrize("bad", ["nan", "0.5"])
+def test_what_a_candidate_makes_of_later_images_is_looked_at(
+    bad: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def worse(self: DenseCRF, images: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        calls.append(self)
+        return probabilities * (1 if len(calls) < 5 else float(bad))
+
+    monkeypatch.setattr(DenseCRF, "refine", worse)
+    with pytest.raises(UserError, match=r"the probabilities of val-00001 (are not finite|have sums over)"):
+        search(config)
 
 
 @pytest.mark.parametrize(

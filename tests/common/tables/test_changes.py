@@ -45,7 +45,7 @@ def write(
     counts = counts or counts_of(confusion, boundary, names)
     counts.write(folder / "per_image.npz")
     Metrics(
-        **{**counts.scores(("background", "one")), "images": 40, **changes},
+        **{**counts.scores(("background", "one")), "images": 40, "content_sha256": "c", **changes},
         dataset="digits",
         model="net",
         method=method,
@@ -53,7 +53,6 @@ def write(
         digest=digest,
         split="test",
         evaluation=EvaluationSettings("test", (1.0,), False),
-        content_sha256="c",
         provenance=Provenance(written, "c" * 40, {"torch": "2"}, "a CPU"),
         wall_seconds=1.0,
         peak_memory=1,
@@ -134,6 +133,16 @@ def test_results_of_different_recipes_are_told(tmp_path: Path) -> None:
     text = changes_text(first, second)
     assert "training recipe 0, scoring recipe 0 and 1)" in text
     assert "training recipe 1, scoring recipe 0 and 1)" in text
+
+
+def test_results_of_other_images_or_labels_are_told(tmp_path: Path) -> None:
+    """Names of images may be the same, and so may digests: they say nothing of what is in the files."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    write(first, "ce", 0, 0.6)
+    write(second, "ce", 0, 0.7, content_sha256="d")
+    (note,) = changes(first, second)["note"]
+    assert note == "WARNING: of other images or labels in A than in B"
+    assert note in changes_text(first, second)
 
 
 def test_seeds_that_only_one_has_are_left_out(folders: tuple[Path, Path]) -> None:

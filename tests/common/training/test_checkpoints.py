@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +12,9 @@ import torch
 
 from common.config import reading
 from common.config.entries import Config
-from common.errors import UserError
+from common.errors import DiskFull, UserError
 from common.networks.structured import StructuredNetwork
-from common.runs import plan
+from common.runs import plan, recipes
 from common.runs.records import LogLine
 from common.training.checkpoints import Checkpoint, Checkpoints, Origin, Position
 from common.training.step import build, make_optimizer
@@ -109,3 +112,59 @@ def test_every_process_of_a_training_is_remembered(
         assert checkpoints.resume(model, optimizer).iteration == number
         assert [one.code for one in checkpoints.origin.processes] == [*"abc"[: number + 1]]
         checkpoints.save(Checkpoint.of(Position(number + 1), model, optimizer))
+
+
+def test_what_is_written_beside_the_training_is_the_state_of_its_time(
+    pair: tuple[StructuredNetwork, torch.optim.Optimizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = pair
+    goes_on, save = threading.Event(), torch.save
+    monkeypatch.setattr(torch, "save", lambda *arguments: goes_on.wait(60) and save(*arguments))
+    checkpoints = Checkpoints(tmp_path, "this")
+    step(model, optimizer)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    moments = [state["exp_avg"].clone() for state in optimizer.state.values()]
+    lines = [LINE]
+    with checkpoints.beside():
+        checkpoints.begin(Checkpoint.of(Position(1, 3.0, lines), model, optimizer))
+        step(model, optimizer)
+        lines.append(LINE)
+        assert not checkpoints.current.exists()
+        goes_on.set()
+    latest = checkpoints.latest()
+    assert latest.position == Position(1, 3.0, [LINE])
+    assert all(torch.equal(value, before[f"network.{key}"]) for key, value in latest.network.items())
+    kept = [state["exp_avg"] for state in latest.optimizer["state"].values()]
+    assert all(map(torch.equal, kept, moments))
+    checkpoints.wait()
+
+
+def test_a_checkpoint_that_could_not_be_written_is_told_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path, "this")
+    checkpoints.save(Checkpoint(Position(2), {}, {}, {}))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, checkpoints.beside():
+        patch.setattr(torch, "save", full)
+        checkpoints.begin(Checkpoint(Position(4), {}, {}, {}))
+    with pytest.raises(DiskFull, match="checkpoint.pt cannot be written, the disk is full"):
+        checkpoints.look()
+    checkpoints.look()
+    assert checkpoints.latest().position.iteration == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"], "nothing half-written is left"
+
+
+def test_a_checkpoint_of_another_recipe_is_left_alone(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = reading.complete(tiny)
+    before = plan.training(config, "digits", config["models"][0], "ce", 0)
+    Checkpoints(before.state, before.digest).save(Checkpoint(Position(2), {}, {}, {}))
+    changed = replace(recipes.TRAINING, changes=(*recipes.TRAINING.changes, "another rule"))
+    monkeypatch.setattr(recipes, "TRAINING", changed)
+    after = plan.training(config, "digits", config["models"][0], "ce", 0)
+    assert after.state != before.state, "it has a place of its own"
+    assert Checkpoints(before.state, after.digest).latest() is None
+    assert Checkpoints(before.state, before.digest).latest().position.iteration == 2

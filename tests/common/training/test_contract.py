@@ -129,6 +129,13 @@ BROKEN = {
             ),
             "something else after its state went through",
         ),
+        (
+            own(
+                f"{INIT}        self.a = torch.zeros(())\n    def structure(self, i, f, u):\n"
+                "        self.a = self.a + 5 * self.training\n        return u + self.a"
+            ),
+            "something else after its state went through",
+        ),
     ],
 }
 

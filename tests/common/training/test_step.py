@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from common.config import reading
 from common.config.entries import Config
@@ -14,6 +18,7 @@ from common.config.settings import TrainingSettings
 from common.datasets.manifest import Manifest, SplitManifest
 from common.datasets.split import Sample
 from common.errors import UnreadableRecord, UserError
+from common.networks.network import Network
 from common.provenance import Provenance
 from common.runs import plan
 from common.training import step
@@ -166,3 +171,40 @@ def test_a_hook_that_refuses_its_input_is_one_sentence(
         UserError, match=f"^methods/ce.py: (auxiliary_)?{hook} refuses its input: the grid is too"
     ):
         training_step(Objective(model), optimizer, batches, once, CPU, 0)
+
+
+def steps_with(backend: object, tiny: Config, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The losses of three steps with a network that a backend compiles; None does not compile it."""
+    compile = nn.Module.compile
+    monkeypatch.setattr(Network, "compile", lambda self, **how: compile(self, backend=backend, **how))
+    training = plan.training(reading.complete(tiny), "digits", MODEL, "ce", 0)
+    torch.manual_seed(0)
+    batch = Sample(torch.randint(256, (2, 3, 48, 48), dtype=torch.uint8), torch.randint(11, (2, 48, 48)))
+    model = build(training).train()
+    objective, optimizer = Objective(model, backend is not None), make_optimizer(model, training.settings)
+    once = replace(training.settings, accumulate=1)
+    losses = [training_step(objective, optimizer, repeat(batch), once, CPU, 0) for _ in range(3)]
+    assert {*model.network.state_dict()} == {*build(training).network.state_dict()}
+    return losses
+
+
+def test_a_compiled_network_is_compiled_once(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = steps_with(backend, tiny, monkeypatch)
+    assert len(graphs) == 1, "in one piece, and not again for the next batch"
+    torch.testing.assert_close(compiled, steps_with(None, tiny, monkeypatch))
+
+
+def test_a_network_that_cannot_be_compiled_is_one_sentence(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backend(*_: object) -> Callable[..., Any]:
+        raise RuntimeError("no working C++ compiler")
+
+    with pytest.raises(UserError, match=r"training\.compile: .*no working C\+\+ compiler.*set it to false$"):
+        steps_with(backend, tiny, monkeypatch)
