@@ -26,6 +26,7 @@ from common.runs.outputs import forget_tables
 from common.runs.records import Cost
 from common.stages import entry
 from common.timing import quiet
+from common.timing.clock import LEAST_SECONDS
 from common.timing.inference import batch_cost, example_images, inference_cost
 from common.timing.training import training_cost
 
@@ -47,12 +48,12 @@ def measure(run: TrainedRun, execution: Execution) -> None:
             split = Split(run.data.dataset, run.data.manifest(), run.evaluation.split)
             images = example_images(split, device)
         watch = stack.enter_context(quiet.measuring(device, execution.quiet_wait))
-        inference = inference_cost(predictor, images)
+        inference = inference_cost(predictor, images, least=LEAST_SECONDS)
         batches = batch_cost(predictor, images[0])
         parameters = sum(p.numel() for p in predictor.model.parameters())
         state_sha256 = predictor.facts.state_sha256
         del predictor, images
-        training = training_cost(run.training, execution, device)
+        training = training_cost(run.training, execution, device, least=LEAST_SECONDS)
         load = watch.load()
         if load.busy:
             print(f"structseg: measured on a busy machine: {load.busy}")

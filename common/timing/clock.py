@@ -15,6 +15,9 @@ Value = TypeVar("Value")
 WARM_UP = 5
 """So many inferences or steps come before those that are timed."""
 
+LEAST_SECONDS = 1.0
+"""Each measurement of a run takes this long at least: what disturbs its first moments is no median."""
+
 SECONDS = 8.0
 """Each measurement ends after this time, once it has three values: the three of a run take half a minute."""
 
@@ -26,15 +29,17 @@ def timed(function: Callable[[], Value], device: torch.device) -> tuple[Value, f
     return results[0], seconds
 
 
-def enough(count: int, wanted: int, start: float) -> bool:
+def enough(count: int, wanted: int, start: float, least: float = 0.0) -> bool:
     """Whether a measurement has as many values as are wanted, or has taken long enough.
 
     Args:
         count: How many values it has.
         wanted: How many are wanted.
         start: When it began, in the seconds of `time.monotonic`.
+        least: How many seconds it goes on for if it has as many values as are wanted before.
     """
-    return count >= wanted or (count >= 3 and time.monotonic() - start > SECONDS)
+    passed = time.monotonic() - start
+    return (count >= wanted and passed >= least) or (count >= 3 and passed > SECONDS)
 
 
 def rounded(values: Iterable[float]) -> list[float]:

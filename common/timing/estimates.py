@@ -28,7 +28,7 @@ from common.runs.jobs import TrainedRun, Training
 from common.runs.plan import Benchmark
 from common.runs.records import Cost, JobTimes
 from common.scoring.counts import image_counts
-from common.timing.clock import SECONDS, WARM_UP
+from common.timing.clock import LEAST_SECONDS, SECONDS, WARM_UP
 from common.timing.inference import INFERENCES, LARGEST_BATCH, example_images, inference_cost
 from common.timing.quiet import SAMPLE_SECONDS
 from common.timing.training import TRAINING_STEPS, batch_per_gpu, training_cost
@@ -266,8 +266,8 @@ def _scoring_seconds(run: TrainedRun, times: Times) -> float:
 def _measuring_seconds(times: Times) -> float:
     """How long the measurement of a run takes on a quiet machine."""
     image, step = times.image_ms / 1000, times.step_ms / 1000
-    inference = min(INFERENCES * image, max(SECONDS, 3 * image))
-    training = min(TRAINING_STEPS * step, max(SECONDS, 3 * step))
+    inference = min(max(LEAST_SECONDS, INFERENCES * image), max(SECONDS, 3 * image))
+    training = min(max(LEAST_SECONDS, TRAINING_STEPS * step), max(SECONDS, 3 * step))
     batches = min(SECONDS, 4 * 2 * LARGEST_BATCH["cpu"] * image)  # of 1, 2, 4, …, four times each
     return SAMPLE_SECONDS + WARM_UP * (image + step) + inference + training + batches
 

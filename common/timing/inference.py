@@ -82,13 +82,16 @@ def example_images(split: Split, device: torch.device) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def inference_cost(pipeline: Pipeline, images: Sequence[Tensor], repeats: int = INFERENCES) -> InferenceCost:
+def inference_cost(
+    pipeline: Pipeline, images: Sequence[Tensor], repeats: int = INFERENCES, least: float = 0.0
+) -> InferenceCost:
     """Times of single images, medians and 95th percentiles.
 
     Args:
         pipeline: What is timed.
         images: uint8 `[1, 3, H, W]` each, on the device of the pipeline.
         repeats: How many inferences to time, if there is time for them.
+        least: For how many seconds at least.
     """
     sizes = {tuple(image.shape): image for image in images}  # a new size has work of its own to do first
     for image in [*images[:WARM_UP], *sizes.values()]:
@@ -97,7 +100,7 @@ def inference_cost(pipeline: Pipeline, images: Sequence[Tensor], repeats: int = 
     start = time.monotonic()
     for image in itertools.cycle(images):
         rounds.append(_parts(pipeline, image))
-        if enough(len(rounds), repeats, start):
+        if enough(len(rounds), repeats, start, least):
             break
     milliseconds = {part: [1000 * getattr(times, part) for times in rounds] for part in Parts._fields}
     medians = {f"{part}_ms": statistics.median(values) for part, values in milliseconds.items()}

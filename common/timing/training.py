@@ -41,7 +41,11 @@ def batch_per_gpu(settings: TrainingSettings, execution: Execution) -> int:
 
 
 def training_cost(
-    training: Training, execution: Execution, device: torch.device, repeats: int = TRAINING_STEPS
+    training: Training,
+    execution: Execution,
+    device: torch.device,
+    repeats: int = TRAINING_STEPS,
+    least: float = 0.0,
 ) -> TrainingCost:
     """Steps of a new model on real batches, which are loaded before; its weights stay as they are.
 
@@ -50,6 +54,7 @@ def training_cost(
         execution: How; if several GPUs train a model, one GPU's share of the batches is timed.
         device: Where.
         repeats: How many steps to time, if there is time for them.
+        least: For how many seconds at least.
 
     Raises:
         UserError: Data are missing, or the method cannot work with them.
@@ -67,7 +72,7 @@ def training_cost(
     step = stepper(model, settings, loaded, device, training.seed)
     values: list[float] = []
     start = time.monotonic()
-    while not enough(len(values), repeats, start):
+    while not enough(len(values), repeats, start, least):
         values.append(step())
     images = settings.batch_size * settings.accumulate
     return TrainingCost(

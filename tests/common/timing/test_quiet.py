@@ -44,11 +44,12 @@ class Machine:
         self.thread.start()
 
     def _run(self) -> None:
-        before = time.monotonic()
+        before = time.monotonic(), sum(os.times()[:4])
         for _ in itertools.takewhile(lambda _: self.open, itertools.count()):
             time.sleep(0.005)
-            now = time.monotonic()
-            self.ticks += self.others * (now - before) * os.sysconf("SC_CLK_TCK")
+            now = time.monotonic(), sum(os.times()[:4])  # what this process uses is not the others'
+            seconds = self.others * (now[0] - before[0]) + now[1] - before[1]
+            self.ticks += seconds * os.sysconf("SC_CLK_TCK")
             before = now
             self._write()
 
