@@ -328,7 +328,7 @@ extern "C" __global__ void __launch_bounds__(FEW)
 // Grid: as above. `given`: the derivative by the marginals; `falling`: that by the maxima of
 // each line's chains, or by all maxima.
 // carried: [2, gaps, cells, K], the derivative by the message that arrives at a cell. entropies: [2 * chains].
-extern "C" __global__ void __launch_bounds__(FEW, PER > 2 ? 3 : 6)
+extern "C" __global__ void __launch_bounds__(FEW, PER > 2 || (PER > 1 && sizeof(S) == 8) ? 3 : 6)
     messages_backward(const Problem p, int stages, const S* gamma, int by_gamma, const S* falling, int by_line,
                       const S* theta, const S* rows, const S* message, const S* given, S* carried, S* pull, S* share,
                       S* entropies) {
