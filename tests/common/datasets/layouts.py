@@ -132,6 +132,17 @@ def write_cityscapes(root: Path, train_ids: bool = False) -> Path:
     return root
 
 
+def write_ade20k(root: Path) -> Path:
+    """The scene parsing benchmark of ADE20K: grey label maps of 0–150."""
+    for split, short in (("training", "train"), ("validation", "val")):
+        for number in (1, 2):
+            stem = f"ADE_{short}_{number:08d}"
+            picture(root / "ADEChallengeData2016/images" / split / f"{stem}.jpg")
+            values = np.resize(np.arange(151, dtype=np.uint8), SIZE)
+            save(root / "ADEChallengeData2016/annotations" / split / f"{stem}.png", values)
+    return root
+
+
 def write_context(root: Path, masks: str = "59_context_labels") -> Path:
     """PASCAL-Context: masks of 0–59 beside VOC 2010."""
     devkit = root / "VOCdevkit/VOC2010"

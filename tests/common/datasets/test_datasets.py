@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 
 
 def test_files_with_a_dataset_are_found_and_no_others() -> None:
-    assert names() == ["camvid", "cityscapes", "digits", "folder", "pascal_context", "voc"]
+    assert names() == ["ade20k", "camvid", "cityscapes", "digits", "folder", "pascal_context", "voc"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_every_class_has_a_name_and_a_colour(name: str) -> None:
     assert len(dataset.class_names) == len(dataset.colours) == len({*dataset.class_names})
 
 
-@pytest.mark.parametrize("name", ["voc", "cityscapes", "pascal_context", "camvid"])
+@pytest.mark.parametrize("name", ["ade20k", "voc", "cityscapes", "pascal_context", "camvid"])
 def test_a_wrong_root_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = load(name)
     monkeypatch.delenv("CAMVID_ROOT", raising=False)
@@ -95,6 +95,7 @@ def write_all_of_voc(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "write", "splits"),
     [
+        ("ade20k", layouts.write_ade20k, ["train", "val"]),
         ("voc", write_all_of_voc, ["train", "val", "sbd"]),
         ("cityscapes", layouts.write_cityscapes, ["train", "val"]),
         ("pascal_context", layouts.write_context, ["train", "val"]),
