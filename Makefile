@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 benchmark: .venv/installed
 	snakemake --cores $(CORES) --keep-going --quiet rules; status=$$?; \
-		cat results/leaderboard.md; echo; echo "The report: file://$(CURDIR)/results/report.html"; exit $$status
+		cat results/leaderboard.md; exit $$status
 
 check-machine:
 	@command -v $(PYTHON) >/dev/null || \
@@ -34,6 +34,7 @@ check-machine:
 .venv/installed: requirements.txt | check-machine
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	ln -sf ../../workflow/structseg $(BIN)/structseg
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt .venv/installed

@@ -26,8 +26,13 @@ rule all:
         TABLES,
         PAGE,
         [file for data in BENCHMARK.datasets for file in (data.path, data.panel)],
-        [run.training.file for run in RUNS.values() if isinstance(run, TrainedRun)],
-        [file for run in RUNS.values() for file in scores_of(run)],
+        [
+            member.file
+            for run in RUNS.values()
+            if isinstance(run, TrainedRun)
+            for member in run.members
+        ],
+        [file for run in RUNS.values() for file in (run.metrics, *missing_of(run))],
         [file for control in CONTROLLED.values() for file in scored_by(control)],
         COSTS,
     localrule: True

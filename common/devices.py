@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import platform
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from common import phases
-from common.errors import NoDevice, UserError
-from common.files import private, unwritable
+from common import gpu_locks, phases
+from common.errors import NoDevice
 
 if TYPE_CHECKING:
     import torch
-
-POLL_SECONDS = 0.5
-"""How long to wait before looking for a free GPU again."""
-
-LOCKS = Path(
-    os.environ.get("STRUCTSEG_LOCKS") or ("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
-)
-"""Where jobs lock GPUs and the machine: one place per machine, whatever `TMPDIR` says, which Snakemake sets
-for its jobs. STRUCTSEG_LOCKS names another, as for containers that share a machine but no /tmp."""
-
-SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "OAR_JOB_ID", "PJM_JOBID")
-"""The variables with which SLURM, PBS, LSF, OAR and Fujitsu's scheduler name their jobs."""
 
 _job_gpus: int | None = None
 _tf32 = True
@@ -118,12 +103,16 @@ def lease(name: str, count: int, sharers: int = 1) -> Iterator[list[torch.device
                 f"{count} GPUs are wanted and {len(offered)} offered (CUDA_VISIBLE_DEVICES or the machine): "
                 "lower execution.gpus_per_run or resources.gpu"
             )
-        if scheduler_job() and len(offered) == count:
+        if gpu_locks.scheduler_job() and len(offered) == count:
             phases.note_devices([f"GPU {gpu}" for gpu in offered], 1)
             yield [torch.device("cuda", index) for index in range(count)]
             return
         share = sharers if count == 1 else 1
-        with _shared(offered, share) if share > 1 else _locked(offered, count) as indices:
+        with (
+            gpu_locks.share_locked(offered, share)
+            if share > 1
+            else gpu_locks.locked(offered, count) as indices
+        ):
             phases.note_devices([f"GPU {offered[index]}" for index in indices], 1 / share)
             yield [torch.device("cuda", index) for index in indices]
 
@@ -143,6 +132,17 @@ def set_gpus(count: int | None) -> None:
     _job_gpus = count
 
 
+def unused_gpus() -> str | None:
+    """A sentence if this job computes on the CPU although a scheduler gave it GPUs; None if not."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if _job_gpus == 0 and gpu_locks.scheduler_job() and visible not in ("", "-1", "NoDevFiles"):
+        return (
+            f"resources.gpu is 0, so this job computes on the CPU, although it was given the GPU {visible}: "
+            "set resources.gpu to 1, and resources.gres if the cluster wants GPUs to be asked for by that"
+        )
+    return None
+
+
 def set_tf32(allowed: bool) -> None:
     """Says whether convolutions on GPUs that are chosen from now on may round what they multiply to TF32."""
     global _tf32
@@ -154,131 +154,13 @@ def job_gpus() -> int | None:
     return _job_gpus
 
 
-def scheduler_job() -> str | None:
-    """The job of a scheduler that this process belongs to."""
-    return next(filter(None, map(os.environ.get, SCHEDULERS)), None)
-
-
-@contextlib.contextmanager
-def _locked(offered: Sequence[str], count: int) -> Iterator[list[int]]:
-    """Locks so many of the offered GPUs, which nobody else has or shares, and gives their indices."""
-    with _opened("gpu-{}.lock", offered) as files, _opened("gpu-{}-shared.lock", offered) as shared:
-        with _first_in_queue(f"{count} of the GPUs {', '.join(offered)}") as waits:
-            taken: list[int] = []
-            while len(taken) < count:
-                for index in set(range(len(files))) - set(taken):
-                    if len(taken) < count and _lock(files[index]):
-                        if _lock(shared[index]):
-                            taken.append(index)
-                        else:
-                            fcntl.flock(files[index], fcntl.LOCK_UN)
-                waits(len(taken) < count)
-            for index in taken:  # the processes of a training hold theirs too (`held`)
-                fcntl.flock(files[index], fcntl.LOCK_SH)
-                fcntl.flock(shared[index], fcntl.LOCK_UN)
-        yield sorted(taken)
-
-
-@contextlib.contextmanager
-def _shared(offered: Sequence[str], sharers: int) -> Iterator[list[int]]:
-    """Locks a share of one of the offered GPUs, of the one that the fewest have, and gives its index."""
-    shares = [f"gpu-{{}}-share-{share}.lock" for share in range(sharers)]
-    with (
-        _opened("gpu-{}.lock", offered) as files,
-        _opened("gpu-{}-shared.lock", offered) as shared,
-        contextlib.ExitStack() as opened,
-    ):
-        places = [
-            place for share in shares for place in enumerate(opened.enter_context(_opened(share, offered)))
-        ]
-        taken: list[int] = []
-        with _first_in_queue(f"a share of the GPUs {', '.join(offered)}") as waits:
-            while not taken:
-                for index, share in places:
-                    if not taken and _lock(files[index]):
-                        if _lock(share):
-                            fcntl.flock(shared[index], fcntl.LOCK_SH)
-                            taken.append(index)
-                        fcntl.flock(files[index], fcntl.LOCK_UN)
-                waits(not taken)
-        yield taken
-
-
-@contextlib.contextmanager
-def _first_in_queue(wanted: str) -> Iterator[Callable[[bool], None]]:
-    """Waits until nobody waits for GPUs who has come before; yields what waits for a moment, if it is to.
-
-    Only the first of the queue takes GPUs, one after the other as they get free. So two who wait never hold
-    what the other needs, and one who wants several is not overtaken for ever.
-
-    Args:
-        wanted: What is waited for, for a message.
-    """
-    file = (lock_folder(scheduler_job()) / "queue.lock").open("a")
-    with phases.during(phases.WAITING), private(file) as queue:
-        fcntl.flock(queue, fcntl.LOCK_EX)
-        waiting = False
-
-        def wait(lacking: bool) -> None:
-            """Waits a moment if something is lacking, and says so once."""
-            nonlocal waiting
-            if lacking and not waiting:
-                print(f"structseg: waits for {wanted}", flush=True)
-                waiting = True
-            if lacking:
-                time.sleep(POLL_SECONDS)
-
-        yield wait
-
-
-@contextlib.contextmanager
-def _opened(name: str, offered: Sequence[str]) -> Iterator[list[IO[str]]]:
-    """Files of locks, one per GPU, with that in the place of the braces; closing them frees the locks."""
-    folder = lock_folder(scheduler_job())
-    with contextlib.ExitStack() as opened:
-        directory = os.open(folder, os.O_RDONLY)
-        opened.callback(os.close, directory)
-        fcntl.flock(directory, fcntl.LOCK_SH)  # systemd-tmpfiles leaves old files in locked folders alone
-        yield [opened.enter_context(private((folder / name.format(gpu)).open("a"))) for gpu in offered]
-
-
-def _lock(file: IO[str]) -> bool:
-    """Locks a file, if nobody has it."""
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def held(index: int) -> Iterator[None]:
+def held(index: int) -> contextlib.AbstractContextManager[None]:
     """Keeps a GPU that the parent of this process has leased, should that end before.
 
     Args:
         index: Of the GPU.
     """
-    if scheduler_job():  # its GPUs may be leased or given; nobody else's job takes them
-        yield
-        return
-    with private((lock_folder(None) / f"gpu-{names()[index]}.lock").open("a")) as file:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        yield
-
-
-def lock_folder(job: str | None) -> Path:
-    """The folder of this user's locks on this machine; of one job of a scheduler, if that is named.
-
-    Raises:
-        UserError: It belongs to another user or cannot be made.
-    """
-    folder = LOCKS / f"structseg-{os.getuid()}-{job or 'local'}"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    if folder.stat().st_uid != os.getuid():
-        raise UserError(f"{folder}, for locks of GPUs and machine, belongs to another user: have it removed")
-    return folder
+    return gpu_locks.kept(names()[index])
 
 
 def keep_memory() -> None:

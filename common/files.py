@@ -262,18 +262,23 @@ os.register_at_fork(after_in_child=_close_private)
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, waiting: bool = False) -> Iterator[None]:
     """Holds an exclusive kernel lock on `path` for the block; a dead process holds none.
 
     A file system without such locks is pointed out, and nothing is held.
 
+    Args:
+        path: The file.
+        waiting: Whether to wait for another living process that holds it.
+
     Raises:
-        UserError: Another living process holds it.
+        UserError: Another living process holds it, and is not waited for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with private(path.open("a+")) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with phases.during(phases.WAITING) if waiting else contextlib.nullcontext():
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if waiting else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             raise UserError(

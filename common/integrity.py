@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -168,17 +169,27 @@ def _array(content: bytes) -> NDArray[Any]:
     Raises:
         ValueError: There is none.
     """
+    size = 10 + int.from_bytes(content[8:10], "little")
+    shape, by_column, kind = _header(content[:size])
+    length = int(np.prod(shape, dtype=object)) * kind.itemsize
+    if kind.hasobject or length != len(content) - size:
+        raise ValueError(f"an array {shape} of {kind} in {len(content)} bytes")
+    array = np.frombuffer(content, kind, offset=size).copy()
+    return array.reshape(shape, order="F" if by_column else "C")
+
+
+@lru_cache(maxsize=1024)
+def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type, from the header of an `.npy` file; many have the same.
+
+    Raises:
+        ValueError: It is none, or longer than 64 kB.
+    """
     stream = io.BytesIO(content)
     version = npy.read_magic(stream)
-    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-    if version not in readers:
+    if version != (1, 0):
         raise ValueError(f"an array of format {version}")
-    shape, by_column, kind = readers[version](stream)
-    length = int(np.prod(shape, dtype=object)) * kind.itemsize
-    if kind.hasobject or length != len(content) - stream.tell():
-        raise ValueError(f"an array {shape} of {kind} in {len(content)} bytes")
-    array = np.frombuffer(content, kind, offset=stream.tell()).copy()
-    return array.reshape(shape, order="F" if by_column else "C")
+    return npy.read_array_header_1_0(stream)
 
 
 def check_records(file: IO[bytes]) -> None:

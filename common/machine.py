@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from common import devices, phases
+from common import gpu_locks, phases
 from common.files import private
 
 KINDS = ("cpu", "cuda")
@@ -60,7 +60,7 @@ def alone(kind: str, patience: float) -> Iterator[bool]:
         free = True
         for other in KINDS:
             lock = locks.enter_context(_opened(other))
-            strict = kind == other == "cpu" and devices.scheduler_job() is None
+            strict = kind == other == "cpu" and gpu_locks.scheduler_job() is None
             what = "to measure, until other jobs on this machine have ended"
             free &= _wait(lock, fcntl.LOCK_EX, what, None if strict else end)
         yield free
@@ -69,7 +69,7 @@ def alone(kind: str, patience: float) -> Iterator[bool]:
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[IO[str]]:
     """The file of a lock, which processes that are forked meanwhile do not keep."""
-    folder = devices.lock_folder(None)
+    folder = gpu_locks.lock_folder(None)
     directory = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(directory, fcntl.LOCK_SH)  # systemd-tmpfiles leaves old files in locked folders alone
@@ -99,7 +99,7 @@ def _wait(file: IO[str], operation: int, what: str, end: float | None = None) ->
             if not waiting:
                 print(f"structseg: waits {what}{_holders(file)}", flush=True)
                 waiting = True
-            time.sleep(devices.POLL_SECONDS)
+            time.sleep(gpu_locks.POLL_SECONDS)
 
 
 def _holders(file: IO[str]) -> str:

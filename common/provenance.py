@@ -14,12 +14,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.installation import PACKAGE, ROOT, source
+
 if TYPE_CHECKING:
     import torch
 
-ROOT = Path(__file__).resolve().parent.parent
 CODE = ("common/**/*.py", "methods/**/*.py", "cuda/*.cu", "cuda/*.cuh", "cuda/*.cpp", "cuda/*.h")
 """All code, as patterns."""
+
+COMMIT = "commit"
+"""The file of the installed package with the commit that it was built from."""
 
 SHOWING = ("common/tables/", "common/report/")
 """Code that only shows results."""
@@ -50,8 +54,11 @@ def _git(*arguments: str) -> str | None:
 def commit() -> str | None:
     """The git commit of the code, with `+changes` if code differs from it or is not in it; None outside git.
 
-    Other files, such as results and configurations, do not count.
+    Other files, such as results and configurations, do not count. Of the installed package, what it was built
+    from.
     """
+    if PACKAGE:
+        return (ROOT / COMMIT).read_text(encoding="utf-8") or None
     revision = _git("rev-parse", "HEAD")
     patterns = [f":(glob){pattern}" for pattern in CODE]
     if revision and _git("status", "--porcelain", "--untracked-files=all", "--", *patterns):
@@ -75,8 +82,13 @@ def all_code(left_out: tuple[str, ...] = ()) -> str:
     for path in sorted({path for pattern in CODE for path in ROOT.glob(pattern)}):
         name = path.relative_to(ROOT).as_posix()
         if not name.startswith(left_out):
-            result.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+            result.update(f"{name}\0".encode() + hashlib.sha256(_content(path)).digest())
     return result.hexdigest()[:10]
+
+
+def _content(path: Path) -> bytes:
+    """The content of a file of code, as it is in the checkout."""
+    return source(path).encode() if path.suffix == ".py" else path.read_bytes()
 
 
 def note_code() -> None:

@@ -227,7 +227,82 @@ void contour_counts(const Lines& lines, const Lines& others, Shape shape, Index 
     std::copy_n(matched.data(), classes, out + classes);
 }
 
+// Components of touching pixels of one label, corners included; void is in none.
+class Components {
+   public:
+    Components(const Byte* predicted, const Byte* labels, Shape shape, Index classes) {
+        std::vector<Run> above, row;
+        for (Index y = 0; y < shape.height; ++y) {
+            const Byte *label = labels + y * shape.width, *guess = predicted + y * shape.width;
+            row.clear();
+            for (Index x = 0, end; x < shape.width; x = end) {
+                Count hits = 0;
+                for (end = x; end < shape.width && label[end] == label[x]; ++end) hits += guess[end] == label[x];
+                if (label[x] >= classes) continue;
+                row.push_back({x, end, Index(parts.size())});
+                parts.push_back({Index(parts.size()), Count(end - x), hits, label[x]});
+            }
+            join(above, row);
+            std::swap(above, row);
+        }
+    }
+
+    // Hits and pixels of the components by size, [bounds + 1, 2, classes]: less than a bound, or more than all.
+    void count(const Count* bounds, Index number, Index classes, Count* out) {
+        for (Index i = 0; i < Index(parts.size()); ++i) {
+            const Index root = root_of(i);
+            if (root == i) continue;
+            parts[root].pixels += parts[i].pixels;
+            parts[root].hits += parts[i].hits;
+        }
+        std::fill_n(out, (number + 1) * 2 * classes, 0);
+        for (Index i = 0; i < Index(parts.size()); ++i) {
+            const Part& part = parts[i];
+            if (part.parent != i) continue;
+            const Index size = std::upper_bound(bounds, bounds + number, part.pixels) - bounds;
+            out[2 * size * classes + part.label] += part.hits;
+            out[(2 * size + 1) * classes + part.label] += part.pixels;
+        }
+    }
+
+   private:
+    struct Run {
+        Index begin, end, part;
+    };
+    struct Part {
+        Index parent;
+        Count pixels, hits;
+        Byte label;
+    };
+
+    Index root_of(Index i) {
+        while (parts[i].parent != i) i = parts[i].parent = parts[parts[i].parent].parent;
+        return i;
+    }
+
+    // Joins the runs of a row with those of the row above that they touch; both are in the order of their places.
+    void join(const std::vector<Run>& above, const std::vector<Run>& row) {
+        auto first = above.begin();
+        for (const Run& run : row) {
+            while (first != above.end() && first->end < run.begin) ++first;
+            for (auto other = first; other != above.end() && other->begin <= run.end; ++other) {
+                if (parts[other->part].label != parts[run.part].label) continue;
+                const Index one = root_of(other->part), two = root_of(run.part);
+                parts[std::max(one, two)].parent = std::min(one, two);
+            }
+        }
+    }
+
+    std::vector<Part> parts;
+};
+
 }  // namespace
+
+// predicted, labels: [height, width]; out: hits and pixels of components of the truth by size, [bounds + 1, 2, classes].
+extern "C" void object_counts(const Byte* predicted, const Byte* labels, Index height, Index width, Index classes,
+                              const Count* bounds, Index number, Count* out) {
+    Components(predicted, labels, {height, width}, classes).count(bounds, number, classes, out);
+}
 
 // predicted, labels: [height, width]; trimap: [rings, 3, classes], boundary: [2, classes], contour: [4, classes].
 extern "C" void boundary_counts(const Byte* predicted, const Byte* labels, Index height, Index width, Index classes,

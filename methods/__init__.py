@@ -17,7 +17,7 @@ __all__ = ["Method", "load", "names"]
 def __getattr__(name: str) -> Any:
     """Offers `Method` without importing PyTorch before it is asked for."""
     if name == "Method":
-        return importlib.import_module("methods.base").Method
+        return importlib.import_module(f"{__name__}.base").Method
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -45,7 +45,7 @@ def load(name: str) -> type[Method]:
         LookupError: The module defines no subclass of `Method`, or several.
         Exception: Whatever importing the module raises.
     """
-    module = importlib.import_module(f"methods.{name}")
+    module = importlib.import_module(f"{__name__}.{name}")
     from methods.base import Method  # imports PyTorch
 
     classes = [

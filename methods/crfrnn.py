@@ -12,7 +12,7 @@ in training and 10 afterwards, when gradients need not go through them. Costs a 
 pixels per image and some filterings each way. The pixels by which an input is padded take part, as they do
 there; other than there, network and CRF are trained together from the start.
 
-`resolution: grid` is a cheaper form that was not published: the same updates on the network's output grid,
+`grid: 1` is a cheaper form that was not published: the same updates on the network's output grid,
 with the image resized to it. In the configuration it is the entry `crfrnn-grid`, with narrower kernels.
 """
 
@@ -28,8 +28,6 @@ from torch.nn import functional
 from methods.base import Method
 from methods.densecrf import check, crf_scores
 
-Resolution = Literal["full", "grid"]
-
 
 class CRFRNN(Method):
     """A fully connected CRF, trained with the network."""
@@ -42,7 +40,7 @@ class CRFRNN(Method):
         test_iterations: int = 10,
         gaussian: Sequence[float] = (3, 3.0),
         bilateral: Sequence[float] = (160, 3, 5.0),
-        resolution: Resolution = "full",
+        grid: Literal["full", 1] = "full",
     ) -> None:
         """
         Args:
@@ -53,7 +51,7 @@ class CRFRNN(Method):
             gaussian: Standard deviation in pixels (or cells) and initial weight of the position kernel.
             bilateral: Standard deviations in pixels (or cells) and in colour (0–255) and initial weight of
                 the other.
-            resolution: Where the CRF is: at the size of the network's input, or on its output grid.
+            grid: Where the CRF is: at the size of the network's input, or on its output grid.
 
         Raises:
             ValueError: An option is out of its range.
@@ -62,11 +60,11 @@ class CRFRNN(Method):
         check(iterations, gaussian, bilateral)
         if not 1 <= test_iterations <= 1000:
             raise ValueError(f"test_iterations must be at least 1 and at most 1000, not {test_iterations!r}")
-        if resolution not in ("full", "grid"):
-            raise ValueError(f"resolution must be full or grid, not {resolution!r}")
+        if grid not in ("full", 1):
+            raise ValueError(f"grid must be full or 1, not {grid!r}")
         self.iterations, self.test_iterations = iterations, test_iterations
         self.deviations = (gaussian[0], *bilateral[:2])
-        self.resolution = resolution
+        self.grid = grid
         self.position_weights = nn.Parameter(gaussian[1] * torch.eye(num_classes))
         self.bilateral_weights = nn.Parameter(bilateral[2] * torch.eye(num_classes))
         self.compatibility = nn.Parameter(torch.eye(num_classes))
@@ -75,7 +73,7 @@ class CRFRNN(Method):
         # Mixed precision may give another type.
         unary = unary.to(torch.promote_types(unary.dtype, torch.float32))
         images = images.float()
-        if self.resolution == "full":
+        if self.grid == "full":
             unary = self.enlarged(unary, images)
         else:
             images = functional.interpolate(images, unary.shape[2:], mode="bilinear", antialias=True)
@@ -85,4 +83,15 @@ class CRFRNN(Method):
                 self.compatibility.to(unary) @ matrix.to(unary)
                 for matrix in (self.position_weights, self.bilateral_weights)
             ]
-            return crf_scores(images, unary, self.deviations, weights, iterations, "after")
+            return self.solved(images, unary, weights, iterations)
+
+    def solved(self, images: Tensor, unary: Tensor, weights: Sequence[Tensor], iterations: int) -> Tensor:
+        """The logits after so many updates, for `structure`.
+
+        Args:
+            images: At the size of the scores, `[N, 3, H, W]`.
+            unary: `[N, K, H, W]`.
+            weights: Of each kernel, how much one label speaks for another, `[K, K]`.
+            iterations: How many updates.
+        """
+        return crf_scores(images, unary, self.deviations, weights, iterations, "after")

@@ -32,6 +32,7 @@ from common.runs.records import (
     Metrics,
     PredictionsSource,
     TrainedModelFacts,
+    ValidationLine,
 )
 from common.scoring.counts import SplitCounts, image_counts
 from common.scoring.evidence import Evidence
@@ -207,6 +208,7 @@ def metrics_of(run: Run, **changes: Any) -> Metrics:
         content |= {
             "trained_as": run.training.method,
             "trained": facts_of(run.training),
+            "members": [facts_of(member) for member in run.members[1:]],
             "method_module": run.entry.module,
             "method_code": "0" * 64,
             "method_options": run.entry.options,
@@ -301,6 +303,15 @@ def write_log(
         lines.append(json.dumps(dataclasses.replace(line, **changes).flat()) + "\n")
     training.folder.mkdir(parents=True, exist_ok=True)
     training.log.write_text("".join(lines) + rest)
+
+
+def add_validations(training: Training) -> None:
+    """Adds the scores of two validations to the log of a training."""
+    lines = [
+        ValidationLine(iteration, "val", 5, 0.3, 0.6, {"background": 0.3}, 1.0) for iteration in (400, 800)
+    ]
+    with training.log.open("a") as file:
+        file.writelines(json.dumps(line.flat()) + "\n" for line in lines)
 
 
 def counts_of(confusion: np.ndarray, boundary: np.ndarray, names: np.ndarray | None = None) -> SplitCounts:

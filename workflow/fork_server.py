@@ -30,7 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import compiler, provenance
-from common.devices import lock_folder
+from common.gpu_locks import lock_folder
+from common.installation import IMPORTED_FROM, MODULE, PACKAGE
 from workflow.fork_client import READY, SERVER, STARTED
 
 THREADS = ("OMP_NUM_THREADS", "GOTO_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -42,17 +43,13 @@ LATER = {*THREADS, "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "TMPDIR", "T
 """Variables that nothing looks at before a job has begun."""
 
 FIRST = (
-    "common.stages.entry",
-    "common.stages.train",
-    "common.stages.evaluate",
-    "common.stages.measure",
-    "common.stages.controls",
+    *(f"{MODULE}.stages.{name}" for name in ("entry", "train", "evaluate", "measure", "controls")),
     "scipy.ndimage",
     "threadpoolctl",
 )
 """What is imported before the first job is forked."""
 
-THEN = ("common.stages.tabulate", "common.stages.report")
+THEN = (f"{MODULE}.stages.tabulate", f"{MODULE}.stages.report", f"{MODULE}.stages.tune")
 """What is imported when no job is asked for."""
 
 SECONDS = 10.0
@@ -78,13 +75,10 @@ class Request:
     umask: int
 
 
-def start(root: Path) -> None:
+def start() -> None:
     """Starts the server of this workflow and tells its jobs of it, by the environment.
 
     There is none if the variable is set already, or if the system has not what it takes.
-
-    Args:
-        root: Where the code is.
     """
     if SERVER in os.environ or not hasattr(os, "pidfd_open"):
         return
@@ -93,12 +87,12 @@ def start(root: Path) -> None:
         place.unlink(missing_ok=True)  # of a process that had this number before
         listener.bind(str(place))
         listener.listen(socket.SOMAXCONN)
-        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(IMPORTED_FROM), *filter(None, [os.environ.get("PYTHONPATH")])]
         subprocess.Popen(
             [
                 sys.executable,
                 "-m",
-                "workflow.fork_server",
+                f"{PACKAGE}workflow.fork_server",
                 *map(str, (os.getpid(), listener.fileno(), place)),
             ],
             env=os.environ
@@ -220,7 +214,7 @@ class Server:
         """Whether a forked job would be as a new process."""
         threads = {request.environment.get(name) for name in THREADS}
         same = _early(request.environment) == self.environment and len(threads) == 1
-        return same and request.arguments[:2] == ["-m", "common"] and provenance.all_code() == self.code
+        return same and request.arguments[:2] == ["-m", MODULE] and provenance.all_code() == self.code
 
     def _started(self, process: int, client: socket.socket) -> bool:
         """Takes note of a job, and tells its client; returns whether that knows."""
@@ -369,7 +363,7 @@ def main() -> None:
     request = server.serve()
     if request:
         sys.argv = request.arguments[1:]
-        runpy.run_module("common", run_name="__main__", alter_sys=True)
+        runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import snakemake.api  # to be imported before the others, which import each other in circles
 from snakemake.settings.enums import RerunTrigger
 
-from common.devices import scheduler_job
 from common.errors import UserError
+from common.gpu_locks import scheduler_job
 
 TESTED = "9.27.1"
 """The version of Snakemake that all of this is tested with, as in requirements.txt and in the Snakefile."""
@@ -23,13 +23,19 @@ USED = (
     "workflow.config_settings.replace_workflow_config",
     "workflow.is_main_process",
     "workflow.remote_exec",
+    "workflow.non_local_exec",
     "workflow.global_resources",
     "workflow.resource_settings.cores",
     "workflow.dag_settings",
     "snakemake.settings.types.DAGSettings.forceall",
     "snakemake.settings.types.DAGSettings.forcetargets",
     "snakemake.workflow.Workflow.rerun_triggers",
+    "workflow.storage_settings",
+    "snakemake.common.get_function_params",
     "snakemake.rules.get_function_params",
+    "snakemake.jobs.Job.shellcmd",
+    "snakemake.io._IOFile.is_storage",
+    "snakemake.dag.DAG.check_directory_outputs",
     "snakemake.dag.DAG.check_incomplete",
 )
 """What the functions below read or set."""
@@ -146,9 +152,42 @@ def run_for_missing_files_alone() -> None:
 
 def remember_parameters() -> None:
     """Has Snakemake look at the parameters of every function once, not for every job."""
-    look = snakemake.rules.get_function_params
+    look = snakemake.common.get_function_params
     if not hasattr(look, "cache_info"):
-        snakemake.rules.get_function_params = functools.cache(look)
+        remembered = functools.cache(look)
+        snakemake.common.get_function_params = snakemake.rules.get_function_params = remembered
+
+
+def remember_commands() -> None:
+    """Has Snakemake put the command of a job together once when it tells of the job, not three times."""
+    command = snakemake.jobs.Job.shellcmd.fget
+    if not hasattr(command, "__wrapped__"):
+        snakemake.jobs.Job.shellcmd = property(_of_last(command))
+
+
+def _of_last(command: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    """The same function of jobs, which remembers what it said of the last one in this attempt."""
+    last: tuple[Any, int, str | None] = (None, 0, None)
+
+    @functools.wraps(command)
+    def remembered(job: Any) -> str | None:
+        nonlocal last
+        if last[0] is not job or last[1] != job.attempt:
+            last = job, job.attempt, command(job)
+        return last[2]
+
+    return remembered
+
+
+def files_are_plain(workflow: Any) -> None:
+    """Spares Snakemake what it asks of every file again and again: no output is a folder, none is in storage.
+
+    Args:
+        workflow: What a Snakefile knows by this name.
+    """
+    snakemake.dag.DAG.check_directory_outputs = lambda self: None
+    if workflow.storage_settings.default_storage_provider is None:
+        snakemake.io._IOFile.is_storage = False
 
 
 def forces(workflow: Any) -> bool:

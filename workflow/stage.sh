@@ -1,13 +1,16 @@
 # What the rules call: `stage VERB LOG ARGUMENTS…` or `shown VERB LOG ARGUMENTS…`, for `python -m common VERB`.
 #
-# The shell of every job sources this file (`shell.prefix` in rules/common.smk) with two arguments: the Python and the
-# complete configuration. Snakemake runs jobs again whose command reads otherwise than before; so what differs between
-# machines and configurations comes in by these arguments, and the commands of the rules are fixed texts.
+# The shell of every job sources this file (`shell.prefix` in rules/common.smk) with four arguments: the Python, the
+# complete configuration, the folder that the code is imported from, and the module of the verbs. Snakemake runs jobs
+# again whose command reads otherwise than before; so what differs between machines and configurations comes in by these
+# arguments, and the commands of the rules are fixed texts.
 set -euo pipefail
 
 structseg_python=$1
 structseg_configfile=$2
-structseg_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+structseg_path=$3
+structseg_module=$4
+structseg_client=$(dirname "${BASH_SOURCE[0]}")/fork_client.py
 
 # A shell that catches SIGTERM waits for the stage, which saves its state and ends by itself.
 trap : TERM
@@ -18,10 +21,10 @@ call() {
     local verb=$1 python=("$structseg_python")
     shift
     if [ -S "${STRUCTSEG_FORKS:-}" ]; then
-        python+=(-I -S "$structseg_root/workflow/fork_client.py")
+        python+=(-I -S "$structseg_client")
     fi
-    PYTHONPATH=$structseg_root${PYTHONPATH:+:$PYTHONPATH} \
-        "${python[@]}" -m common "$verb" --configfile "$structseg_configfile" "$@"
+    PYTHONPATH=$structseg_path${PYTHONPATH:+:$PYTHONPATH} \
+        "${python[@]}" -m "$structseg_module" "$verb" --configfile "$structseg_configfile" "$@"
 }
 
 # Runs a verb with all its output in the log, and shows the end of that if it fails, else what begins with "structseg: ".

@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from common.config.entries import Config, MethodEntry, entry, settings
+from common.config import tuning
+from common.config.entries import Config, dataset, entry, method, settings, trained_methods
+from common.config.method_entry import KEYS, MethodEntry
 from common.config.schema import shown
 
 Layer = Mapping[str, Any]
@@ -119,7 +121,7 @@ class _Effects:
         """Options of entries that others for a dataset go before."""
         for name in self.keys("method_options"):
             for key in self.keys("method_options", name):
-                if key not in ("per_dataset", "module", "trained_as", "predictions"):
+                if key == "colour_coded" or key not in KEYS:
                     head = ("method_options", name)
                     winners = [(*head, "per_dataset", dataset, key) for dataset in self.config["datasets"]]
                     yield from self._beaten((*head, key), winners)
@@ -160,11 +162,12 @@ class _Effects:
 
     def _methods(self) -> set[str]:
         """The entries that are run, or trained for those that are."""
-        tuned = self.config["tuning"]["method"]
-        names = {*self.config["methods"], *([tuned] if tuned else [])}
-        meanings = [entry(self.config, *pair) for pair in itertools.product(names, self.config["datasets"])]
-        trained = {meaning.trained_as for meaning in meanings if isinstance(meaning, MethodEntry)}
-        return names | {name for name in trained if name}
+        names = {*self.config["methods"]}
+        pairs = itertools.product(names, self.config["datasets"])
+        own = [pair for pair in pairs if isinstance(entry(self.config, *pair), MethodEntry)]
+        members = {meaning.ensemble.of for pair in own if (meaning := method(self.config, *pair)).ensemble}
+        trained = {meaning.name for pair in own for meaning in trained_methods(self.config, *pair)}
+        return names | members | trained
 
     def _unused_training(self) -> Iterator[str]:
         """Settings of training that other settings leave no room for."""
@@ -192,8 +195,8 @@ class _Effects:
 
     def _scales(self) -> Iterator[str]:
         """Steps of the random scale that do not end where its range does."""
-        for dataset, model in self.pairs:
-            training = settings(self.config, "training", dataset, model)
+        for name, model in self.pairs:
+            training = settings(self.config, "training", name, model)
             (low, high), step = training["scale"], training["scale_step"]
             if not step or low == high:
                 continue
@@ -201,7 +204,7 @@ class _Effects:
             if abs(low + count * step - high) > 1e-6 * high:
                 drawn = f"{low:g} to {low + count * step:g}" if count else f"{low:g} alone"
                 yield (
-                    f"training.scale_step (for {dataset}): steps of {step:g} do not end at {high:g}: drawn "
+                    f"training.scale_step (for {name}): steps of {step:g} do not end at {high:g}: drawn "
                     f"is {drawn}; choose one that the range is a multiple of"
                 )
 
@@ -213,10 +216,15 @@ class _Effects:
             len(config["methods"]) > 1 or self.layer("tables", "baseline") > 0
         ):
             yield f"tables.baseline: {baseline} is not among the methods: no differences are shown"
-        if config["tuning"]["method"] is None:
+        if not tuning.searched(config):
             for key in self.keys("tuning"):
-                if key != "method" and self.layer("tuning", key) > 0:
-                    yield f"tuning.{key} has no effect: tuning.method is null"
+                if key != "methods" and self.layer("tuning", key) > 0:
+                    yield f"tuning.{key} has no effect: tuning.methods has nothing to try of any method"
+        for name in tuning.grids(config):
+            layer = self.layer("tuning", "methods", name)
+            if name not in config["methods"] and layer >= max(1, self.layer("methods")):
+                yield f"tuning.methods.{name} has no effect: {name} is not among the methods"
+        yield from self._validation()
         if config["execution"]["gpus_per_run"] > 1 and not config["resources"]["gpu"]:
             yield "execution.gpus_per_run has no effect on jobs of Snakemake: resources.gpu is 0"
         if config["execution"]["runs_per_gpu"] > 1:
@@ -224,6 +232,18 @@ class _Effects:
                 yield "execution.runs_per_gpu has no effect on jobs of Snakemake: resources.gpu is 0"
             elif config["execution"]["gpus_per_run"] > 1:
                 yield "execution.runs_per_gpu has no effect on training: execution.gpus_per_run is above 1"
+
+    def _validation(self) -> Iterator[str]:
+        """Validation while training that there is nothing for."""
+        if not self.config["execution"]["validate_every"]:
+            if self.config["execution"]["validate_images"] is not None:
+                yield "execution.validate_images has no effect: execution.validate_every is 0"
+            return
+        for name, model in self.pairs:
+            trained = settings(self.config, "training", name, model)["split"]
+            reason = dataset(self.config, name).not_validated(trained)
+            if reason:
+                yield f"execution.validate_every has no effect on {name}: {reason}"
 
 
 def _has(layer: Layer, path: Sequence[str]) -> bool:

@@ -3,97 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import methods
-from common import compiler, datasets
-from common.config.method_class import check_built, check_class
-from common.config.method_facts import cannot_be_loaded, method_facts
+from common import datasets
+from common.config.method_entry import KEYS, SECTIONS, Ensemble, MethodEntry, PredictionsEntry
+from common.config.method_facts import MethodFacts, method_facts
 from common.config.options import Option, complete_options, options_of
-from common.config.schema import unknown
+from common.config.schema import plain_numbers, unknown
 from common.datasets.judgement import FINDINGS
 from common.errors import UserError
 from common.images import foreign_predictions
-
-if TYPE_CHECKING:
-    from methods.base import Method
+from common.networks import architectures
 
 Config = dict[str, Any]
 """A configuration as it stands in files. Most functions here take a complete one (`reading.complete`)."""
-
-
-@dataclass(frozen=True)
-class MethodEntry:
-    """A method as the configuration names it.
-
-    Attributes:
-        name: The name of the entry.
-        module: The module of `methods/`.
-        options: All options of the module, defaults included.
-        trained_as: The entry whose trained model is reused, or None.
-    """
-
-    name: str
-    module: str
-    options: dict[str, Any]
-    trained_as: str | None
-
-    def with_options(self, options: Mapping[str, Any]) -> MethodEntry:
-        """The entry with other values of some options."""
-        return dataclasses.replace(self, options={**self.options, **options})
-
-    def build(self, num_classes: int, feature_channels: int) -> Method:
-        """Creates the method.
-
-        Args:
-            num_classes: K, the number of classes without void.
-            feature_channels: C, the channels of the features in front of the classifier.
-
-        Raises:
-            UserError: The method cannot be built: it refuses an option, or is not as a method must be.
-        """
-        from common.networks.hooks import described, of_machine, place  # imports PyTorch
-
-        try:
-            with compiler.put_off():
-                kind = methods.load(self.module)
-            check_class(kind)
-        except (Exception, SystemExit) as error:  # a user's own file may fail in any way
-            raise cannot_be_loaded(self.module, error) from error
-        try:
-            built = kind(num_classes, feature_channels, **self.options)
-        except ValueError as error:
-            raise UserError(f"method_options.{self.name}: {error}") from error
-        except Exception as error:
-            if isinstance(error, UserError) or of_machine(error):
-                raise
-            raise UserError(
-                f"{place(kind, error)}: __init__ fails with {described(error)} (method_options.{self.name})"
-            ) from error
-        try:
-            check_built(built)
-        except ValueError as error:
-            raise UserError(f"methods/{self.module}.py: {error}") from None
-        return built
-
-
-@dataclass(frozen=True)
-class PredictionsEntry:
-    """A row of the tables that is read from a folder: the predictions of another system.
-
-    Attributes:
-        name: The name of the entry.
-        folder: Where the predictions lie; it may have placeholders in braces.
-        colour_coded: Whether they are drawn in the colours of the dataset's classes.
-    """
-
-    name: str
-    folder: str
-    colour_coded: bool = False
 
 
 def dataset_names(config: Config) -> list[str]:
@@ -166,7 +92,9 @@ def _options_of_module(module: str) -> tuple[Option, ...]:
     return options_of(datasets.load(module))
 
 
-def settings(config: Config, section: str, dataset: str, model: str) -> dict[str, Any]:
+def settings(
+    config: Config, section: str, dataset: str, model: str, entry: MethodEntry | None = None
+) -> dict[str, Any]:
     """The settings of a section for one dataset and model, overrides applied.
 
     Args:
@@ -174,10 +102,33 @@ def settings(config: Config, section: str, dataset: str, model: str) -> dict[str
         section: `training` or `evaluation`.
         dataset: Name of the dataset.
         model: Name of the model; what is set for it goes before what is set for the dataset.
+        entry: The method entry, if it is about one; what it sets goes before both.
     """
     merged = dict(config[section])
     per_dataset, per_model = merged.pop("per_dataset"), merged.pop("per_model")
-    return merged | per_dataset.get(dataset, {}) | per_model.get(model, {})
+    own = getattr(entry, section) if entry else {}
+    return merged | per_dataset.get(dataset, {}) | per_model.get(model, {}) | own
+
+
+def model_options(config: Config, model: str, entry: MethodEntry | None = None) -> dict[str, Any]:
+    """The options of a model, with those that a method entry changes.
+
+    Args:
+        config: The configuration.
+        model: Name of the model.
+        entry: The method entry, if it is about one.
+
+    Raises:
+        UserError: The model cannot have such an option.
+    """
+    options = config["model_options"][model]
+    if not entry or not entry.model:
+        return dict(options)
+    try:
+        return plain_numbers(architectures.altered(model, options, entry.model))
+    except UserError as error:
+        own = f"method_options.{entry.name}.model"
+        raise UserError(str(error).replace(f"model_options.{model}", own, 1)) from None
 
 
 def method_names(config: Config) -> list[str]:
@@ -191,21 +142,94 @@ def entry(config: Config, name: str, dataset: str) -> MethodEntry | PredictionsE
     Raises:
         UserError: There is no such method, it cannot be loaded, or an option is wrong.
     """
-    settings = dict(config["method_options"].get(name, {}))
-    overrides = settings.pop("per_dataset", {})
-    if "predictions" in settings:
-        return _predictions_entry(name, settings | overrides.get(dataset, {}))
-    module = settings.pop("module", name)
+    own = _laid(config["method_options"].get(name, {}), dataset)
+    if "predictions" in own:
+        return _predictions_entry(name, own)
+    if "ensemble" in own:
+        return _ensemble_entry(config, name, own, dataset)
+    module = own.get("module", name)
     if module not in methods.names():
         if name in config["method_options"]:
             place = f"method_options.{name}"
             raise UserError(unknown(place, module, "module of methods/", methods.names()))
         raise UserError(unknown("methods", name, "method", method_names(config)))
     facts = method_facts(module)
-    trained_as = settings.pop("trained_as", facts.trained_as)
-    settings |= overrides.get(dataset, {})
-    options = complete_options(f"method_options.{name}", settings, facts.options)
-    return MethodEntry(name, module, options, trained_as)
+    _check_names_of_options(facts)
+    set_options = {key: value for key, value in own.items() if key not in KEYS}
+    return MethodEntry(
+        name,
+        module,
+        complete_options(f"method_options.{name}", set_options, facts.options),
+        own.get("trained_as", facts.trained_as or _evaluated_otherwise(name, module, own)),
+        **{section: own.get(section, {}) for section in SECTIONS},
+        start=own.get("start"),
+        freeze=own.get("freeze"),
+        tuned=own.get("tuned"),
+        skip=own.get("skip", {}),
+    )
+
+
+def _check_names_of_options(facts: MethodFacts) -> None:
+    """Refuses options that a configuration could never set.
+
+    Raises:
+        UserError: A method has one that is called like a key of entries.
+    """
+    for option in facts.options:
+        if option.name in KEYS:
+            raise UserError(
+                f"methods/{facts.module}.py: {option.name} is a key of all entries in method_options: "
+                "give the option another name"
+            )
+
+
+def _laid(own: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """What an entry sets, with what it sets for a dataset laid over it."""
+    over = own.get("per_dataset", {}).get(dataset, {})
+    merged = {key: {**own.get(key, {}), **over[key]} for key in SECTIONS if key in over}
+    return {key: value for key, value in own.items() if key != "per_dataset"} | over | merged
+
+
+def _evaluated_otherwise(name: str, module: str, own: Mapping[str, Any]) -> str | None:
+    """The entry whose model one uses that changes how it is evaluated, and nothing else; None for others."""
+    alone = {*own} <= {"module", "evaluation", "tuned", "skip"} and own.get("evaluation")
+    return module if alone and name != module else None
+
+
+def _ensemble_entry(config: Config, name: str, own: Mapping[str, Any], dataset: str) -> MethodEntry:
+    """The entry of an ensemble: the method of its members, whose models it uses.
+
+    Raises:
+        UserError: It is none of a method that is trained, or it sets what its members have.
+    """
+    place, ensemble = f"method_options.{name}", Ensemble(**own["ensemble"])
+    others = sorted({*own} - {"ensemble", "evaluation", "tuned", "skip"})
+    if others:
+        raise UserError(
+            f"{place}: the members of an ensemble are as {ensemble.of} says: remove {', '.join(others)}"
+        )
+    if ensemble.of == name or "ensemble" in config["method_options"].get(ensemble.of, {}):
+        raise UserError(f"{place}.ensemble.of: {ensemble.of} is an ensemble: name what its members are")
+    if ensemble.of not in method_names(config):
+        raise UserError(unknown(f"{place}.ensemble.of", ensemble.of, "method", method_names(config)))
+    one = entry(config, ensemble.of, dataset)
+    if isinstance(one, PredictionsEntry):
+        raise UserError(
+            f"{place}.ensemble.of: {one.name} is read from a folder: name a method that is trained"
+        )
+    return dataclasses.replace(
+        one,
+        name=name,
+        trained_as=one.trained_as or one.name,
+        training={},
+        evaluation=one.evaluation | own.get("evaluation", {}),
+        model={},
+        start=None,
+        freeze=None,
+        ensemble=ensemble,
+        tuned=own.get("tuned"),
+        skip=one.skip | own.get("skip", {}),
+    )
 
 
 def method(config: Config, name: str, dataset: str) -> MethodEntry:
@@ -247,28 +271,16 @@ def trained_method(config: Config, name: str, dataset: str) -> MethodEntry:
     return method(config, own.trained_as, dataset) if own.trained_as else own
 
 
-def tuning_split(config: Config, dataset_name: str, model: str) -> str:
-    """The split that options are tried on.
+def trained_methods(config: Config, name: str, dataset: str) -> list[MethodEntry]:
+    """All method entries that are trained for `name`: as of `trained_method`, and what that starts from.
 
     Raises:
-        UserError: The dataset has none of that name, or the tables score it.
+        UserError: As `trained_method` does.
     """
-    place, split = f"tuning.split (for {dataset_name})", config["tuning"]["split"]
-    data = dataset(config, dataset_name)
-    scored = data.parts(settings(config, "evaluation", dataset_name, model)["split"])
-    if {*parts(place, data, split)} & {*scored}:
-        raise UserError(f"{place}: {split} is what the tables score: choose another")
-    return split
-
-
-def tuning_grid(config: Config) -> list[dict[str, Any]]:
-    """The options of every candidate of `tuning.grid`."""
-    grid = dict(sorted(config["tuning"]["grid"].items()))  # a digest knows no order
-    choices = [
-        [list(x) for x in itertools.product(*values)] if isinstance(values[0], list) else values
-        for values in grid.values()
-    ]
-    return [dict(zip(grid, candidate)) for candidate in itertools.product(*choices)]
+    trained = [trained_method(config, name, dataset)]
+    while trained[-1].start:
+        trained.append(method(config, trained[-1].start, dataset))
+    return trained
 
 
 def parts(place: str, dataset: datasets.Dataset, split: str) -> list[str]:

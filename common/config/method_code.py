@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from common.installation import source
+
 METHODS = Path(__file__).resolve().parents[2] / "methods"
 SHARED = ("base", "__init__")
 """The modules of `methods/` that are no methods; they belong to the shared code."""
@@ -32,7 +34,7 @@ def code_digest(module: str) -> str:
         if name in done or path is None:
             continue
         done.add(name)
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        tree = ast.parse(source(path), filename=str(path))
         texts.append(f"{name}: {_canonical(_without_docstrings(tree))}")
         pending += _imported(tree, _package(name, path))
     return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()

@@ -9,6 +9,7 @@ import hashlib
 import platform
 from dataclasses import dataclass
 from functools import cache
+from inspect import getattr_static
 from pathlib import Path
 
 import methods
@@ -31,11 +32,15 @@ class MethodFacts:
         module: The module of `methods/`.
         trained_as: The entry whose trained model it reuses, if it trains none.
         options: Its options.
+        grid: Where its logits are, unless an option says so.
+        skips: Whether its class may say that it is not to be run somewhere.
     """
 
     module: str
     trained_as: str | None
     options: tuple[Option, ...]
+    grid: int | str = 1
+    skips: bool = False
 
     @classmethod
     def of(cls, module: str) -> MethodFacts:
@@ -47,7 +52,8 @@ class MethodFacts:
         with compiler.put_off():
             kind = methods.load(module)
         check_class(kind)
-        return cls(module, kind.trained_as, options_of(kind, skip=len(FIRST)))
+        skips = getattr_static(kind, "skip") is not getattr_static(methods.Method, "skip")
+        return cls(module, kind.trained_as, options_of(kind, skip=len(FIRST)), kind.grid, skips)
 
 
 @cache
@@ -99,7 +105,11 @@ def facts_digest(module: str) -> str:
 @cache
 def _shared_digests() -> list[str]:
     """Python's version, and the digests of the code that all methods share and of that which reads them."""
-    files = [*sorted((COMMON / "kernels").glob("*.py")), COMMON / "labels.py"]
+    files = [
+        *sorted((COMMON / "kernels").glob("*.py")),
+        COMMON / "labels.py",
+        COMMON / "networks" / "sights.py",
+    ]
     files += [COMMON / "config" / f"{name}.py" for name in ("method_class", "method_facts", "options")]
     contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return [platform.python_version(), code_digest("base"), code_digest("__init__"), *contents]

@@ -13,7 +13,7 @@ from common.config.entries import Config
 from common.config.schema import shown
 from common.datasets.base import Dataset
 from common.errors import UserError
-from common.provenance import ROOT
+from common.installation import ROOT
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 LONGEST = 100
@@ -92,15 +92,18 @@ def _names(config: Config) -> Iterator[tuple[str, str]]:
     for entry, options in config["method_options"].items():
         yield from _names_of_entry(f"method_options.{entry}", options)
     yield "tables.baseline", config["tables"]["baseline"]
-    if config["tuning"]["method"] is not None:
-        yield "tuning.method", config["tuning"]["method"]
+    yield from (("tuning.methods", name) for name in config["tuning"]["methods"])
 
 
 def _names_of_entry(place: str, options: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The names in an entry of `method_options`."""
     yield from ((f"{place}.per_dataset", name) for name in options.get("per_dataset", {}))
-    if "trained_as" in options:
-        yield f"{place}.trained_as", options["trained_as"]
+    yield from ((f"{place}.skip", name) for name in options.get("skip", {}))
+    for key in ("trained_as", "start"):
+        if key in options:
+            yield f"{place}.{key}", options[key]
+    if "ensemble" in options:
+        yield f"{place}.ensemble.of", options["ensemble"]["of"]
 
 
 def _check_folder(place: str, folder: str) -> None:

@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.config import checks, names
+from common.config import checks, entry_checks, names, tuning_checks
 from common.config.effects import without_effect
 from common.config.entries import Config, dataset
 from common.config.parsing import parse
 from common.config.schema import plain_numbers, schema, validate
 from common.errors import UserError
+from common.installation import ROOT
 from common.networks import architectures
 
-BASE = Path("config.yaml")
-"""What all other configuration files are laid over."""
+BASE = Path("config.yaml") if Path("config.yaml").exists() else ROOT / "config.yaml"
+"""What all other configuration files are laid over: that of the working directory, or else the code's own."""
 
 COMPLETE = "complete"
 """The key that says of a configuration that it has all settings and stands alone."""
@@ -137,7 +138,7 @@ def complete(config: Config) -> Config:
     checks.check_training(config)
     for name in config["dataset_options"]:
         names.check_dataset(name, dataset(config, name))
-    checks.check_methods(config)
-    checks.check_tuning(config)
+    entry_checks.check_methods(config)
+    tuning_checks.check_tuning(config)
     checks.check_downloads(config)
     return config | {COMPLETE: True}

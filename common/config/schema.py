@@ -137,7 +137,8 @@ def _sentence(error: ValidationError, place: Sequence[str]) -> str:
         return unknown(where, surplus, "key", keys)
     if error.validator == "required":
         missing = next(key for key in limit if key not in instance)
-        return f"{where}: {missing} is missing: give it a list of names"
+        remedy = "" if place or error.absolute_path else ": give it a list of names"
+        return f"{where}: {missing} is missing{remedy}"
     if error.validator == "uniqueItems":
         twice = next(item for place, item in enumerate(instance) if item in instance[:place])
         return f"{where}: {shown(twice)} stands twice in the list: leave one out"

@@ -26,6 +26,19 @@ def plain(settings: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class HoldOut:
+    """Images of the split that is trained on that are left out of training.
+
+    Attributes:
+        share: How many of them, about.
+        seed: By which they are drawn.
+    """
+
+    share: float = 0.1
+    seed: int = 1000
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """How a model is trained: the section `training` for one dataset and model."""
 
@@ -58,6 +71,7 @@ class TrainingSettings:
     rotation: float
     jitter: float
     jitter_first: bool
+    hold_out: HoldOut | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,8 @@ class Execution:
     workers: int | None
     checkpoint_every: int
     log_every: int
+    validate_every: int
+    validate_images: int | None
     labels_mb: float
     measure: Literal["all", "first_seed", "none"]
     quiet_wait: float
@@ -96,19 +112,25 @@ class TableSettings:
 
 @dataclass(frozen=True)
 class TuningSettings:
-    """What a search for a method's options tries.
+    """What searches for the settings of entries try.
 
     Attributes:
-        method: The entry whose options are tried; None is none.
-        split: Which images are refined.
+        split: Which images candidates are scored on, if none are held out.
         images: At most so many of them; None is all.
-        grid: Values to try per option; for options of several numbers, the values of each number.
+        candidates: How many are tried of an entry.
+        rungs: In rounds of trainings, the shares of the iterations of a whole one.
+        hold_out: The share of the images that are trained on that candidates are scored on instead.
+        seed: Of the trainings, of the sample of candidates and of the images that are held out.
+        methods: Values to try, by the names of entries and of their options; None is nothing.
     """
 
-    method: str | None
     split: str
     images: int | None
-    grid: dict[str, list[Any]]
+    candidates: int
+    rungs: list[float]
+    hold_out: float | None
+    seed: int
+    methods: dict[str, dict[str, list[Any]] | None]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.config.entries import Config, MethodEntry, dataset, entry, method, trained_method, tuning_grid
+from common.config import tuning
+from common.config.entries import Config, dataset, entry, method, trained_methods
 from common.config.memory import recall, remember
+from common.config.method_entry import MethodEntry
 from common.config.method_facts import facts_digest
 from common.files import digest
 from common.provenance import packages
@@ -56,10 +58,11 @@ def _method_entries(config: Config, dataset_name: str) -> Iterator[MethodEntry]:
         meaning = entry(config, name, dataset_name)
         if isinstance(meaning, MethodEntry):
             yield meaning
-            yield trained_method(config, name, dataset_name)
-    if config["tuning"]["method"] is not None:
-        tuned = method(config, config["tuning"]["method"], dataset_name)
-        yield from (tuned.with_options(options) for options in tuning_grid(config))
+            yield from trained_methods(config, name, dataset_name)
+    for name in tuning.searched(config):
+        searched, model = method(config, name, dataset_name), config["models"][0]
+        for candidate in tuning.candidates(config, name, dataset_name, model).sample:
+            yield searched.with_options(candidate.options)
 
 
 def _digest(config: Config) -> str:

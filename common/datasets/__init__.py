@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from common.datasets.base import Dataset
+from common.installation import source
 
 __all__ = ["Dataset", "load", "names"]
 
@@ -41,7 +42,7 @@ def _names(folder: Path, changed: int) -> list[str]:
 
 def _classes(path: Path) -> Iterator[tuple[str, set[str]]]:
     """The classes that a module defines, each with the names of its base classes."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    tree = ast.parse(source(path), str(path))
     imports = {
         alias.asname or alias.name: alias.name
         if str(node.module).startswith(("abc", "common.datasets"))
@@ -64,7 +65,7 @@ def load(name: str) -> type[Dataset]:
     Raises:
         LookupError: The module defines no dataset, or several.
     """
-    module = importlib.import_module(f"common.datasets.{name}")
+    module = importlib.import_module(f"{__name__}.{name}")
     classes = [
         member
         for member in vars(module).values()

@@ -16,6 +16,9 @@ from common.errors import UserError
 from common.images.palette import Colour
 from common.labels import VOID
 
+VALIDATION = "val"
+"""The split that is scored while a model is trained."""
+
 PANEL_IMAGES = 3
 """How many images of a split the picture panels show."""
 
@@ -83,6 +86,18 @@ class Dataset(ABC):
         joined = [name for name, parts in self.joined.items() if {*parts} <= {*self.splits}]
         return list(dict.fromkeys([*self.splits, *joined]))
 
+    def not_validated(self, trained: str) -> str | None:
+        """Why `VALIDATION` is not scored while models are trained; None if it is.
+
+        Args:
+            trained: The split that they are trained on.
+        """
+        if VALIDATION not in self.splits:
+            return f"it has no split {VALIDATION}"
+        if VALIDATION in self.parts(trained):
+            return f"{VALIDATION} is trained on"
+        return f"the labels of {VALIDATION} are not public" if VALIDATION in self.unlabelled else None
+
     @abstractmethod
     def names(self, split: str) -> list[str]:
         """The names of the images of one split, in order.
@@ -98,6 +113,17 @@ class Dataset(ABC):
         Raises:
             UserError: A file is missing or damaged, the sizes differ or a label is not legal.
         """
+
+    def kept(self, split: str, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """An image as `keep` has kept it, or another in its place: it is to be compared with the manifest.
+
+        By default None: nothing is kept, and `read` is asked.
+        """
+        return None
+
+    def keep(self) -> None:
+        """Keeps what takes long to make, once all images were looked at; by default nothing."""
+        return None
 
     def sequence(self, split: str, name: str) -> tuple[str, int] | None:
         """The sequence that an image belongs to, such as a video, and a number that grows along it.

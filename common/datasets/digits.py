@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from common.datasets import canvases
 from common.datasets.base import Dataset
 from common.errors import UserError
+from common.files import digest
 from common.seeds import derive
 
 BACKGROUND = 0
@@ -73,6 +75,24 @@ class Digits(Dataset):
         return [f"{split}-{index:05d}" for index in range(self.counts[split])]
 
     def read(self, split: str, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        random_seed = derive(self.seed, f"digits {split}", self._index(split, name))
+        return _compose(split, self.size, self.noise, random_seed)
+
+    def kept(self, split: str, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        shape = (self.counts[split], self.size, self.size)
+        return canvases.kept(self._file(split), self._index(split, name), shape)
+
+    def keep(self) -> None:
+        for split, count in self.counts.items():
+            if count * self.size**2 * 4 <= canvases.MOST:
+                canvases.keep(self._file(split), [self.read(split, name) for name in self.names(split)])
+
+    def _index(self, split: str, name: str) -> int:
+        """The number of a canvas.
+
+        Raises:
+            UserError: There is none of that name.
+        """
         number = name.removeprefix(f"{split}-")
         index = int(number) if number.isdecimal() else -1
         if not 0 <= index < self.counts[split] or name != f"{split}-{index:05d}":
@@ -80,8 +100,11 @@ class Digits(Dataset):
                 f"{self.entry} has no image {name} in {split}: delete its manifest in results/datasets/ and "
                 "run again"
             )
-        random_seed = derive(self.seed, f"digits {split}", index)
-        return _compose(split, self.size, self.noise, random_seed)
+        return index
+
+    def _file(self, split: str) -> str:
+        """The name of the file in which the canvases of a split are kept."""
+        return f"digits-{digest([split, self.counts[split], self.size, self.noise, self.seed])}"
 
 
 @cache

@@ -47,6 +47,18 @@ def read(dataset: Dataset, split: str, name: str) -> Reading:
     check_labels(dataset, split, name, image, labels)
     if contents:
         return Reading(image, labels, {str(path): fingerprint(data) for path, data in contents.items()})
+    return _made(split, name, image, labels)
+
+
+def read_kept(dataset: Dataset, split: str, name: str, expected: str) -> Reading | None:
+    """An image that the dataset has kept, if it is the one that a manifest keeps `expected` of; else None."""
+    pair = dataset.kept(split, name)
+    reading = _made(split, name, *pair) if pair else None
+    return reading if reading and reading.line == expected else None
+
+
+def _made(split: str, name: str, image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Reading:
+    """An image without files, with its fingerprint."""
     made = fingerprint(image.tobytes() + labels.tobytes())
     return Reading(image, labels, {f"the image {name} of {split}": made})
 

@@ -17,36 +17,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.datasets import lists
-from common.datasets.on_disk import FileDataset, Pairs, Sought, add
+from common.datasets.listed_files import ListedFiles
+from common.datasets.on_disk import FileDataset, Pairs, add
 from common.errors import UserError
 from common.images.decoding import PICTURES
-from common.images.names import Names, checked, files_below, without_ending
+from common.images.names import checked, files_below
 from common.images.palette import Colour, voc_colours
 from common.images.reading import ColourCode
 from common.labels import VOID
 
 LINES = 5
 """How many wrong lines of a list are told."""
-
-
-class Places(NamedTuple):
-    """The files below each of the folders that a list may mean.
-
-    Attributes:
-        root: Below the folder of the data set.
-        images: Below that of a split's images.
-        labels: Below that of its label maps.
-    """
-
-    root: Names
-    images: Names
-    labels: Names
 
 
 class Folder(FileDataset):
@@ -213,11 +199,12 @@ class Folder(FileDataset):
     def _all(self, images: Path, labels: Path) -> Pairs:
         """All pictures below the folder of the images, and their label maps."""
         pairs: Pairs = {}
-        there = Names(labels)
+        files = ListedFiles(self.folder, images, labels, self.label_suffix)
         for path in files_below(self.existing(images)):
             if path.suffix.lower() in PICTURES and not path.name.startswith("."):
                 name = checked(path.relative_to(images).with_suffix("").as_posix(), str(images))
-                add(pairs, name, (path, self._labels(there, name, str(path))), str(images))
+                add(pairs, name, (path, files.label_map(name, str(path))), str(images))
+        self._sought |= files.sought
         if not pairs:
             raise UserError(f"{images} has no pictures ({', '.join(PICTURES)})")
         return pairs
@@ -226,126 +213,18 @@ class Folder(FileDataset):
         """The pictures that a list names, and their label maps."""
         pairs: Pairs = {}
         problems = []
-        places = Places(Names(self.folder), Names(images), Names(labels))
+        files = ListedFiles(self.folder, images, labels, self.label_suffix)
         for number, line in self.listed(path):
             place = f"{path}, line {number}"
             try:
-                name, files = self._line(line, place, places)
-                add(pairs, name, files, place)
+                add(pairs, *files.line(line, place), place)
             except UserError as error:
                 problems.append(str(error))
+        self._sought |= files.sought
         if problems:
             more = f"; and {len(problems) - LINES} more lines" if len(problems) > LINES else ""
             raise UserError("; ".join(problems[:LINES]) + more)
         return pairs
-
-    def _line(self, line: str, place: str, places: Places) -> tuple[str, tuple[Path, Path]]:
-        """The name and the files that a line of a list means.
-
-        Args:
-            line: The line.
-            place: Where it stands, for messages.
-            places: The files.
-
-        Raises:
-            UserError: It means none.
-        """
-        text = lists.unquoted(line)
-        whole = None if "\t" in text else self._image(text, place, places)
-        if whole:
-            return whole[0], (whole[1], self._labels(places.labels, whole[0], place))
-        half: tuple[str, tuple[Path, Path]] | None = None
-        for first, second in lists.columns(line):
-            name, image, labels = self._two(first, second, place, places)
-            if image and labels:
-                return name, (image, labels)
-            if half is None and (image or labels or _are_pictures(first, second)):
-                image = image or self._lost(places.root, first, place)
-                half = name, (image, labels or self._lost(places.root, second, place))
-        if half:
-            return half
-        if len(text.split()) > 2:
-            raise UserError(f"{place}: must name an image, or an image and its label map, not {line!r}")
-        name = without_ending(self._relative(text, place), PICTURES)
-        return name, (self._lost(places.images, text, place), self._labels(places.labels, name, place))
-
-    def _image(self, text: str, place: str, places: Places) -> tuple[str, Path] | None:
-        """The name and the file of an image that a text means, if there is one.
-
-        A path in the folder of the images goes before one in the root that leads into that folder.
-        """
-        name = self._relative(text, place)
-        images = [*places.images.find_all(name, _endings(name))]
-        if not images:
-            folder = places.images.folder
-            there = places.root.find_all(name, _endings(name))
-            images = [image for image in there if image.is_relative_to(folder)]
-            if not images:
-                return None
-            name = checked(images[0].relative_to(folder).as_posix(), place)
-        stem = without_ending(name, PICTURES)
-        if len(images) > 1:
-            labels = places.labels.find(checked(f"{stem}{self.label_suffix}", place))
-            images = [image for image in images if image != labels]
-        if len(images) > 1:
-            raise _ambiguous(images, text, place)
-        return stem, images[0]
-
-    def _two(
-        self, first: str, second: str, place: str, places: Places
-    ) -> tuple[str, Path | None, Path | None]:
-        """The name and the files, if they are there, that two columns mean: paths in the root."""
-        image, labels = self._relative(first, place), self._relative(second, place)
-        return (
-            without_ending(image, PICTURES),
-            _only(image, place, places.root) or _only(image, place, places.images),
-            _only(labels, place, places.root) or _only(labels, place, places.labels),
-        )
-
-    def _labels(self, there: Names, name: str, place: str) -> Path:
-        """The label map of an image in the folder of label maps."""
-        file = checked(f"{name}{self.label_suffix}", place)
-        return there.find(file) or self._lost(there, file, place)
-
-    def _lost(self, there: Names, text: str, place: str) -> Path:
-        """A path that is not there, to be told when it is read."""
-        name = self._relative(text, place)
-        endings = _endings(name)
-        path = there.folder / (name if endings[0] == "" else name + endings[0])
-        tried = f" it was looked for in {there.folder}"
-        with_endings = f", as {name} with {', '.join(filter(None, endings))}" if endings[0] else ""
-        self._sought[path] = Sought(place, f"{tried.strip()}{with_endings}", there, name)
-        return path
-
-    def _relative(self, text: str, place: str) -> str:
-        """A listed path as one in the root: a leading `/` means the root, and so may all of its path.
-
-        Raises:
-            UserError: It leads out of it.
-        """
-        text = text.replace("\\", "/") if "/" not in text else text
-        if text.startswith("/"):
-            root = f"{self.folder.absolute()}/"
-            text = text.removeprefix(root) if text.startswith(root) else text.lstrip("/")
-        return checked(text, place)
-
-
-def _only(name: str, place: str, there: Names) -> Path | None:
-    """The file of a listed name, if there is one.
-
-    Raises:
-        UserError: There are several, with different endings.
-    """
-    files = [*there.find_all(name, _endings(name))]
-    if len(files) > 1:
-        raise _ambiguous(files, name, place)
-    return files[0] if files else None
-
-
-def _ambiguous(files: Sequence[Path], text: str, place: str) -> UserError:
-    """What to say of a listed name that several files have."""
-    both = " and ".join(file.name for file in files)
-    return UserError(f"{place}: {both} could both be meant by {text}: write its ending, too")
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:
@@ -376,13 +255,3 @@ def _colour(parts: Sequence[int]) -> Colour:
 def _of(split: str, template: str) -> str:
     """A path in which `{split}` stands for a split."""
     return template.replace("{split}", split)
-
-
-def _endings(name: str) -> tuple[str, ...]:
-    """What may be missing at the end of a listed name."""
-    return ("",) if without_ending(name, PICTURES) != name else (*PICTURES, "")
-
-
-def _are_pictures(*names: str) -> bool:
-    """Whether all names end as pictures do."""
-    return all(without_ending(name, PICTURES) != name for name in names)

@@ -141,7 +141,7 @@ class Witness:
         """
         allowed = self._dataset.allowed
         findings = Findings([], self._notes())
-        said = {
+        by_kind = {
             "void_splits": self._void(),
             "absent_classes": self._absent(trained),
             "single_class": self._single(trained if "absent_classes" not in allowed else ()),
@@ -152,7 +152,7 @@ class Witness:
             ],
             "palettes": self._palettes_differ(),
         }
-        for kind, sentences in said.items():
+        for kind, sentences in by_kind.items():
             if kind in allowed:
                 findings.notes += sentences
             else:

@@ -17,11 +17,12 @@ from common.errors import Unreachable, UserError
 from common.images.decoding import header, turned
 from common.images.names import Names
 from common.images.reading import from_values, read_turned, read_values
+from common.installation import PACKAGE, ROOT
 from common.labels import VOID
-from common.provenance import ROOT
 
 DATA = "STRUCTSEG_DATA"
-"""The environment variable of the folder with all datasets; by default `data` beside the code."""
+"""The environment variable of the folder with all datasets; by default `data` beside the code, or, if that
+is installed, in the working directory."""
 
 PUBLISHED = frozenset({"repeated_images"})
 """What is allowed where the splits are as others use them, too, and mended by nobody: it is noted."""
@@ -249,7 +250,7 @@ class FileDataset(Dataset, ABC):
 def data_folder() -> Path:
     """The folder with all datasets that have no place of their own."""
     place = os.environ.get(DATA)
-    return Path(place).expanduser() if place else ROOT / "data"
+    return Path(place).expanduser() if place else (Path.cwd() if PACKAGE else ROOT) / "data"
 
 
 def _module(dataset: Dataset) -> str:

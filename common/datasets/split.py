@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from common.datasets.base import Dataset
-from common.datasets.fingerprints import check, check_names, read
+from common.datasets.fingerprints import check, check_names, read, read_kept
 from common.datasets.judgement import absent, classes
 from common.datasets.manifest import Manifest
 from common.errors import UserError
@@ -79,6 +81,13 @@ class Split(TorchDataset[Sample]):
                 f"{self.dataset.entry}.allow: [absent_classes]"
             )
 
+    def some(self, indices: Sequence[int]) -> Split:
+        """The images of these indices alone; `sizes` and `statistics` remain those of the whole split."""
+        part = copy.copy(self)
+        part.names = [self.names[index] for index in indices]
+        part._fingerprints = [self._fingerprints[index] for index in indices]
+        return part
+
     @property
     def first_part(self) -> int:
         """How many images the first of the joined splits has; they come first."""
@@ -88,6 +97,9 @@ class Split(TorchDataset[Sample]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        reading = read(self.dataset, *self.names[index])
-        check(reading, self._fingerprints[index], self._manifest)
+        expected = self._fingerprints[index]
+        reading = read_kept(self.dataset, *self.names[index], expected)
+        if reading is None:
+            reading = read(self.dataset, *self.names[index])
+            check(reading, expected, self._manifest)
         return Sample(torch.from_numpy(reading.image).permute(2, 0, 1), torch.from_numpy(reading.labels))

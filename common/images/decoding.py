@@ -18,10 +18,16 @@ from PIL import Image, UnidentifiedImageError
 
 from common.errors import Unreachable, UserError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif")
+PHONES = (".heic", ".heif")
+"""What the pictures of some telephones end in; `pillow-heif` reads them."""
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif", *PHONES)
 """What the names of pictures end in, in lower case."""
 
-FORMATS = ("JPEG", "PNG", "MPO", "BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA", "TIFF", "WEBP", "AVIF")
+FORMATS = (
+    *("JPEG", "PNG", "MPO", "BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA", "TIFF", "WEBP", "AVIF"),
+    "HEIF",  # by pillow-heif
+)
 """What is decoded, whatever a file is called. Others run programs (EPS), or are several pictures in one."""
 
 MEGAPIXELS = "STRUCTSEG_MEGAPIXELS"
@@ -42,7 +48,7 @@ DEEP = re.compile(r";(12|16|24|32|64)[A-Z]")
 INVERTED = re.compile(r"(1|L);[248]?IR?")
 """PIL's names of packed pixels of which 0 is white."""
 
-LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "JPEG2000": "a JPEG 2000", "AVIF": "an AVIF"}
+LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "JPEG2000": "a JPEG 2000", "AVIF": "an AVIF", "HEIF": "a HEIC"}
 """Formats that change pixels, and what messages call them: no label survives them."""
 
 LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
@@ -218,6 +224,8 @@ def _opened(data: bytes, path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path} {_too_large(error, limit)}") from None
     except UnidentifiedImageError:
         kind = "is empty" if not data else "is no picture of a known format, or damaged"
+        if data and path.suffix.lower() in PHONES and "HEIF" not in _formats():
+            kind = "needs pillow-heif: pip install -r requirements-extra.txt, or convert it to PNG"
         raise UserError(f"{path} cannot be read as a picture: it {kind}") from None
     except Exception as error:  # a damaged file fails in many ways
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -228,6 +236,10 @@ def _formats() -> tuple[str, ...]:
     """Those of `FORMATS` that the installed PIL knows."""
     if not _known:
         Image.init()
+        with contextlib.suppress(ImportError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
         _known.extend(name for name in FORMATS if name in Image.OPEN)
     return tuple(_known)
 

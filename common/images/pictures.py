@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,9 @@ class Picture(NamedTuple):
     """A picture that can be read.
 
     Attributes:
-        name: What results about it are called: its path without ending, inside of the folder that was
-            named; of a frame, `<video>/<number>` with numbers from 000001.
+        name: What results about it are called: its path inside of the folder that was named, without its
+            ending, unless another differs in that alone; of a frame, `<video>/<number>` with numbers from
+            000001.
         file: The file that it is in.
         read: Reads it, `[H, W, 3]`; raises a UserError if it is damaged.
     """
@@ -47,15 +49,18 @@ def find(paths: Iterable[Path], leave_out: Callable[[Path], bool] = lambda _: Fa
         UserError: A path is not there or no input, a folder has no pictures, or two pictures have one name.
             All of this is found before the first picture is given.
     """
+    pictures = [picture for path in paths for picture in _files(path, leave_out)]
+    common = Counter(name for name, _ in pictures)
     files: dict[str, Path] = {}
-    for path in paths:
-        for name, file in _files(path, leave_out):
-            if name in files:
-                raise UserError(
-                    f"{files[name]} and {file} would both be called {name}: rename one, or predict them "
-                    "into different folders"
-                )
-            files[name] = file
+    for name, file in pictures:
+        if common[name] > 1:
+            name += file.suffix
+        if name in files:
+            raise UserError(
+                f"{files[name]} and {file} would both be called {name}: rename one, or predict them into "
+                "different folders"
+            )
+        files[name] = file
     return _opened(files)
 
 

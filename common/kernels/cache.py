@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from common.files import cache_folder, replacing
-from common.provenance import ROOT
+from common.installation import ROOT
 
 SOURCES = ROOT / "cuda"
 

@@ -69,6 +69,36 @@ def _half(radius: float, offset: int) -> int:
     return half
 
 
+def object_counts(
+    predicted: Labels, labels: Labels, num_classes: int, bounds: Sequence[int]
+) -> NDArray[np.int32] | None:
+    """What `common.scoring.objects.counts` counts.
+
+    Args:
+        predicted: `[H, W]` in 0..K−1.
+        labels: `[H, W]` in 0..K−1, or 255 for void.
+        num_classes: K.
+        bounds: Of the sizes in pixels, ascending.
+
+    Returns:
+        `[sizes, 2, K]`.
+    """
+    library = cpu.library("counts")
+    if library is None:
+        return None
+    maps = [np.ascontiguousarray(x, np.uint8) for x in (predicted, labels)]
+    ends = np.array(bounds, np.int32)
+    counts = np.empty((len(ends) + 1, 2, num_classes), np.int32)
+    library.object_counts(
+        *map(_pointer, maps),
+        *map(ctypes.c_int64, (*labels.shape, num_classes)),
+        _pointer(ends),
+        ctypes.c_int64(len(ends)),
+        _pointer(counts),
+    )
+    return counts
+
+
 def pixel_counts(
     predicted: Labels,
     labels: Labels,

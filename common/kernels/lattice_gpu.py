@@ -287,18 +287,10 @@ def mean_field(
     marginals: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Mean-field updates with all lattices, without a derivative.
-
-    Args:
-        lattices: Of the images' pixels.
-        unary: Scores of the labels, `[N, K, P]`.
-        weights: Of each lattice, a number, or matrices `[lattices, K, K]`.
-        iterations: How many.
-        marginals: Whether the result is their softmax.
-        keep: Whether to return the marginals before each update too.
+    """Mean-field updates, as `lattice_cpu.mean_field`, which has the arguments.
 
     Returns:
-        Scores or marginals `[N, K, P]`, and, if they are kept, marginals `[iterations, N · P, K + -K % 4]`.
+        As there, but kept marginals are padded to a multiple of four: `[iterations, N · P, K + -K % 4]`.
     """
     start = rows_of(unary, -torch.inf)
     steps = Filtering(lattices, start.shape, start.dtype, reverse=False)
@@ -316,14 +308,7 @@ def mean_field(
 def derivatives(
     by_scores: Tensor, kept: Tensor, weights: Tensor | tuple[float, ...], lattices: Sequence[GpuLattice]
 ) -> tuple[Tensor, Tensor | None]:
-    """The derivatives of `mean_field` by the unary scores and by matrices of weights.
-
-    Args:
-        by_scores: The derivative by the scores, `[N, K, P]`.
-        kept: The marginals that it kept.
-        weights: As given to it.
-        lattices: As given to it.
-    """
+    """The derivatives of `mean_field`, as `lattice_cpu.derivatives`, which has the arguments."""
     images, labels, _ = by_scores.shape
     by = rows_of(by_scores, 0.0)
     by_unary = by.clone()

@@ -60,6 +60,31 @@ def check_architecture(model: str) -> str:
     return architecture
 
 
+def altered(model: str, options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's settled options with some of them changed.
+
+    What followed from the output stride follows from the new one: `atrous_rates` and `input_multiple`, if
+    they are those that the architecture has at the old one.
+
+    Args:
+        model: `<architecture>-<backbone>`.
+        options: All options, settled.
+        changes: The options that are changed, and their values.
+
+    Raises:
+        UserError: As `settled` does.
+    """
+    stride = changes.get("output_stride", options["output_stride"])
+    if stride == options["output_stride"]:
+        return settled(model, {**options, **changes})
+    following = dict.fromkeys(("atrous_rates", "input_multiple"))
+    before = settled(model, {**options, **following})
+    kept = {
+        key: None if key in following and value == before[key] else value for key, value in options.items()
+    }
+    return settled(model, {**kept, **changes})
+
+
 def settled(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """A model's options with the settings of its architecture in place of nulls.
 

@@ -10,7 +10,7 @@ import contextlib
 import math
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from common import compiler
 from common.errors import Diverged, UserError
+from common.installation import checkout_name
 from common.labels import VOID
-from methods.base import Method
+from common.networks.sights import asked_for
+from methods.base import Method, Setting
 
 SUM_TOLERANCE = 1e-3
 """By how much a sum of probabilities may differ from one; that of half precision by ten times as much."""
@@ -54,7 +56,7 @@ class Hooks:
         self.method = method
 
     def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
-        """The logits that the method makes of the network's output, `[N, K, h, w]` or on a finer grid.
+        """The logits that the method makes of the network's output, `[N, K, h, w]` on the grid it declares.
 
         Args:
             images: The network's input, `[N, 3, H, W]`.
@@ -75,21 +77,31 @@ class Hooks:
             self._check_derivative("structure", logits, unary, "the network's scores")
         return logits
 
-    def loss(self, logits: Tensor, labels: Tensor, hook: str = "loss") -> Tensor:
+    def asked_for(self, hook: str) -> tuple[str, ...]:
+        """What `loss` or `auxiliary_loss` gets beside logits and labels, by name."""
+        return asked_for(type(self.method), hook)
+
+    def loss(
+        self, logits: Tensor, labels: Tensor, hook: str = "loss", sights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """The loss, a scalar, of logits `[N, K, H, W]` and labels `[N, H, W]`.
 
         Args:
             logits: Upsampled to full size.
             labels: Integers.
             hook: `loss` or `auxiliary_loss`.
+            sights: What there is of all that losses may ask for; the hook gets what it asks for.
         """
-        first, version = self._first(hook), labels._version
-        with self._called(f"{hook}(logits, labels)"):
-            value = getattr(self.method, hook)(logits, labels)
-        if labels._version != version:
-            raise UserError(
-                f"{place(type(self.method))}: {hook} changes labels in place: let it work on a copy"
-            )
+        seen = {name: sights[name] for name in self.asked_for(hook)} if sights else {}
+        first, inputs = self._first(hook), {"labels": labels} | seen
+        versions = {name: value._version for name, value in inputs.items()}
+        with self._called(f"{hook}({', '.join(['logits', *inputs])})"):
+            value = getattr(self.method, hook)(logits, labels, **seen)
+        for name, version in versions.items():
+            if inputs[name]._version != version:
+                raise UserError(
+                    f"{place(type(self.method))}: {hook} changes {name} in place: let it work on a copy"
+                )
         scalar = isinstance(value, Tensor) and value.is_floating_point() and value.shape == ()
         if not scalar or value.device != logits.device:
             wanted = f"a scalar, a floating-point tensor without dimensions on {logits.device}"
@@ -106,6 +118,31 @@ class Hooks:
         with self._called("the gradient of its loss"):
             loss.backward()
 
+    @torch.no_grad()
+    def prepare(self, labels: Tensor) -> Tensor:
+        """What the method prepares of the labels uint8 `[H, W]` of one image, on the CPU."""
+        first, version = self._first("prepare"), labels._version
+        with self._called("prepare(labels)"):
+            prepared = self.method.prepare(labels)
+        if labels._version != version:
+            raise UserError(
+                f"{place(type(self.method))}: prepare changes labels in place: let it work on a copy"
+            )
+        if not isinstance(prepared, Tensor) or prepared.device.type != "cpu":
+            raise self._returns("prepare", prepared, "a tensor on the CPU")
+        if first:
+            self._check_finite("prepare", prepared, f"for labels{_of_void(labels)}")
+        return prepared
+
+    def check_alike(self, prepared: Sequence[Tensor]) -> None:
+        """Checks that what was prepared for the images of a batch can be put together."""
+        kinds = list(dict.fromkeys(f"shape {[*x.shape]} and type {_type(x)}" for x in prepared))
+        if len(kinds) > 1:
+            raise UserError(
+                f"{place(type(self.method))}: prepare returns a tensor of {kinds[0]} for one image of a "
+                f"batch and of {kinds[1]} for another: let them be alike for all images of a size"
+            )
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """The probabilities `[N, K, H, W]` that the loss trains, of logits of that shape."""
         first = self._first("probabilities")
@@ -115,11 +152,17 @@ class Hooks:
         return result
 
     def refine(self, images: Tensor, probabilities: Tensor) -> Tensor:
-        """The refinement of probabilities `[N, K, H, W]` by the images uint8 `[N, 3, H, W]`."""
+        """The refinement of probabilities `[N, K, H, W]` by the images uint8 `[N, 3, H, W]`.
+
+        It is of the same shape; or labels, integers `[N, H, W]`.
+        """
         first = self._first("refine")
         with self._called("refine(images, probabilities)"):
             result = self.method.refine(images, probabilities)
-        self._check_probabilities("refine", result, probabilities, first)
+        if are_labels(result):
+            self._check_labels(result, probabilities, first)
+        else:
+            self._check_probabilities("refine", result, probabilities, first)
         return result
 
     def diagnostics(self) -> dict[str, float]:
@@ -174,15 +217,14 @@ class Hooks:
         )
 
     def _check_grid(self, logits: Tensor, images: Tensor, unary: Tensor) -> None:
-        """Checks that logits are on the output grid or on a finer one up to full size."""
-        coarsest, finest = unary.shape, images.shape
+        """Checks that logits are on the grid that the method declares."""
+        declared = self.method.grid
+        sides = images.shape[2:] if declared == "full" else [declared * side for side in unary.shape[2:]]
+        wanted = [*unary.shape[:2], *sides]
         floating = isinstance(logits, Tensor) and logits.is_floating_point()
-        actual = logits.shape if floating and logits.device == unary.device else ()
-        fits = len(actual) == 4 and actual[:2] == coarsest[:2]
-        sides = zip(coarsest[2:], actual[2:], finest[2:], strict=True) if fits else ()
-        if not fits or any(not lowest <= side <= highest for lowest, side, highest in sides):
-            wanted = f"logits {[*coarsest]}, those of the output grid, or those of a grid of up to"
-            raise self._returns("structure", logits, f"{wanted} {[*finest[2:]]} cells")
+        if not floating or logits.device != unary.device or [*logits.shape] != wanted:
+            grid = f"as its grid is {declared}: another one, 2, 3, … or full, is declared by the class"
+            raise self._returns("structure", logits, f"logits {wanted}, {grid}")
 
     def _check_probabilities(self, hook: str, result: Tensor, like: Tensor, first: bool) -> None:
         """Checks the shape of probabilities, and at first that they are some."""
@@ -202,6 +244,20 @@ class Hooks:
                 f"{place(type(self.method))}: {hook} returns values of at least {lowest:.4g} with sums over "
                 f"classes from {low:.4g} to {high:.4g}, and must return probabilities: not negative, summing "
                 "to one over classes, as a softmax does"
+            )
+
+    def _check_labels(self, result: Tensor, probabilities: Tensor, first: bool) -> None:
+        """Checks the shape of labels that `refine` has decided, and at first that they are classes."""
+        n, classes, *size = probabilities.shape
+        place_of = probabilities.device
+        wanted = f"labels of shape {[n, *size]} in 0..{classes - 1} on {place_of}, or probabilities"
+        if [*result.shape] != [n, *size] or result.device != probabilities.device:
+            raise self._returns("refine", result, wanted)
+        low, high = (int(x) for x in result.aminmax()) if first else (0, 0)
+        if low < 0 or high >= classes:
+            raise UserError(
+                f"{place(type(self.method))}: refine returns labels from {low} to {high}, and must return "
+                f"{wanted}"
             )
 
     def _check_finite(self, hook: str, result: Tensor, although: str) -> None:
@@ -236,9 +292,35 @@ class Hooks:
                 )
 
 
+def are_labels(result: object) -> bool:
+    """Whether what `refine` returns are labels, no probabilities."""
+    return (
+        isinstance(result, Tensor)
+        and result.ndim == 3
+        and not (result.is_floating_point() or result.is_complex() or result.dtype == torch.bool)
+    )
+
+
 def _of_compiler(error: BaseException) -> bool:
     """Whether an error is that PyTorch cannot compile the network."""
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
+def reason_to_skip(kind: type[Method], setting: Setting) -> str | None:
+    """Why a method is not run in a setting, as its class says; None if it is.
+
+    Raises:
+        UserError: The class fails to say it, or says something else.
+    """
+    try:
+        reason = kind.skip(setting)
+    except Exception as error:  # a method may fail in any way
+        if isinstance(error, UserError) or of_machine(error):
+            raise
+        raise UserError(f"{place(kind, error)}: skip(setting) fails with {described(error)}") from error
+    if reason is not None and not (isinstance(reason, str) and reason.strip()):
+        raise UserError(f"{place(kind)}: skip returns {reason!r}, and must return a reason, a text, or None")
+    return reason
 
 
 def of_machine(error: BaseException) -> bool:
@@ -255,7 +337,7 @@ def place(kind: type[Method], error: BaseException | None = None) -> str:
         kind: The class of the method.
         error: What was raised by its code.
     """
-    name = f"{kind.__module__.replace('.', '/')}.py"
+    name = f"{checkout_name(kind.__module__).replace('.', '/')}.py"
     frames = traceback.extract_tb(error.__traceback__) if error else []
     if not frames or (frames[-1].line or "").startswith("raise ValueError("):
         return name
@@ -273,9 +355,13 @@ def _shown(value: object) -> str:
     """What a hook returned, in a few words."""
     if not isinstance(value, Tensor):
         return repr(value) if value is None or isinstance(value, dict) else f"a {type(value).__name__}"
-    kind = str(value.dtype).removeprefix("torch.")
     gradient = "" if value.requires_grad else " without a gradient" if torch.is_grad_enabled() else ""
-    return f"a tensor of shape {[*value.shape]} and type {kind} on {value.device}{gradient}"
+    return f"a tensor of shape {[*value.shape]} and type {_type(value)} on {value.device}{gradient}"
+
+
+def _type(value: Tensor) -> str:
+    """The type of the numbers of a tensor."""
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _of_void(labels: Tensor) -> str:

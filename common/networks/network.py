@@ -167,7 +167,7 @@ class Network(nn.Module):
         beyond = multiple - 1 if self.align_corners else 0
         below, right = (beyond + -(side + beyond) % multiple for side in images.shape[2:])
         images = images.float()
-        if below or right:
+        if torch.compiler.is_exporting() or below or right:  # an exported program is one for all sizes
             images = functional.pad(images - self.mean, (0, right, 0, below)) + self.mean
         return images.contiguous(memory_format=torch.channels_last)
 
@@ -207,11 +207,15 @@ def upsample(logits: Tensor, padded: Tensor, size: tuple[int, int], align_corner
     Returns:
         `[N, K, H, W]`.
     """
-    unpadded = (padded.shape[2], padded.shape[3]) == size
-    # Not stretched, the last cell's centre would lie inside such an image.
-    corners: Alignment = "stretched" if unpadded else "corners"
-    alignment = corners if align_corners else "middles"
-    return enlarged(logits, padded.shape[2:], alignment)[..., : size[0], : size[1]]
+    alignment: Alignment = "middles"
+    if align_corners:  # not stretched, the last cell's centre would lie inside an image that was not padded
+        alignment = "stretched" if (padded.shape[2], padded.shape[3]) == size else "corners"
+    full = enlarged(logits, padded.shape[2:], alignment)
+    if torch.compiler.is_exporting():  # strides of a part would tell padded images from others
+        for dimension, side in enumerate(size, 2):
+            full = full.index_select(dimension, torch.arange(side, device=full.device))
+        return full
+    return full[..., : size[0], : size[1]]
 
 
 @compiler.put_off()

@@ -6,13 +6,16 @@ the probabilities; measuring times the steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from common.networks.hooks import Hooks
+from common.labels import VOID
+from common.networks.hooks import Hooks, are_labels
 from common.networks.network import Network, Output, upsample
+from common.networks.sights import LOSSES
 from methods.base import Method, Refinable
 
 
@@ -38,12 +41,26 @@ class StructuredNetwork(nn.Module):
     Attributes:
         network: The network.
         method: The method that it is trained with.
+        frozen: Whether the network stays as it is while the method is trained.
     """
 
     def __init__(self, network: Network, method: Method) -> None:
         super().__init__()
         self.network, self.method = network, method
+        self.frozen = False
         method.alignment = network.alignment
+
+    def freeze_network(self) -> None:
+        """Leaves the network as it is, in training too: its weights and BatchNorm's statistics."""
+        self.frozen = True
+        self.network.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> StructuredNetwork:
+        """Switches training mode; a frozen network stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.network.eval()
+        return self
 
     @property
     def hooks(self) -> Hooks:
@@ -97,7 +114,11 @@ class StructuredNetwork(nn.Module):
         return self.normalised(self.structured(result), result, kind)
 
     def loss(
-        self, images: Tensor, labels: Tensor, gather: Callable[[Tensor], Tensor] = lambda share: share
+        self,
+        images: Tensor,
+        labels: Tensor,
+        gather: Callable[[Tensor], Tensor] = lambda share: share,
+        prepared: Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch, that of the auxiliary classifier included.
 
@@ -105,24 +126,60 @@ class StructuredNetwork(nn.Module):
             images: RGB in 0–255, `[n, 3, H, W]`.
             labels: Integers `[n, H, W]` in 0..K−1, or 255 for void.
             gather: Turns a share of the batch into all of it, if other processes have the rest.
+            prepared: What the method has prepared of the labels, `[n, …]`, if it does that.
 
         Raises:
             UserError: The method or the network cannot work with images of this size.
         """
         result = self.run_network(images)
         labels = gather(labels).long()
+        of_losses = LOSSES if result.output.auxiliary is not None else LOSSES[:1]
+        asked = {name for hook in of_losses for name in self.hooks.asked_for(hook)}
+        seen = {name: gather(sight) for name, sight in _sights(images, result, prepared) if name in asked}
+        if "images" in seen:
+            seen["images"] = seen["images"].float()
         auxiliary: Tensor | float = 0.0
         if result.output.auxiliary is not None:  # first, so that the diagnostics are of the main loss
             logits = self.upsampled(gather(result.output.auxiliary), result)
-            auxiliary = self.network.auxiliary_weight * self.hooks.loss(logits, labels, "auxiliary_loss")
+            loss = self.hooks.loss(logits, labels, "auxiliary_loss", seen)
+            auxiliary = self.network.auxiliary_weight * loss
         logits = self.upsampled(gather(self.structured(result)), result)
-        return self.hooks.loss(logits, labels) + auxiliary
+        return self.hooks.loss(logits, labels, sights=seen) + auxiliary
 
 
-def refined(method: Method, images: Tensor, probabilities: Tensor) -> Tensor:
+def _sights(images: Tensor, result: NetworkOutput, prepared: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+    """All that losses may ask for, of a share of a batch, by name."""
+    yield from (("images", images), ("features", result.output.features), ("unary", result.output.unary))
+    if prepared is not None:
+        yield "prepared", prepared
+
+
+class Refined(NamedTuple):
+    """What has become of images.
+
+    Attributes:
+        probabilities: Refined, `[N, K, H, W]`; where labels are decided by a rule, those that it was given.
+        decided: The labels of that rule, uint8 `[N, H, W]`, 255 where it gave no class; None if the most
+            probable classes are the labels.
+    """
+
+    probabilities: Tensor
+    decided: Tensor | None = None
+
+    def each(self) -> Iterator[Refined]:
+        """Every image alone, N = 1."""
+        labels = [None] * len(self.probabilities) if self.decided is None else self.decided.split(1)
+        yield from map(Refined, self.probabilities.split(1), labels)
+
+
+def refined(method: Method, images: Tensor, probabilities: Tensor) -> Refined:
     """A method's refinement of probabilities `[N, K, H, W]` by the images uint8 `[N, 3, H, W]`.
 
     Raises:
         UserError: The method cannot work with them.
     """
-    return Hooks(method).refine(images, probabilities)
+    result = Hooks(method).refine(images, probabilities)
+    if not are_labels(result):
+        return Refined(result)
+    classes = probabilities.shape[1]
+    return Refined(probabilities, result.where((result >= 0) & (result < classes), VOID).to(torch.uint8))

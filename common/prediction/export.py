@@ -2,9 +2,10 @@
 
 What is exported takes RGB images, uint8 or float in 0–255, `[N, 3, H, W]` of any size, and gives the class
 probabilities `[N, K, H, W]`: normalisation, padding, the network, the method's structure and the upsampling
-to the image's size are inside. TorchScript loads with PyTorch alone, ONNX with any ONNX runtime.
+to the image's size are inside. Programs of `torch.export` (`.pt2`) and TorchScript, which PyTorch calls
+deprecated, load with PyTorch alone, ONNX with any ONNX runtime.
 
-Both are made from a trace, which follows the tensors through one image and does not see decisions of Python
+All are made from a trace, which follows the tensors through one image and does not see decisions of Python
 code. So the file is compared with the run on images of other sizes before it is kept.
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import operator
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +32,7 @@ from common.prediction.predictor import Predictor, View
 from common.prediction.stored_run import StoredRun
 from methods import Method
 
-SUFFIXES = {".pt": "torchscript", ".ts": "torchscript", ".onnx": "onnx"}
+SUFFIXES = {".pt2": "program", ".pt": "torchscript", ".ts": "torchscript", ".onnx": "onnx"}
 """The format that the ending of a file asks for."""
 
 OPSET = 18
@@ -63,7 +66,7 @@ class Export:
 
     Attributes:
         run: The run.
-        kind: `torchscript` or `onnx`.
+        kind: `program`, `torchscript` or `onnx`.
         size: Height and width of all images, for networks that ONNX cannot express for any size; None is any.
         views: At which scales, and whether mirrored, images are seen.
     """
@@ -78,7 +81,7 @@ class Export:
         text = " ".join(str(reason).split("\n\n")[0].split())[:200]
         remedy = "try --size HEIGHT WIDTH, for images of one size"
         if self.size or self.kind != "onnx":
-            remedy = "predict with python -m common predict"
+            remedy = "predict with structseg predict"
         if self.views != (View(),):
             remedy += ", or give --plain for a file that sees images once, whose labels are not those scored"
         name = f"{self.run.model} with {self.run.trained_entry.name}"
@@ -86,8 +89,8 @@ class Export:
 
     def about(self) -> str:
         """What the file says of the run, as JSON, and how images are seen and were scored."""
-        seen = {"views": self.views, "scored_views": self.run.views}
-        return json.dumps(plain(self.run.described()) | plain(seen))
+        views = {"views": self.views, "scored_views": self.run.views}
+        return json.dumps(plain(self.run.described()) | plain(views))
 
 
 class Written(NamedTuple):
@@ -105,7 +108,7 @@ def export(
     Args:
         run: The run.
         output: The file.
-        kind: `torchscript` or `onnx`.
+        kind: `program`, `torchscript` or `onnx`.
         size: Height and width of all images, for networks that ONNX cannot express for any size.
         views: At which scales, and whether mirrored, it sees images, if not as the run was evaluated.
 
@@ -114,10 +117,16 @@ def export(
     """
     views = run.views if views is None else views
     predictor = run.predictor(torch.device("cpu"), views)
+    if run.others:
+        raise UserError(
+            f"{run.method} is an ensemble of {len(run.others) + 1} models, which cannot be exported as one: "
+            f"export one of the models that it uses ({run.trained_entry.name}), or predict with structseg "
+            "predict"
+        )
     if type(predictor.method).refine is not Method.refine:
         raise UserError(
             f"{run.method} refines labels with the image after the network, which cannot be exported: export "
-            f"the model that it uses ({run.trained_entry.name}), or predict with python -m common predict"
+            f"the model that it uses ({run.trained_entry.name}), or predict with structseg predict"
         )
     module = Exported(predictor).eval()
     for parameter in module.parameters():
@@ -162,8 +171,41 @@ def _refuse_custom_operators(run: StoredRun, module: nn.Module, example: Tensor)
     if namespaces:
         raise UserError(
             f"{run.trained_entry.name} computes with operators of its own ({', '.join(namespaces)}), which "
-            "only this project has: predict with python -m common predict"
+            "only this project has: predict with structseg predict"
         )
+
+
+def _program(wanted: Export, module: nn.Module, example: Tensor) -> Written:
+    """The module as a program of `torch.export`, with `run.json` in the file."""
+    any_size = torch.export.Dim.AUTO
+    sizes = None if wanted.size else ({0: any_size, 2: any_size, 3: any_size},)
+    program = torch.export.export(module, (example,), dynamic_shapes=sizes, strict=False)
+    _divide_up(program.graph)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"run.json": wanted.about()})
+    return Written(buffer.getvalue(), torch.export.load(io.BytesIO(buffer.getvalue())).module())
+
+
+def _divide_up(graph: torch.fx.Graph) -> None:
+    """Writes quotients of sizes that are rounded up, ⌈a/b⌉, as −(−a // b): a file cannot have the former."""
+
+    def call(function: Callable[..., Any], *arguments: Any) -> torch.fx.Node:
+        """Adds a node with the number, of symbols, that it stands for."""
+        result = graph.call_function(function, arguments)
+        values = (x.meta["val"] if isinstance(x, torch.fx.Node) else x for x in arguments)
+        result.meta["val"] = function(*values)
+        return result
+
+    for node in graph.nodes:
+        quotient = node.args[0] if node.target is math.ceil else None
+        if isinstance(quotient, torch.fx.Node) and quotient.target is operator.truediv:
+            with graph.inserting_before(node):
+                negative = call(operator.neg, quotient.args[0])
+                node.replace_all_uses_with(
+                    call(operator.neg, call(operator.floordiv, negative, quotient.args[1]))
+                )
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
 
 
 def _torchscript(wanted: Export, module: nn.Module, example: Tensor) -> Written:
@@ -211,7 +253,7 @@ def _onnx(wanted: Export, module: nn.Module, example: Tensor) -> Written:
     return Written(content, lambda images: torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0]))
 
 
-WRITERS = {"torchscript": _torchscript, "onnx": _onnx}
+WRITERS = {"program": _program, "torchscript": _torchscript, "onnx": _onnx}
 """What writes each format."""
 
 

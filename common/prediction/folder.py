@@ -19,6 +19,7 @@ from common.files import locked, read_record, replacing, write_record
 from common.images.legend import draw_legend
 from common.images.palette import Colour, coloured
 from common.images.pictures import RGB
+from common.networks.structured import Refined
 from common.prediction.predictor import labels_of
 from common.prediction.stored_run import Description, StoredRun
 from common.provenance import Provenance
@@ -149,16 +150,16 @@ class PredictionFolder:
         provenance = Provenance.now(devices.describe(device))
         write_record(file, Claim(**vars(run.described()), provenance=provenance))
 
-    def write(self, name: str, image: RGB, probabilities: torch.Tensor, colours: Sequence[Colour]) -> None:
+    def write(self, name: str, image: RGB, result: Refined, colours: Sequence[Colour]) -> None:
         """Writes all files of a picture.
 
         Args:
             name: What they are called.
             image: The picture.
-            probabilities: `[K, H, W]`, on any device.
+            result: What has become of it, N = 1, on any device.
             colours: One per class.
         """
-        labels = labels_of(probabilities.unsqueeze(0))[0].cpu().numpy()
+        labels = labels_of(result)[0].cpu().numpy()
         for kind, file in self.files(name).items():
             with replacing(file, "wb") as opened:
                 if kind == "labels":
@@ -168,7 +169,7 @@ class PredictionFolder:
                 elif kind == "overlay":
                     Image.fromarray(overlaid(image, coloured(labels, tuple(colours)))).save(opened, "PNG")
                 else:
-                    halves = probabilities.cpu().numpy().astype(np.float16)
+                    halves = result.probabilities[0].cpu().numpy().astype(np.float16)
                     np.savez_compressed(opened, probabilities=halves)
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from common.errors import OutOfMemory, UserError
 from common.images.pictures import RGB, Picture
+from common.networks.structured import Refined
 from common.prediction.folder import PredictionFolder
 from common.prediction.origins import Origins
-from common.prediction.predictor import Predictor, check_probabilities
+from common.prediction.predictor import Predictor, check_result
 from common.prediction.stored_run import StoredRun
 
 BATCH_SIZE = 4
@@ -67,9 +67,9 @@ def predict(
         folder.claim(run, device)
         origins = Origins(folder.path)
         for batch in _batches(_images(pictures, folder, origins, tally), batch_size):
-            probabilities = _probabilities(predictor, [image for _, image in batch])
-            for (picture, image), of_image in zip(batch, probabilities):
-                check_probabilities(of_image, str(picture.file), predictor.method)
+            results = _results(predictor, [image for _, image in batch])
+            for (picture, image), of_image in zip(batch, results.each()):
+                check_result(of_image, str(picture.file), predictor.method)
                 folder.write(picture.name, image, of_image, run.colours)
                 origins.add(picture)
             tally.predicted += len(batch)
@@ -113,8 +113,8 @@ def _batches(images: Iterable[tuple[Picture, RGB]], batch_size: int) -> Iterator
 
 
 @torch.inference_mode()
-def _probabilities(predictor: Predictor, images: Sequence[RGB]) -> Tensor:
-    """The probabilities `[N, K, H, W]` of images of one size."""
+def _results(predictor: Predictor, images: Sequence[RGB]) -> Refined:
+    """What becomes of images of one size."""
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
     try:
         return predictor(stacked.to(predictor.device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.config.entries import MethodEntry
+from common.config.method_entry import MethodEntry
 from common.config.settings import EvaluationSettings
 from common.errors import Diverged, UserError
+from common.labels import VOID
 from common.networks.hooks import SUM_TOLERANCE, place
 from common.networks.network import Network
 from common.networks.options import ModelOptions
-from common.networks.structured import StructuredNetwork, refined
+from common.networks.structured import Refined, StructuredNetwork, refined
 from common.runs.jobs import TrainedRun
 from common.runs.records import TrainedModel, TrainedModelFacts
 from methods.base import Method, Refinable
@@ -77,15 +79,22 @@ class Pipeline:
         method: The method of the run, which gives `refine`.
         device: Where both are.
         views: At which scales, and whether mirrored, an image is seen; the probabilities are averaged.
+        others: Further networks, each with the method that it is trained with; theirs are averaged, too.
     """
 
     model: StructuredNetwork
     method: Method
     device: torch.device
     views: tuple[View, ...] = (View(),)
+    others: tuple[StructuredNetwork, ...] = ()
+
+    @property
+    def models(self) -> tuple[StructuredNetwork, ...]:
+        """All models, the first of which gives the diagnostics."""
+        return (self.model, *self.others)
 
     def unrefined(self, images: Tensor, kind: Refinable = "trained") -> Tensor:
-        """The model's probabilities `[N, K, H, W]` of RGB images in 0–255, `[N, 3, H, W]`, mean over views.
+        """Probabilities `[N, K, H, W]` of RGB images in 0–255, `[N, 3, H, W]`, mean over models and views.
 
         Args:
             images: The images.
@@ -95,14 +104,14 @@ class Pipeline:
             UserError: The method or the network cannot work with images of this size.
         """
         size = images.shape[2:]
-        first, *others = self.views
-        total = first.back(self.model.probabilities(first.of(images), kind), size)
-        for view in others:
-            total = total + view.back(self.model.probabilities(view.of(images), kind), size)
-        return total / len(self.views) if others else total
+        (model, view), *others = itertools.product(self.models, self.views)
+        total = view.back(model.probabilities(view.of(images), kind), size)
+        for model, view in others:
+            total = total + view.back(model.probabilities(view.of(images), kind), size)
+        return total / (len(others) + 1) if others else total
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """The refined probabilities `[N, K, H, W]` of uint8 images `[N, 3, H, W]`.
+    def __call__(self, images: Tensor) -> Refined:
+        """What becomes of uint8 images `[N, 3, H, W]`.
 
         Raises:
             UserError: A method or the network cannot work with images of this size.
@@ -116,27 +125,28 @@ class Predictor(Pipeline):
 
     Attributes:
         facts: Where the trained model comes from.
+        other_facts: Where the further models of an ensemble come from.
     """
 
     facts: TrainedModelFacts = field(kw_only=True)
+    other_facts: tuple[TrainedModelFacts, ...] = field(default=(), kw_only=True)
 
     @classmethod
     def of(cls, run: TrainedRun, device: torch.device) -> Predictor:
-        """Loads the trained model of a run, which sees images as the run's evaluation does.
+        """Loads the trained models of a run, which see images as the run's evaluation does.
 
         Raises:
-            UserError: The model is missing or damaged, or a method refuses an option.
+            UserError: A model is missing or damaged, or a method refuses an option.
         """
         training = run.training
-        trained = TrainedModel.read(training.file, training)
-        return cls.build(
-            trained, training.model_options, training.entry, run.entry, device, views(run.evaluation)
-        )
+        trained = [TrainedModel.read(member.file, member) for member in run.members]
+        options, seen = training.model_options, views(run.evaluation)
+        return cls.build(trained, options, training.entry, run.entry, device, seen)
 
     @classmethod
     def build(
         cls,
-        trained: TrainedModel,
+        trained: Sequence[TrainedModel],
         options: ModelOptions,
         trained_entry: MethodEntry,
         entry: MethodEntry,
@@ -146,28 +156,42 @@ class Predictor(Pipeline):
         """Puts together what a predictor needs.
 
         Args:
-            trained: The trained model.
-            options: The options of its network.
-            trained_entry: The method that it was trained with.
-            entry: The method of the run; the same, or one that reuses the model.
+            trained: The trained model, or those of all members of an ensemble.
+            options: The options of their networks.
+            trained_entry: The method that they were trained with.
+            entry: The method of the run; the same, or one that reuses the models.
             device: Where to put all of it.
             views: At which scales, and whether mirrored, images are seen.
 
         Raises:
             UserError: A method refuses an option, or the weights do not fit the code.
         """
-        network = Network(trained.model, trained.num_classes, dataclasses.replace(options, weights="none"))
-        trained_method = trained_entry.build(trained.num_classes, network.feature_channels)
-        _load(trained, network, trained_method)
-        trained_method.progress = 1.0
-        method = trained_method
-        if entry.name != trained_entry.name:
-            method = entry.build(trained.num_classes, network.feature_channels)
+        model, *others = (_restored(one, options, trained_entry, device) for one in trained)
+        method = model.method
+        if (entry.module, entry.options) != (trained_entry.module, trained_entry.options):
+            method = entry.build(method.num_classes, model.network.feature_channels).to(device).eval()
+            method.requires_grad_(False)
             method.progress = 1.0
-        model = StructuredNetwork(network.to(memory_format=torch.channels_last), trained_method)
+        facts, *other_facts = (one.facts for one in trained)
         return cls(
-            model.to(device).eval(), method.to(device).eval(), device, tuple(views), facts=trained.facts
+            model, method, device, tuple(views), tuple(others), facts=facts, other_facts=tuple(other_facts)
         )
+
+
+def _restored(
+    trained: TrainedModel, options: ModelOptions, entry: MethodEntry, device: torch.device
+) -> StructuredNetwork:
+    """A trained model as it was at the end of its training, in evaluation mode; results have no gradients.
+
+    Raises:
+        UserError: The method refuses an option, or the weights do not fit the code.
+    """
+    network = Network(trained.model, trained.num_classes, dataclasses.replace(options, weights="none"))
+    method = entry.build(trained.num_classes, network.feature_channels)
+    _load(trained, network, method)
+    method.progress = 1.0
+    model = StructuredNetwork(network.to(memory_format=torch.channels_last), method)
+    return model.to(device).eval().requires_grad_(False)
 
 
 def _load(trained: TrainedModel, network: Network, method: Method) -> None:
@@ -187,21 +211,34 @@ def _load(trained: TrainedModel, network: Network, method: Method) -> None:
         ) from error
 
 
-def check_probabilities(probabilities: Tensor, name: str, method: Method) -> None:
+def check_result(result: Refined, name: str, method: Method) -> None:
     """Checks what was computed for one image: hooks look at the values of their first results alone.
 
     Args:
-        probabilities: `[K, H, W]`.
+        result: Of that image, N = 1.
         name: Of the image, for messages.
-        method: The method that gave them last.
+        method: The method that gave it last.
 
     Raises:
-        Diverged: They are not finite.
-        UserError: They do not sum to one over classes.
+        Diverged: Probabilities are not finite.
+        UserError: They do not sum to one over classes, or a label is no class.
     """
+    if result.decided is not None:
+        check_decided(result.decided, name, method)
+    probabilities = result.probabilities[0]
     sums = probabilities.sum(dim=0, dtype=torch.promote_types(probabilities.dtype, torch.float32))
     low, high = torch.stack(sums.aminmax()).tolist()
     check_sums(low, high, probabilities.dtype, name, method)
+
+
+def check_decided(decided: Tensor, name: str, method: Method) -> None:
+    """Checks the labels uint8 `[H, W]` that a method has decided for one image.
+
+    Raises:
+        UserError: One is no class.
+    """
+    if (decided == VOID).any():
+        raise UserError(f"{place(type(method))}: refine returns labels of {name} that are no class")
 
 
 def check_sums(low: float, high: float, dtype: torch.dtype, name: str, method: Method) -> None:
@@ -231,6 +268,13 @@ def check_sums(low: float, high: float, dtype: torch.dtype, name: str, method: M
         )
 
 
-def labels_of(probabilities: Tensor) -> Tensor:
-    """The most probable class of every pixel: `[N, K, H, W]` to uint8 `[N, H, W]`."""
-    return probabilities.max(dim=1).indices.to(torch.uint8)  # on a CPU many times as fast as argmax
+def labels_of(result: Refined | Tensor) -> Tensor:
+    """The labels uint8 `[N, H, W]`: those decided, or the most probable class of every pixel.
+
+    Args:
+        result: What has become of images, or probabilities `[N, K, H, W]`.
+    """
+    refinement = result if isinstance(result, Refined) else Refined(result)
+    if refinement.decided is not None:
+        return refinement.decided
+    return refinement.probabilities.max(dim=1).indices.to(torch.uint8)  # on a CPU far faster than argmax

@@ -11,8 +11,8 @@ import msgspec
 import torch
 
 import methods
-from common.config.entries import MethodEntry
 from common.config.method_code import code_digest
+from common.config.method_entry import MethodEntry
 from common.config.method_facts import cannot_be_loaded
 from common.config.settings import typed
 from common.errors import UserError
@@ -62,6 +62,7 @@ class StoredRun:
         trained_entry: The method that the model was trained with.
         entry: The method of the run; the same, or one that reuses the model.
         views: At which scales, and whether mirrored, the run was evaluated.
+        others: The further models of an ensemble.
     """
 
     method: str
@@ -70,9 +71,10 @@ class StoredRun:
     trained_entry: MethodEntry
     entry: MethodEntry
     views: tuple[View, ...] = (View(),)
+    others: tuple[TrainedModel, ...] = ()
 
     @classmethod
-    def read(cls, path: Path) -> StoredRun:
+    def read(cls, path: Path | str) -> StoredRun:
         """Reads a run folder, the folder of a trained model, or its `model.pt`.
 
         A run folder finds its model where the train stage has put it, or in itself.
@@ -80,6 +82,7 @@ class StoredRun:
         Raises:
             UserError: It is none of these, or something in it is missing or damaged.
         """
+        path = Path(path)
         if path.is_dir() and (path / "metrics.json").exists():
             return cls._evaluated(path, Metrics.read_file(path / "metrics.json"))
         file = path / "model.pt" if path.is_dir() else path
@@ -95,18 +98,13 @@ class StoredRun:
     @classmethod
     def _evaluated(cls, folder: Path, metrics: Metrics) -> StoredRun:
         """Reads an evaluated run in its folder."""
-        file = _model_file(folder, metrics)
-        trained = _trained_model(file)
-        if metrics.trained and trained.state_sha256 != metrics.trained.state_sha256:
-            raise UserError(
-                f"{file} is another model than the one whose scores are in {folder}: bring that one back, or "
-                "name the folder of the model, or evaluate again"
-            )
+        trained, *others = _scored_models(folder, metrics)
         _warn_of_other_recipe(folder, recipes.SCORING, metrics.recipe)
         trained_entry = entry = _trained_entry(trained)
         if metrics.method != trained.method:
             entry = _run_entry(folder, metrics)
-        return cls(metrics.method, metrics.digest, trained, trained_entry, entry, views(metrics.evaluation))
+        scored = views(metrics.evaluation)
+        return cls(metrics.method, metrics.digest, trained, trained_entry, entry, scored, tuple(others))
 
     @property
     def dataset(self) -> str:
@@ -133,11 +131,13 @@ class StoredRun:
         """One RGB colour per class."""
         return tuple(self.trained.colours)
 
-    def predictor(self, device: torch.device, views: tuple[View, ...] | None = None) -> Predictor:
+    def predictor(
+        self, device: torch.device | str = "cpu", views: tuple[View, ...] | None = None
+    ) -> Predictor:
         """The network with its methods.
 
         Args:
-            device: Where to put it.
+            device: Where to put it, such as `cuda`.
             views: At which scales, and whether mirrored, it sees images, if not as it was evaluated.
 
         Raises:
@@ -147,7 +147,8 @@ class StoredRun:
         try:
             options = typed(ModelOptions, trained.model_options)
             entries = (self.trained_entry, self.entry)
-            return Predictor.build(trained, options, *entries, device, self.views if views is None else views)
+            wanted = self.views if views is None else views
+            return Predictor.build([trained, *self.others], options, *entries, torch.device(device), wanted)
         except msgspec.ValidationError as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
@@ -170,16 +171,28 @@ class StoredRun:
         )
 
 
-def _model_file(folder: Path, metrics: Metrics) -> Path:
-    """Where the model of a run lies: beside the runs, or in the run's own folder."""
+def _scored_models(folder: Path, metrics: Metrics) -> list[TrainedModel]:
+    """The model of a run, or those of all members of an ensemble, as they were scored."""
     if metrics.trained is None or metrics.trained_as is None:
         raise UserError(f"{folder} is of predictions that were read from a folder: it has no model")
-    own = folder / "model.pt"
-    if own.exists():
-        return own
-    name = f"seed{metrics.seed}-{metrics.trained.digest}"
+    models = []
+    for place, facts in enumerate((metrics.trained, *metrics.members)):
+        own = folder / (f"model-{place}.pt" if place else "model.pt")
+        file = own if own.exists() else _model_file(folder, metrics, facts, metrics.trained_as)
+        models.append(_trained_model(file))
+        if models[-1].state_sha256 != facts.state_sha256:
+            raise UserError(
+                f"{file} is another model than the one whose scores are in {folder}: bring that one back, or "
+                "name the folder of the model, or evaluate again"
+            )
+    return models
+
+
+def _model_file(folder: Path, metrics: Metrics, facts: TrainedModelFacts, trained_as: str) -> Path:
+    """Where a model of a run lies beside the runs, if it is not in the run's own folder."""
+    name = f"seed{metrics.seed}-{facts.digest}"
     results = (folder.resolve() / "../../../../..").resolve()
-    file = results.joinpath("models", metrics.dataset, metrics.model, metrics.trained_as, name, "model.pt")
+    file = results.joinpath("models", metrics.dataset, metrics.model, trained_as, name, "model.pt")
     if not file.exists():
         raise UserError(f"{file} is missing: {folder} needs it; copy it there or into the folder of the run")
     return file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from common.report import chart_files, charts, heat_maps
 from common.report.chart_style import Style
 from common.report.charts import Curve, Point
 from common.report.contents import Chart
+from common.report.validation_chart import validation_chart
 from common.runs.jobs import TrainedRun
 from common.runs.plan import Group
 from common.runs.records import read_log
@@ -40,6 +41,7 @@ class GroupCharts:
         style: Of the methods.
         charts: What stands in the page, by kind.
         files: The names of all files that were written, without suffix.
+        short_logs: Methods that have no curve of training, as no log of theirs has two lines.
     """
 
     group: Group
@@ -47,6 +49,7 @@ class GroupCharts:
     style: Style
     charts: dict[str, Chart] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
+    short_logs: list[str] = field(default_factory=list)
 
     def add(self, kind: str, figure: Figure, caption: str, alt: str) -> None:
         """Writes a chart that stands in the page."""
@@ -62,7 +65,7 @@ class GroupCharts:
 def draw_charts(
     group: Group,
     tables: Tables,
-    rows: Iterable[Row],
+    rows: Sequence[Row],
     counts: Mapping[str, NDArray[np.int64]],
     style: Style,
     folder: Path,
@@ -83,9 +86,12 @@ def draw_charts(
         _draw_trimap(drawn, tables.trimap)
     if len(tables.calibration):
         _draw_calibration(drawn, tables.calibration)
-    losses = _losses(rows)
+    losses, drawn.short_logs = _losses(rows)
     if losses:
         _draw_losses(drawn, losses)
+    validation = validation_chart(rows, style)
+    if validation:
+        drawn.add("validation", *validation)
     order = list(tables.leaderboard["method"])
     if len(tables.per_class):
         values = tables.per_class.pivot(index="method", columns="class", values="iou_mean")
@@ -101,10 +107,9 @@ def draw_charts(
 def _draw_costs(drawn: GroupCharts, board: pd.DataFrame) -> None:
     """Accuracy against latency, and against the time of training."""
     device = device_of(board)
-    minutes = board["training_step_ms"] * drawn.group.training.iterations / 60_000
     for kind, flag, cost, label, unit in (
         ("latency", "pareto_latency", board["latency_ms"], "latency of one image in ms", "ms"),
-        ("training-cost", "pareto_training", minutes, "time of all training steps in minutes", "min"),
+        ("training-cost", "pareto_training", board["training_minutes"], "time of training in minutes", "min"),
     ):
         points = _points(board, cost, flag)
         if points:
@@ -126,7 +131,7 @@ def _draw_trimap(drawn: GroupCharts, trimap: pd.DataFrame) -> None:
         "trimap",
         charts.curves(bands, drawn.style, "width of the band in pixels", "mIoU in %"),
         "mIoU within a band around the truth's boundaries, by its width; shaded: 95 % interval over "
-        "seeds. A control far below all methods is left out.",
+        "seeds, as far as the axis goes. A control far from all methods is left out.",
         "mIoU near boundaries: "
         + "; ".join(f"{m} from {c.mean[0]:.1f} % to {c.mean[-1]:.1f} %" for m, c in bands.items()),
     )
@@ -158,20 +163,30 @@ def _draw_losses(drawn: GroupCharts, losses: Losses) -> None:
 
 def _points(board: pd.DataFrame, cost: pd.Series, flag: str) -> list[Point]:
     """The methods whose score and cost are known, with the column that says which are on the front."""
-    chosen = board[["method", "miou_mean", "miou_low", "miou_high", flag]].assign(cost=cost)
-    chosen = chosen[chosen["miou_mean"].notna() & (cost > 0)]
+    columns = ["method", "kind", "miou_mean", "miou_low", "miou_high", flag]
+    chosen = board[columns].assign(cost=cost)[board["miou_mean"].notna() & (cost > 0)]
     return [
-        Point(str(method), float(spent), float(mean), float(low), float(high), str(best) == "True")
-        for method, mean, low, high, best, spent in chosen.itertuples(index=False)
+        Point(
+            str(line["method"]),
+            line["cost"],
+            line["miou_mean"],
+            line["miou_low"],
+            line["miou_high"],
+            best=str(line[flag]) == "True",
+            hollow=line["kind"] != "method",
+        )
+        for line in chosen.to_dict("records")
     ]
 
 
 def _trimap_curves(trimap: pd.DataFrame) -> dict[str, Curve]:
-    """The mIoU near boundaries by the width of the band, per method; controls far below are left out."""
+    """The mIoU near boundaries by the width of the band, per method; controls far from these are left out."""
     curves = {}
-    lowest = trimap.loc[~trimap["control"], "miou_mean"].min()
+    scores = trimap.loc[~trimap["control"], "miou_mean"]
+    near = 0.25 * (scores.max() - scores.min())
     for method, lines in trimap.groupby("method", sort=False):
-        if lines["control"].any() and lines["miou_mean"].max() < lowest:
+        inside = lines["miou_mean"].between(scores.min() - near, scores.max() + near)
+        if lines["control"].any() and not inside.all():
             continue
         lines = lines.sort_values("width")
         columns = (lines[key].to_numpy(float) for key in ("width", "miou_mean", "miou_low", "miou_high"))
@@ -190,9 +205,10 @@ def _calibration_curves(calibration: pd.DataFrame) -> dict[str, Curve]:
     return curves
 
 
-def _losses(rows: Iterable[Row]) -> Losses:
-    """The training curves of the methods that train their own models, as far as their logs can be read."""
+def _losses(rows: Iterable[Row]) -> tuple[Losses, list[str]]:
+    """The training curves of the methods that train their own models, and those whose logs have one line."""
     losses: Losses = {}
+    short: dict[str, None] = {}
     for row in rows:
         for result in row.results:
             run = result.run
@@ -200,7 +216,9 @@ def _losses(rows: Iterable[Row]) -> Losses:
                 lines = _loss(run.training.log)
                 if len(lines) > 1:
                     losses.setdefault(run.method, {})[run.seed] = lines
-    return losses
+                elif len(lines):
+                    short[run.method] = None
+    return losses, [method for method in short if method not in losses]
 
 
 def _loss(path: Path) -> NDArray[np.float64]:

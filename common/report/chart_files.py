@@ -14,8 +14,21 @@ from matplotlib.figure import Figure
 from common.files import replacing
 from common.report.chart_style import SETTINGS
 
-KINDS = ("latency", "training-cost", "trimap", "calibration", "training", "classes", "confusion")
-"""The charts that there are; a file is called `<dataset>-<model>-<kind>`."""
+OVERVIEW = "accuracy-and-cost"
+"""The chart of a dataset, `<dataset>-<OVERVIEW>`."""
+
+KINDS = (
+    OVERVIEW,
+    "latency",
+    "training-cost",
+    "trimap",
+    "calibration",
+    "training",
+    "validation",
+    "classes",
+    "confusion",
+)
+"""The charts that there are; a file is called `<dataset>-<model>-<kind>`, but for that of a dataset."""
 
 
 def save(figure: Figure, path: Path) -> str:

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETDOWNBASE, CARETUPBASE
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
@@ -28,6 +29,9 @@ class Point:
         low: The lower end of the score's interval; NaN if there is none.
         high: Its upper end.
         best: Whether no other method beats it in both.
+        marker: What is drawn; empty is that of the method.
+        hollow: Whether only its outline is drawn.
+        doubtful: Whether the cost may be another one; it is drawn pale.
     """
 
     method: str
@@ -36,6 +40,9 @@ class Point:
     low: float = math.nan
     high: float = math.nan
     best: bool = False
+    marker: str = ""
+    hollow: bool = False
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,18 @@ def pareto(points: Sequence[Point], style: Style, cost: str, score: str) -> Figu
         score: Label of the score's axis.
     """
     figure, axes = new_chart(legend_rows([point.method for point in points]))
+    logarithmic_costs(axes, points)
+    fit_scores(axes, points)
+    draw_front(axes, points)
+    draw_points(axes, points, style)
+    axes.set_xlabel(cost)
+    axes.set_ylabel(score)
+    add_legend(figure, axes)
+    return figure
+
+
+def draw_front(axes: Axes, points: Sequence[Point]) -> None:
+    """The line that no method is beyond."""
     front = sorted((point for point in points if point.best), key=lambda point: point.cost)
     axes.step(
         [p.cost for p in front],
@@ -74,22 +93,57 @@ def pareto(points: Sequence[Point], style: Style, cost: str, score: str) -> Figu
         linewidth=1,
         zorder=1,
     )
+
+
+def draw_points(axes: Axes, points: Sequence[Point], style: Style) -> None:
+    """Every method with its interval; an end beyond the axis is an arrow there."""
+    bottom, top = axes.get_ylim()
     for point in points:
-        error = None
-        if math.isfinite(point.low) and math.isfinite(point.high):
-            error = [[point.score - point.low], [point.high - point.score]]
-        axes.errorbar(
-            point.cost, point.score, yerr=error, label=point.method, color=style.colour(point.method),
-            marker=style.marker(point.method), markersize=6, linestyle="none", capsize=2, elinewidth=1,
+        colour, pale = style.colour(point.method), 0.45 if point.doubtful else 1.0
+        axes.plot(
+            point.cost, point.score, label=point.method, color=colour, alpha=pale, linestyle="none",
+            marker=point.marker or style.marker(point.method), markersize=6,
+            markerfacecolor="none" if point.hollow else colour,
         )  # fmt: skip
+        if not (math.isfinite(point.low) and math.isfinite(point.high)):
+            continue
+        ends = max(point.low, bottom), min(point.high, top)
+        axes.plot([point.cost] * 2, ends, color=colour, linewidth=1, alpha=0.8 * pale)
+        below, above = point.low < bottom, point.high > top
+        for end, marker in zip(ends, (CARETDOWNBASE if below else "_", CARETUPBASE if above else "_")):
+            axes.plot(
+                point.cost, end, color=colour, alpha=0.8 * pale, marker=marker, markersize=4, clip_on=False
+            )
+
+
+def fit_scores(axes: Axes, points: Sequence[Point]) -> None:
+    """Limits the axis of scores to where the points lie, with room for their intervals."""
+    ends = [end for point in points for end in (point.low, point.high)]
+    axes.set_ylim(_limits([point.score for point in points], ends))
+
+
+def _limits(scores: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
+    """The limits of an axis in percent on which scores lie.
+
+    Args:
+        scores: What must be seen.
+        ends: Of intervals, which may reach half as far again as the scores; NaN are none.
+    """
+    low, high = min(scores), max(scores)
+    spread = max(high - low, 1.0)
+    known = [end for end in ends if math.isfinite(end)]
+    bottom = max(min([low, *known]), low - 0.5 * spread) - 0.15 * spread
+    top = min(max([high, *known]), high + 0.5 * spread) + 0.15 * spread
+    return max(bottom, -2), min(top, 102)
+
+
+def logarithmic_costs(axes: Axes, points: Sequence[Point], labels: int = 5) -> None:
+    """A logarithmic axis of costs that all points lie on, with about so many labels."""
+    costs = [point.cost for point in points]
     axes.set_xscale("log")
+    axes.set_xlim(min(costs) / 1.15, max(costs) * 1.15)
     axes.xaxis.set_major_formatter("{x:g}")
-    _few_minor_labels(axes)
-    _within_percent(axes)
-    axes.set_xlabel(cost)
-    axes.set_ylabel(score)
-    add_legend(figure, axes)
-    return figure
+    _few_minor_labels(axes, labels)
 
 
 def curves(by_method: Mapping[str, Curve], style: Style, x: str, y: str) -> Figure:
@@ -113,7 +167,10 @@ def curves(by_method: Mapping[str, Curve], style: Style, x: str, y: str) -> Figu
     axes.set_xscale("log", base=2)
     ticks = sorted({float(value) for curve in by_method.values() for value in curve.x})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    _within_percent(axes)
+    drawn = by_method.values()
+    means = np.concatenate([curve.mean for curve in drawn])
+    ends = np.concatenate([end for curve in drawn for end in (curve.low, curve.high)])
+    axes.set_ylim(_limits(means.tolist(), ends.tolist()))
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     add_legend(figure, axes)
@@ -177,13 +234,7 @@ def _draw_losses(axes: Axes, seeds: Sequence[NDArray[np.float64]], colour: str) 
     axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _within_percent(axes: Axes) -> None:
-    """Cuts an axis where no score can be: an interval over two seeds may reach far beyond."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -2), min(high, 102))
-
-
-def _few_minor_labels(axes: Axes) -> None:
+def _few_minor_labels(axes: Axes, labels: int) -> None:
     """Labels between powers of ten only where few of these are in sight."""
     low, high = axes.get_xlim()
     if math.log10(high / low) >= 1.2:
@@ -191,7 +242,7 @@ def _few_minor_labels(axes: Axes) -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.xaxis.set_minor_locator(MaxNLocator(5))
+        axes.xaxis.set_minor_locator(MaxNLocator(labels))
         axes.xaxis.set_minor_formatter("{x:g}")
         axes.xaxis.set_major_locator(NullLocator())
         axes.grid(True, which="minor")

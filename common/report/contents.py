@@ -24,6 +24,25 @@ class Chart:
 
 
 @dataclass
+class Overview:
+    """What the page says about a dataset, over all models.
+
+    Attributes:
+        id: What its links begin with.
+        dataset: The dataset's name.
+        sentences: What is worth its cost, a text per kind of cost.
+        chart: Accuracy against cost, or None.
+        budgets: What is best at every budget, a table per kind of cost.
+    """
+
+    id: str
+    dataset: str
+    sentences: list[str]
+    chart: Chart | None
+    budgets: list[SortableTable]
+
+
+@dataclass
 class Section:
     """What the page says about one dataset and model.
 
@@ -43,6 +62,8 @@ class Section:
         examples: The gallery.
         seeds: Per method the seed that the gallery shows.
         gallery_note: What is missing in the gallery, and why.
+        short_logs: Methods that have no curve of training, as no log of theirs has two lines.
+        overview: What to say about the dataset before this, or None.
     """
 
     id: str
@@ -60,3 +81,5 @@ class Section:
     examples: list[Example] = field(default_factory=list)
     seeds: dict[str, int] = field(default_factory=dict)
     gallery_note: str = ""
+    short_logs: list[str] = field(default_factory=list)
+    overview: Overview | None = None

@@ -57,8 +57,8 @@ class Example:
     Attributes:
         name: `<split>/<image>`.
         reason: Why it was chosen.
-        lowest: The method with the lowest mIoU on it, and that in percent, mean over seeds.
-        highest: The method with the highest mIoU on it, and that in percent, mean over seeds.
+        lowest: The method whose labels here have the lowest mIoU, and that in percent.
+        highest: The method whose labels here have the highest mIoU, and that in percent.
         size: Width and height of the whole pictures.
         pictures: Image and truth, where the data are at hand, and every method.
         zoom: The place of the zoomed region, for people: its size and upper left corner.
@@ -110,7 +110,7 @@ def draw_example(
     for method in methods:
         views = _views(predicted[method.method], truth, truth, window, colours)
         pictures.append(ExamplePicture(method.method, method.method, method.shown[name], views))
-    order = sorted(((method.method, method.scores[name]) for method in methods), key=lambda pair: pair[1])
+    order = sorted(((method.method, method.shown[name]) for method in methods), key=lambda pair: pair[1])
     size = _size(next(iter(predicted.values())).shape)
     return Example(name, reason, order[0], order[-1], size, pictures, _described(window))
 

@@ -50,6 +50,8 @@ def leaderboard(lines: pd.DataFrame, compared: pd.DataFrame, baseline: str, capt
     lines = lines.merge(over_images, on="method", how="left")
     columns = (*_accuracy(baseline), *_OTHERS)
     shown = [s for s in columns if s.key in lines and lines[s.key].notna().any()]
+    if {*lines.get("kind", [])} <= {"method", "control"}:
+        shown = [s for s in shown if s.key != "kind"]
     table = SortableTable(caption, [Column("method", words=True), *(s.column for s in shown)])
     for line in lines.to_dict("records"):
         name = word(line["method"])
@@ -64,6 +66,19 @@ def _plain(key: str, title: str, about: str, group: str, digits: int, scale: flo
     """A number of its own."""
     column = Column(title, about, group)
     return ShownColumn(key, column, lambda line: number(value_of(line, key) * scale, digits))
+
+
+def _worded(key: str, title: str, about: str, group: str) -> ShownColumn:
+    """A word of its own."""
+    return ShownColumn(key, Column(title, about, group, words=True), lambda line: word(line.get(key)))
+
+
+def _calibrated(line: Line) -> Cell:
+    """The calibration error, and whether it is that of what a rule decides labels by."""
+    cell = interval(line, "ece_mean", "ece_low", "ece_high", 2)
+    if line.get("decides") is True:
+        cell.note = f"{cell.note}, of the input".removeprefix(", ")
+    return cell
 
 
 def _spread(name: str, title: str, about: str, group: str, digits: int = 2, order: str = "") -> ShownColumn:
@@ -137,7 +152,10 @@ def _accuracy(baseline: str) -> list[ShownColumn]:
     pixels = "share of labelled pixels that are right"
     reading = Column("reading", f"what the comparison with {baseline} shows", "Accuracy", words=True)
     published = Column("published %", "mIoU by others; below it, ours less theirs", "Accuracy")
+    kind = "a method, or what else its cost would buy"
+    tuned = "candidates and budget (in whole trainings) of the search that has chosen the settings"
     return [
+        _worded("kind", "kind", kind, "Accuracy"),
         _plain("rank", "rank", rank, "Accuracy", 0),
         _spread("miou", "mIoU %", miou, "Accuracy", order="descending"),
         ShownColumn("difference_mean", Column(f"Δ {baseline}", difference, "Accuracy"), _difference),
@@ -146,18 +164,30 @@ def _accuracy(baseline: str) -> list[ShownColumn]:
         _spread("pixel_accuracy", "pixel acc. %", pixels, "Accuracy"),
         ShownColumn("seeds", Column("seeds", "how many seeds have scores", "Accuracy"), _seeds),
         ShownColumn("published", published, _published),
+        _worded("tuned", "tuned", tuned, "Accuracy"),
     ]
 
 
+_OBJECTS = "Images and objects"
+_MIOU_I = "mean over images of the mean IoU over the classes in the image's truth"
+_MIOU_C = "mean over classes of the mean IoU over the images that have the class"
+_RECALL = "share of right pixels in connected parts of the truth of"
 _LATENCY = "one image from pixels to probabilities"
 _GAP = "how far the CRF's labelling is from the best one at most, per cell of the output grid"
 _AGREEMENT = "the share of cells at which all chains of the CRF have the same best label"
-_ECE = "calibration error: how far confidence is from accuracy"
+_ECE = "calibration error: how far confidence is from accuracy; below it the 95 % interval over seeds"
 _NLL = "negative log-likelihood of the truth, nats per pixel"
 
 _OTHERS = (
     _spread("boundary_iou", "boundary IoU %", "IoU of the bands along boundaries", "Boundaries"),
     _spread("boundary_f", "boundary F %", "F-score of contours, within a tolerance", "Boundaries"),
+    _spread("miou_i", "mIoU-I %", _MIOU_I, _OBJECTS),
+    _spread("miou_c", "mIoU-C %", _MIOU_C, _OBJECTS),
+    _spread("worst_quarter", "worst quarter %", "mIoU-I of the images where it is lowest", _OBJECTS),
+    _spread("worst_class", "worst class %", "the lowest IoU of a class", _OBJECTS),
+    _spread("recall_small", "small %", f"{_RECALL} less than 32² pixels", _OBJECTS, 1),
+    _spread("recall_medium", "medium %", f"{_RECALL} 32² to 96² pixels", _OBJECTS, 1),
+    _spread("recall_large", "large %", f"{_RECALL} 96² pixels or more", _OBJECTS, 1),
     _timed("latency", "latency_doubt", "latency ms", _LATENCY, "Inference"),
     _plain("latency_p95_ms", "p95 ms", "the 95th percentile of the latency", "Inference", 1),
     _plain("network_ms", "network ms", "the network's part of the latency", "Inference", 1),
@@ -165,9 +195,10 @@ _OTHERS = (
     _plain("refine_ms", "refine ms", "the part of refinement after the network", "Inference", 1),
     _plain("throughput", "images/s", "at the best batch size", "Inference", 1),
     _timed("training_step", "training_doubt", "train step ms", "one step, without loading data", "Training"),
+    _plain("training_minutes", "train min", "all steps, with all that the row started from", "Training", 2),
     _plain("training_images_per_second", "train images/s", "of these steps", "Training", 1),
     _plain("training_peak_memory", "train GB", "peak memory of the device", "Training", 2, 1e-9),
-    _spread("ece", "ECE %", _ECE, "Calibration"),
+    ShownColumn("ece_mean", Column("ECE %", _ECE, "Calibration"), _calibrated),
     _spread("nll", "NLL", _NLL, "Calibration", 3),
     _plain("parameters", "params M", "millions of parameters", "Size", 2, 1e-6),
     _plain("multiply_adds", "mult-adds G", "billions for one image, without refinement", "Size", 2, 1e-9),

@@ -8,15 +8,18 @@ from datetime import UTC, datetime
 import jinja2
 import yaml
 
-from common import provenance
+from common import installation, provenance
 from common.report.chart_files import forget_charts
 from common.report.chart_style import Style
 from common.report.contents import Section
 from common.report.gallery import fill_galleries
+from common.report.overview import make_overview
 from common.report.runs_table import other_results_table, package_versions, runs_table
 from common.report.section import make_section
 from common.report.sources import emphasised, linked, module_sources
-from common.report.times_tables import times_tables
+from common.report.timeline import draw_timeline
+from common.report.times_tables import times_of, times_tables
+from common.report.tuning_tables import tuning_table
 from common.runs.plan import Benchmark
 from common.tables.frames import Tables
 from common.tables.legend import legend
@@ -25,7 +28,7 @@ from common.tables.others import ABOUT, TITLE, list_others, other_notes
 from common.tables.remembered import RememberedScores
 from common.tables.results import Result, read_controls, read_results, rows_of
 
-TEMPLATES = provenance.ROOT / "workflow/report"
+TEMPLATES = installation.ROOT / "workflow/report"
 
 
 def make_page(benchmark: Benchmark, tables: Tables) -> str:
@@ -40,12 +43,17 @@ def make_page(benchmark: Benchmark, tables: Tables) -> str:
     results = read_results(benchmark, RememberedScores.of(benchmark).known)
     rows = rows_of(benchmark, results)
     style = Style(list(dict.fromkeys([*benchmark.methods, *tables.leaderboard["method"]])))
-    sections, drawn = [], set()
+    sections: list[Section] = []
+    drawn: set[str] = set()
     for index, group in enumerate(benchmark.groups, 1):
         own = [row for row in rows if row.group.key == group.key]
         section, files = make_section(
             f"b{index}", group, tables.of(*group.key), own, baseline, style, figures
         )
+        if group.dataset not in {other.dataset for other in sections}:
+            own_dataset = tables.of(group.dataset)
+            section.overview, more = make_overview(f"d{index}", group.dataset, own_dataset, style, figures)
+            drawn |= more
         sections.append(section)
         drawn |= files
     forget_charts(figures, drawn)
@@ -85,6 +93,7 @@ def _render(
         lstrip_blocks=True,
     )
     environment.filters |= {"linked": linked, "emphasised": emphasised}
+    times = times_of(benchmark)
     return environment.get_template("report.html.j2").render(
         sections=sections,
         explanations=explanations,
@@ -94,7 +103,9 @@ def _render(
         total=len(results),
         notes=warnings,
         runs=runs_table(results),
-        times=times_tables(benchmark),
+        tuning=tuning_table(benchmark),
+        times=times_tables(times),
+        timeline=draw_timeline(times, benchmark.outputs.results / "figures"),
         others=other_results_table(tables.other_results, TITLE),
         about_others=ABOUT,
         versions=package_versions(results),

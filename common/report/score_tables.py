@@ -31,7 +31,7 @@ def comparison_table(lines: pd.DataFrame, caption: str) -> SortableTable:
         lines: Lines of `comparisons.csv`.
         caption: Of the table.
     """
-    metrics = {"miou": "mIoU", "boundary_iou": "boundary IoU"}
+    metrics = {"miou": "mIoU", "boundary_iou": "boundary IoU", "miou_i": "mIoU-I"}
     tests = {
         "images": (
             "over images",

@@ -59,7 +59,7 @@ def make_section(
     counts = confusion_tables.pooled_confusion(rows)
     section.confusions = _confusions(counts, list(tables.leaderboard["method"]), dataset.class_names)
     drawn = draw_charts(group, tables, rows, counts, style, figures)
-    section.charts = drawn.charts
+    section.charts, section.short_logs = drawn.charts, drawn.short_logs
     return section, drawn.files
 
 

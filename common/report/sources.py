@@ -10,7 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from common.provenance import ROOT
+from common.installation import ROOT
 from common.runs.jobs import TrainedRun
 from common.runs.plan import Benchmark
 
@@ -38,7 +38,7 @@ def module_sources(benchmark: Benchmark) -> list[ModuleSource]:
     for name in benchmark.methods:
         for run in benchmark.runs:
             if run.method == name and isinstance(run, TrainedRun):
-                for entry in (run.entry, run.training.entry):
+                for entry in (run.entry, *(training.entry for training in run.trainings)):
                     modules.setdefault(ROOT / f"methods/{entry.module}.py", []).append(entry.name)
     for group in benchmark.groups:
         path = Path(inspect.getfile(type(group.data.dataset)))

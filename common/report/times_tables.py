@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from common.files import digest
 from common.phases import COMPUTING, PHASES
 from common.report.sortable_tables import Column, SortableTable, TableRow, number, word
 from common.runs.plan import Benchmark
@@ -21,20 +22,27 @@ ABOUT = {
 """What the phases are."""
 
 
-def times_tables(benchmark: Benchmark) -> list[SortableTable]:
-    """Seconds by stage and method, and the busy share of every device; none without records."""
+def times_of(benchmark: Benchmark) -> list[JobTimes]:
+    """Where the time of the jobs of a benchmark went, by when they began."""
     digests = _digests(benchmark)
-    times = [job for job in JobTimes.read_all(benchmark.outputs.results) if job.digest in digests]
+    return [job for job in JobTimes.read_all(benchmark.outputs.results) if job.digest in digests]
+
+
+def times_tables(times: Sequence[JobTimes]) -> list[SortableTable]:
+    """Seconds by stage and method, and the busy share of every device; none without records.
+
+    Args:
+        times: Of all jobs.
+    """
     return [by_job(times), by_device(times)] if times else []
 
 
 def _digests(benchmark: Benchmark) -> set[str]:
     """The digests of all jobs of a benchmark."""
-    digests = {data.digest for data in benchmark.datasets}
+    digests = {digest(benchmark.configuration), *(data.digest for data in benchmark.datasets)}
     digests |= {control.digest for group in benchmark.groups for control in group.controls}
     for run in benchmark.runs:
-        training = getattr(run, "training", None)
-        digests |= {run.digest, *([training.digest] if training else [])}
+        digests |= {run.digest, *(training.digest for training in getattr(run, "trainings", ()))}
     return digests
 
 

@@ -1,4 +1,4 @@
-"""What there is to do, with all that a stage needs for it: preparations, trainings, runs, controls, searches.
+"""What there is to do, with all that a stage needs for it: preparations, trainings, runs, controls.
 
 The digest in a folder's name says what its content depends on, so a changed option is a new folder, an old
 result is never mistaken for a new one, and results copied from elsewhere are simply found.
@@ -11,15 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from common.config.entries import MethodEntry
-from common.config.settings import EvaluationSettings, TrainingSettings, TuningSettings
+from common.config.method_entry import Kind, MethodEntry
+from common.config.settings import EvaluationSettings, TrainingSettings
 from common.datasets.base import Dataset
 from common.datasets.manifest import Manifest
 from common.images.foreign_predictions import ForeignPredictions
 from common.networks.options import ModelOptions
 from common.runs import recipes
+from common.seeds import derive
 
-CONTROLS = ("majority", "ceiling")
+CEILING = "ceiling"
+CONTROLS = ("majority", CEILING)
 """The labellings that bracket every table: the commonest class of the training images everywhere, and the
 truth seen through the network's output grid."""
 
@@ -47,7 +49,7 @@ class Preparation:
         """The name of the dataset in the configuration."""
         return self.dataset.entry
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """The manifest."""
         return self.results / "datasets" / f"{self.name}-{self.digest}.json"
@@ -90,6 +92,8 @@ class Training:
         digest: Of everything that the trained model depends on.
         results: The folder of all results.
         weights_sha256: Of the file of weights that it starts from; None if there is none, or none is known.
+        start: The training whose model it goes on from; None if it starts anew.
+        member: Which member of an ensemble it is; 0 is the model of the seed itself.
     """
 
     data: Preparation
@@ -101,6 +105,8 @@ class Training:
     digest: str
     results: Path
     weights_sha256: str | None = None
+    start: Training | None = None
+    member: int = 0
 
     @property
     def dataset(self) -> str:
@@ -111,6 +117,16 @@ class Training:
     def method(self) -> str:
         """Name of the method entry."""
         return self.entry.name
+
+    @property
+    def stream(self) -> int:
+        """What everything random is derived from: the seed, or another number for each further member."""
+        return derive(self.seed, "member", self.member) if self.member else self.seed
+
+    @property
+    def chain(self) -> tuple[Training, ...]:
+        """All trainings that the model comes from, in their order, this one last."""
+        return (*self.start.chain, self) if self.start else (self,)
 
     @cached_property
     def folder(self) -> Path:
@@ -213,14 +229,34 @@ class TrainedRun(Run):
     """A run that scores a trained model.
 
     Attributes:
-        training: The model.
+        members: The models whose probabilities are averaged, that of the seed first: one, but for ensembles.
         entry: The method entry of the run: the one that trains the model, or one that reuses it.
         measured: Whether its cost is to be measured.
     """
 
-    training: Training
+    members: tuple[Training, ...]
     entry: MethodEntry
     measured: bool
+
+    @property
+    def training(self) -> Training:
+        """The model of the seed, the first of the members."""
+        return self.members[0]
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """All trainings that the run needs, in their order: what its training costs is their sum."""
+        return tuple(training for member in self.members for training in member.chain)
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it is of a method, or of what else the cost of one would buy."""
+        return self.entry.kind
+
+    @property
+    def lost(self) -> bool:
+        """Whether one of its models is neither there nor brought back."""
+        return any(member.lost for member in self.members)
 
     @property
     def cost(self) -> Path:
@@ -252,6 +288,7 @@ class Control:
         model: Name of the model, whose output grid it sees.
         model_options: The model's options.
         name: What it is, one of `CONTROLS`.
+        grid: How many times finer than the model's output grid the grid is that it sees, or `full`.
         training_split: What the models are trained on.
         split: What is scored.
         digest: Of everything that its scores depend on.
@@ -266,11 +303,18 @@ class Control:
     split: str
     digest: str
     results: Path
+    grid: int | str = 1
 
     @property
     def dataset(self) -> str:
         """Name of the dataset."""
         return self.data.name
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        factor = {1: "", "full": " full"}.get(self.grid, f" {self.grid}x")
+        return f"{self.name}{factor}"
 
     @property
     def folder(self) -> Path:
@@ -293,54 +337,8 @@ class Control:
         return self.folder.parent / "error.json"
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """One search for the options of a method that refines the output of a trained model.
-
-    Attributes:
-        run: The run of the method, with its own options.
-        settings: What is tried.
-        candidates: The options of every candidate.
-        digest: Of everything that the search depends on.
-    """
-
-    run: TrainedRun
-    settings: TuningSettings
-    candidates: tuple[dict[str, Any], ...]
-    digest: str
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are."""
-        run = self.run
-        return run.results / "tuning" / run.dataset / run.model / f"{run.method}-{self.digest}"
-
-    @property
-    def table(self) -> Path:
-        """The scores of all candidates."""
-        return self.folder / "candidates.csv"
-
-    @property
-    def chosen(self) -> Path:
-        """The best candidate."""
-        return self.folder / "chosen.json"
-
-    @property
-    def report(self) -> Path:
-        """What there is to read about it."""
-        return self.folder / "report.md"
-
-    @property
-    def state(self) -> Path:
-        """The folder with the confusion counts of every image."""
-        return self.folder / "counts"
-
-    @property
-    def error(self) -> Path:
-        """Where a failure is told."""
-        return self.folder / "error.json"
-
-
 def described(job: Training | Run) -> str:
     """A run or a training, as messages name it."""
-    return f"{job.model} with {job.method} on {job.dataset}, seed {job.seed}"
+    member = getattr(job, "member", 0)
+    place = f", member {member} of an ensemble" if member else ""
+    return f"{job.model} with {job.method} on {job.dataset}, seed {job.seed}{place}"

@@ -15,7 +15,7 @@ from common.datasets.manifest import Manifest
 from common.errors import UserError
 from common.files import is_as_written, locked, read_record, replacing
 from common.runs.outputs import forget_tables
-from common.runs.records import Chosen, ControlMetrics, Cost, Metrics, Scores, TrainedModel
+from common.runs.records import LATER, Chosen, ControlMetrics, Cost, Metrics, Scores, TrainedModel
 from common.runs.weights import WeightsFile
 
 Record = TypeVar("Record")
@@ -23,7 +23,7 @@ Record = TypeVar("Record")
 KINDS = ("weights", "datasets", "configs", "models", "runs", "controls", "tuning")
 """The folders of results that are merged; tables and reports are made anew."""
 
-MADE_SO = ("provenance", "wall_seconds", "peak_memory", "files", "trained", "predictions")
+MADE_SO = ("provenance", "wall_seconds", "peak_memory", "files", "trained", "members", "predictions")
 """The fields of scores that say how they came to be."""
 
 NOT_RESULTS = re.compile(r"error\.json|.*\.error\.json|.*\.damaged.*|\..*\.tmp")
@@ -107,7 +107,7 @@ class _Merger:
             ("models", "*/*/*/*/model.pt"),
             ("runs", "*/*/*/*/metrics.json"),
             ("controls", "*/*/*/*/metrics.json"),
-            ("tuning", "*/*/*/chosen.json"),
+            ("tuning", "*/*/*/search.json"),
         ):
             paths = sorted((self.source / kind).glob(pattern))
             yield kind, [path for path in paths if not NOT_RESULTS.fullmatch(path.name)]
@@ -179,12 +179,12 @@ class _Merger:
         own, other = Metrics.read_file(path), _existing(target, Metrics.read_file)
         _check_place(path.parent, own.dataset, own.model, own.method, f"seed{own.seed}-{own.digest}")
         self._check_scores(path, own)
-        if own.trained:
-            name = f"seed{own.seed}-{own.trained.digest}"
+        for facts in filter(None, (own.trained, *own.members)):
+            name = f"seed{own.seed}-{facts.digest}"
             model = self.target.joinpath(
                 "models", own.dataset, own.model, str(own.trained_as), name, "model.pt"
             )
-            if self._state(model) not in (None, own.trained.state_sha256):
+            if self._state(model) not in (None, facts.state_sha256):
                 raise _collision(path, model, "the scores are of another model than lies there")
         copied = self._copy_scores(path, target, own, other)
         return self._costs(path.parent, target.parent, own) or copied
@@ -200,7 +200,7 @@ class _Merger:
         read = _reader(Chosen)
         own, other = read(path), _existing(target, read)
         if other is not None:
-            if (own.options, own.miou, own.images) != (other.options, other.miou, other.images):
+            if (own.values, own.miou, own.images) != (other.values, other.miou, other.images):
                 raise _collision(path, target, "both machines have made the search, with different ends")
             return False
         _copy_folder(path, target)
@@ -226,7 +226,7 @@ class _Merger:
         if other is None:
             _copy_folder(path, target, leave=re.compile(r"cost-\d+\.json"))
             return True
-        if _scores(own) != _scores(other):
+        if _differ(_scores(own), _scores(other)):
             raise _collision(path, target, "both machines have scored it, with different results")
         copied = False
         for name in own.files:
@@ -284,6 +284,11 @@ def _scores(record: Scores) -> dict[str, Any]:
     content = {key: value for key, value in vars(record).items() if key not in MADE_SO}
     trained = getattr(record, "trained", None)
     return content | {"model": (record.model, trained and trained.state_sha256)}
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two results differ in a score that both have."""
+    return any(one[key] != other[key] and not (key in LATER and not (one[key] and other[key])) for key in one)
 
 
 def _collision(path: Path, target: Path, reason: str) -> UserError:

@@ -18,6 +18,7 @@ TABLES = (
     "trimap.csv",
     "calibration.csv",
     "cost.csv",
+    "budgets.csv",
     "other_results.csv",
 )
 """The files of the tabulate stage, but for the picture panels."""

@@ -13,22 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from common.config import entries
-from common.config.entries import Config, MethodEntry, PredictionsEntry
+from common.config.entries import Config
 from common.config.method_code import code_digest
+from common.config.method_entry import MethodEntry, PredictionsEntry
 from common.config.settings import (
     EvaluationSettings,
     Execution,
     TableSettings,
     TrainingSettings,
-    TuningSettings,
     typed,
 )
+from common.config.skips import skip_reason
 from common.errors import UserError
 from common.files import digest
 from common.images.foreign_predictions import ForeignPredictions, has_seeds
 from common.networks.options import ModelOptions
 from common.runs import recipes
-from common.runs.jobs import CONTROLS, Control, Preparation, ReadRun, Run, TrainedRun, Training, Tuning
+from common.runs.jobs import CEILING, CONTROLS, Control, Preparation, ReadRun, Run, TrainedRun, Training
 from common.runs.outputs import Outputs
 from common.runs.weights import identity
 
@@ -63,14 +64,36 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A method that is not run on a dataset with a model.
+
+    Attributes:
+        dataset: Name of the dataset.
+        model: Name of the model.
+        entry: The method entry.
+        reason: Why, in some words.
+    """
+
+    dataset: str
+    model: str
+    entry: MethodEntry
+    reason: str
+
+    @property
+    def method(self) -> str:
+        """Name of the method entry."""
+        return self.entry.name
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """All that a configuration asks for.
 
     Attributes:
         groups: Every combination of datasets and models.
         methods: The names of the methods, in their order.
-        runs: Every combination of datasets, models, methods and seeds.
-        tunings: The searches for options, one per group, if there is one to be made.
+        runs: Every combination of datasets, models, methods and seeds, but for what is skipped.
+        skipped: What is not run, and why.
         tables: How results are put together.
         execution: How things are run.
         outputs: The files that are made from all runs.
@@ -80,7 +103,7 @@ class Benchmark:
     groups: tuple[Group, ...]
     methods: tuple[str, ...]
     runs: tuple[Run, ...]
-    tunings: tuple[Tuning, ...]
+    skipped: tuple[Skipped, ...]
     tables: TableSettings
     execution: Execution
     outputs: Outputs
@@ -119,7 +142,7 @@ def benchmark(config: Config) -> Benchmark:
         groups,
         tuple(config["methods"]),
         jobs,
-        tuple(tunings(config)),
+        tuple(skipped(config)),
         typed(TableSettings, config["tables"]),
         execution(config),
         outputs,
@@ -182,35 +205,44 @@ def preparation(config: Config, name: str) -> Preparation:
     return Preparation(dataset, options, digest(content), Path(config["results"]), tuple(trained))
 
 
-def training(config: Config, dataset: str, model: str, method: str, seed: int) -> Training:
-    """The training of one method entry that trains its own model.
+def training(config: Config, dataset: str, model: str, method: str, seed: int, member: int = 0) -> Training:
+    """The training of a method entry that trains its own model, or of a further member of an ensemble of it.
 
     Raises:
         UserError: It reads predictions.
     """
-    return _trainings(config, dataset, model, method, [seed])[0]
+    return _trainings(config, dataset, model, method, [seed], member)[0]
 
 
-def _trainings(config: Config, dataset: str, model: str, method: str, seeds: Sequence[int]) -> list[Training]:
+def _trainings(
+    config: Config, dataset: str, model: str, method: str, seeds: Sequence[int], member: int = 0
+) -> list[Training]:
     """Trainings with several seeds, which share all but the last step.
 
     Raises:
         UserError: The file of weights is another one than results were made with.
     """
     entry = entries.method(config, method, dataset)
+    starts: Sequence[Training | None] = [None] * len(seeds)
+    if entry.start:
+        starts = _trainings(config, dataset, model, entry.start, seeds, member)
     data = preparation(config, dataset)
-    options, results = dict(config["model_options"][model]), Path(config["results"])
+    options, results = entries.model_options(config, model, entry), Path(config["results"])
+    built = typed(ModelOptions, options)
     weights = identity(options["weights"], model, results)
     options["weights"] = weights.content  # where it lies does not matter
+    settings = entries.settings(config, "training", dataset, model, entry)
     content = {
         "dataset": data.digest,
         "model": [model, options],
-        "training": entries.settings(config, "training", dataset, model),
+        "training": settings,
         "method": _identity(entry),
         "recipe": recipes.TRAINING.number,
     }
-    settings = training_settings(config, dataset, model)
-    built = _model_options(config, model)
+    if member:
+        content["member"] = member
+    if "hold_out" in settings:
+        content["sequences"] = {key: data.options[key] for key in data.dataset.grouping}
     return [
         Training(
             data,
@@ -218,26 +250,38 @@ def _trainings(config: Config, dataset: str, model: str, method: str, seeds: Seq
             built,
             entry,
             seed,
-            settings,
-            digest(content | {"seed": seed}),
+            typed(TrainingSettings, settings),
+            digest(content | {"seed": seed} | _beginning(entry, start)),
             results,
             weights.sha256,
+            start,
+            member,
         )
-        for seed in seeds
+        for seed, start in zip(seeds, starts, strict=True)
     ]
+
+
+def _beginning(entry: MethodEntry, start: Training | None) -> dict[str, Any]:
+    """What a digest has of the model that a training starts from, if from one."""
+    if start is None:
+        return {}
+    return {"start": start.digest} | ({"freeze": entry.freeze} if entry.freeze else {})
 
 
 def run(config: Config, dataset: str, model: str, method: str, seed: int) -> Run:
     """One run of the configuration.
 
     Raises:
-        UserError: It reads predictions, and there are none.
+        UserError: It reads predictions, and there are none; or it is skipped.
     """
+    reason = skip_reason(config, method, dataset, model)
+    if reason:
+        raise UserError(f"{method} is not run on {dataset} with {model}: {reason}")
     return _runs(config, dataset, model, method, [seed])[0]
 
 
 def runs(config: Config) -> list[Run]:
-    """Every combination of datasets, models, methods and seeds.
+    """Every combination of datasets, models, methods and seeds, but for what is skipped.
 
     Predictions that are read and not told apart by seed are one run, at the first seed.
     """
@@ -245,8 +289,26 @@ def runs(config: Config) -> list[Run]:
     return [
         run
         for dataset, model, method in itertools.product(*names)
+        if skip_reason(config, method, dataset, model) is None
         for run in _runs(config, dataset, model, method, config["seeds"])
     ]
+
+
+def skipped(config: Config) -> Iterator[Skipped]:
+    """What is not run.
+
+    Raises:
+        UserError: That is all of a dataset and model.
+    """
+    for dataset, model in itertools.product(config["datasets"], config["models"]):
+        reasons = {name: skip_reason(config, name, dataset, model) for name in config["methods"]}
+        if all(reasons.values()):
+            raise UserError(
+                f"methods: none is left on {dataset} with {model}: {next(iter(reasons.values()))}"
+            )
+        for name, reason in reasons.items():
+            if reason:
+                yield Skipped(dataset, model, entries.method(config, name, dataset), reason)
 
 
 def trained_runs(config: Config, dataset: str) -> list[TrainedRun]:
@@ -268,27 +330,35 @@ def _runs(config: Config, dataset: str, model: str, method: str, seeds: Sequence
         read = seeds if has_seeds(entry.folder) else seeds[:1]
         return [_read_run(config, dataset, model, entry, seed) for seed in read]
     trained = entries.trained_method(config, method, dataset).name
+    evaluation = entries.settings(config, "evaluation", dataset, model, entry)
     content = {
         "method": _identity(entry),
-        "evaluation": entries.settings(config, "evaluation", dataset, model),
+        "evaluation": evaluation,
         "recipe": recipes.SCORING.number,
     }
-    evaluation = _evaluation_settings(config, dataset, model)
+    count = entry.ensemble.members if entry.ensemble else 1
+    trainings = [_trainings(config, dataset, model, trained, seeds, member) for member in range(count)]
     return [
         TrainedRun(
-            source.data,
+            members[0].data,
             model,
             method,
-            source.seed,
-            evaluation,
-            digest(content | {"training": source.digest}),
-            source.results,
-            source,
+            members[0].seed,
+            typed(EvaluationSettings, evaluation),
+            digest(content | _sources(members)),
+            members[0].results,
+            members,
             entry,
-            _measured(config, source.seed),
+            _measured(config, members[0].seed),
         )
-        for source in _trainings(config, dataset, model, trained, seeds)
+        for members in zip(*trainings, strict=True)
     ]
+
+
+def _sources(members: Sequence[Training]) -> dict[str, Any]:
+    """What a digest has of the models of a run."""
+    first, *others = (training.digest for training in members)
+    return {"training": first} | ({"members": others} if others else {})
 
 
 def _measured(config: Config, seed: int) -> bool:
@@ -316,7 +386,28 @@ def _read_run(config: Config, dataset: str, model: str, entry: PredictionsEntry,
 
 
 def controls(config: Config, dataset: str, model: str) -> list[Control]:
-    """The controls of a dataset and model."""
+    """The controls that bracket the rows of a dataset and model, with a ceiling for each grid of methods."""
+    coarse, *finer = control_sets(config, dataset, model)
+    return [*coarse, *(control for jobs in finer for control in jobs if control.name == CEILING)]
+
+
+def control_sets(config: Config, dataset: str, model: str) -> list[list[Control]]:
+    """The controls of a dataset and model that are scored together, a list for each grid of its methods."""
+    return [_controls_of(config, dataset, model, grid) for grid in _grids(config, dataset, model)]
+
+
+def _grids(config: Config, dataset: str, model: str) -> list[int | str]:
+    """The grids that methods have their logits on, that of the network first."""
+    names = (name for name in config["methods"] if skip_reason(config, name, dataset, model) is None)
+    meant = (entries.entry(config, name, dataset) for name in names)
+    own = (entry for entry in meant if isinstance(entry, MethodEntry))
+    trained = (entries.trained_method(config, entry.name, dataset) for entry in own)
+    grids: set[int | str] = {1, *(entry.grid for entry in trained)}
+    return sorted(grids, key=lambda grid: (isinstance(grid, str), grid))  # full comes last
+
+
+def _controls_of(config: Config, dataset: str, model: str, grid: int | str) -> list[Control]:
+    """The controls as seen through one grid."""
     data = preparation(config, dataset)
     options = config["model_options"][model]
     training, evaluation = (
@@ -329,32 +420,11 @@ def controls(config: Config, dataset: str, model: str) -> list[Control]:
         "evaluation": evaluation,
         "recipe": recipes.SCORING.number,
     }
+    if grid != 1:
+        content["grid"] = grid
     code, built = digest(content), _model_options(config, model)
     results = Path(config["results"])
-    return [Control(data, model, built, name, training, evaluation, code, results) for name in CONTROLS]
-
-
-def tuning(config: Config, dataset: str, model: str) -> Tuning:
-    """The search that `tuning` describes, for one dataset and model.
-
-    Raises:
-        UserError: No method is named, or the split that it names is scored.
-    """
-    settings = typed(TuningSettings, config["tuning"])
-    if settings.method is None:
-        raise UserError("tuning.method: name the method whose options are to be tried, such as crf-5")
-    refining = run(config, dataset, model, settings.method, config["seeds"][0])
-    if not isinstance(refining, TrainedRun):
-        raise UserError(f"tuning.method: {settings.method} is read from a folder: it has no options")
-    code = digest({"run": refining.digest, "tuning": config["tuning"]})
-    return Tuning(refining, settings, tuple(entries.tuning_grid(config)), code)
-
-
-def tunings(config: Config) -> list[Tuning]:
-    """The searches for all datasets and models; none unless `tuning.method` is set."""
-    if config["tuning"]["method"] is None:
-        return []
-    return [tuning(config, *pair) for pair in itertools.product(config["datasets"], config["models"])]
+    return [Control(data, model, built, name, training, evaluation, code, results, grid) for name in CONTROLS]
 
 
 def check_selection(config: Config, **names: Any) -> None:
@@ -377,12 +447,12 @@ def check_selection(config: Config, **names: Any) -> None:
 
 def _trained_only(config: Config) -> Iterator[str]:
     """Entries that are trained because others reuse their models, but are not runs themselves."""
-    tuned = config["tuning"]["method"]
     trained = {
-        entries.trained_method(config, name, dataset).name
-        for name in [*config["methods"], *([tuned] if tuned else [])]
+        trained.name
+        for name in config["methods"]
         for dataset in config["datasets"]
         if isinstance(entries.entry(config, name, dataset), MethodEntry)
+        for trained in entries.trained_methods(config, name, dataset)
     }
     yield from sorted(trained - {*config["methods"]})
 

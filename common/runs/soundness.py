@@ -33,22 +33,32 @@ def quick(run: Run) -> list[str]:
     if isinstance(run, TrainedRun) and lexists(run.cost):
         with noting(faults):
             cost = Cost.read(run)
-            if facts and cost.state_sha256 != facts.state_sha256:
+            if facts and (cost.state_sha256, cost.members_sha256) != _states(metrics):
                 faults.append(
                     f"{run.cost} and metrics.json are of two models: delete {run.folder} and run again"
                 )
-    if isinstance(run, TrainedRun) and facts and lexists(run.training.file):
-        with noting(faults):
-            _check_model_size(run.training.file, facts.state_bytes)
+    if isinstance(run, TrainedRun) and facts:
+        for member, model in zip(run.members, (facts, *metrics.members)):
+            if lexists(member.file):
+                with noting(faults):
+                    _check_model_size(member.file, model.state_bytes)
     return faults
+
+
+def _states(metrics: Metrics) -> tuple[str | None, list[str]]:
+    """The SHA-256 of the weights that were scored: of the model, and of further members of an ensemble."""
+    first = metrics.trained.state_sha256 if metrics.trained else None
+    return first, [model.state_sha256 for model in metrics.members]
 
 
 def lost_models(runs: Iterable[Run]) -> Iterator[str]:
     """Says which trained models are gone that results were made with, and what becomes of it."""
     lost = {
-        run.training.folder: None
+        member.folder: None
         for run in runs
-        if isinstance(run, TrainedRun) and run.metrics.exists() and run.training.lost
+        if isinstance(run, TrainedRun) and run.metrics.exists()
+        for member in run.members
+        if member.lost
     }
     if lost:
         named = ", ".join(map(str, [*lost][:NAMED])) + (", …" if len(lost) > NAMED else "")

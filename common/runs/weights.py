@@ -109,7 +109,7 @@ def _file_sha256(weights: str, model: str, results: Path) -> str | None:
             "that file back, or give this one another name, or, if no results of the other one are wanted, "
             f"delete {place}"
         )
-    seen = [*(known.seen.items() if known else ()), (str(path), now)][-PLACES:]
+    states = [*(known.seen.items() if known else ()), (str(path), now)][-PLACES:]
     with contextlib.suppress(UserError, OSError):  # a file system that is read-only
-        WeightsFile(place.name.removesuffix(".json"), sha256, dict(seen)).write(place)
+        WeightsFile(place.name.removesuffix(".json"), sha256, dict(states)).write(place)
     return sha256

@@ -16,8 +16,8 @@ from common.errors import Damaged
 from common.failures import renamed
 from common.files import replacing
 from common.integrity import read_arrays
-from common.networks.structured import refined
-from common.prediction.predictor import Predictor, check_probabilities, labels_of
+from common.networks.structured import Refined, refined
+from common.prediction.predictor import Predictor, check_result, labels_of
 from common.scoring import metrics
 from methods.base import Method, Refinable
 
@@ -92,8 +92,9 @@ def _count(
         (method, refined(method, image.clone(), unrefined[method.refines].clone())) for method in candidates
     )
     counts = []
-    for method, probabilities in itertools.chain([(predictor.method, unrefined["trained"])], refinements):
-        check_probabilities(probabilities[0], name, method)
-        labels = labels_of(probabilities)[0].cpu()
+    plain = (predictor.method, Refined(unrefined["trained"]))
+    for method, result in itertools.chain([plain], refinements):
+        check_result(result, name, method)
+        labels = labels_of(result)[0].cpu()
         counts.append(metrics.confusion(labels, sample.labels, num_classes))
     return np.stack(counts)

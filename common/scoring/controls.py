@@ -1,4 +1,4 @@
-"""Labellings that no model made: the commonest class, and the truth seen through the output grid."""
+"""Labellings that no model made: the commonest class, and the truth seen through an output grid."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def labelling(control: Control, manifest: Manifest) -> Labelling:
     dataset = control.data.dataset
     if control.name == "majority":
         return majority(manifest, dataset.parts(control.training_split))
-    return Ceiling(control.model, control.model_options, len(dataset.class_names))
+    return Ceiling(control.model, control.model_options, len(dataset.class_names), control.grid)
 
 
 def majority(manifest: Manifest, splits: Sequence[str]) -> Labelling:
@@ -46,17 +46,19 @@ def majority(manifest: Manifest, splits: Sequence[str]) -> Labelling:
 class Ceiling:
     """The truth seen through a network's output grid."""
 
-    def __init__(self, model: str, options: ModelOptions, num_classes: int) -> None:
+    def __init__(self, model: str, options: ModelOptions, num_classes: int, grid: int | str = 1) -> None:
         """
         Args:
             model: `<architecture>-<backbone>`.
             options: The model's options.
             num_classes: K.
+            grid: How many times finer than that grid what it sees is, or `full`.
         """
+        self.grid = grid
         self.network = Network(model, num_classes, replace(options, weights="none")).eval()
         self.shapes = copy.deepcopy(self.network).to("meta")  # only its shapes are needed
         self.num_classes = num_classes
-        self.grids: dict[tuple[int, int], tuple[Tensor, torch.Size]] = {}
+        self.grids: dict[tuple[int, int], tuple[Tensor, list[int]]] = {}
 
     @torch.inference_mode()
     def __call__(self, labels: Tensor) -> Tensor:
@@ -67,21 +69,22 @@ class Ceiling:
         labels = functional.pad(labels, (0, right, 0, below), value=VOID).long()
         one_hot = functional.one_hot(labels.clamp(max=self.num_classes), self.num_classes + 1)
         one_hot = one_hot.permute(2, 0, 1)[None].float()
-        sides = zip(grid[2:], padded.shape[2:])
+        sides = zip(grid, padded.shape[2:])
         rows, columns = (_windows(cells, side, self.network.alignment) for cells, side in sides)
         shares = rows @ one_hot @ columns.T
         shares = shares[:, :-1] / shares[:, :-1].sum(dim=1, keepdim=True).clamp(min=1e-6)
         return labels_of(upsample(shares, padded, (height, width), self.network.align_corners))[0]
 
-    def _grid(self, height: int, width: int) -> tuple[Tensor, torch.Size]:
-        """The network's input, without content, and the shape `[1, K, h, w]` of its output."""
+    def _grid(self, height: int, width: int) -> tuple[Tensor, list[int]]:
+        """The network's input, without content, and the sides of the grid that is seen through."""
         if (height, width) not in self.grids:
             padded = self.network.pad(torch.zeros(1, 3, height, width))
             try:
                 output = self.shapes(padded.to("meta"))
             except RuntimeError:  # some networks look at numbers
                 output = self.network(padded)
-            self.grids[height, width] = padded, output.unary.shape
+            cells = [self.grid * side for side in output.unary.shape[2:]] if self.grid != "full" else []
+            self.grids[height, width] = padded, cells or [*padded.shape[2:]]
         return self.grids[height, width]
 
 

@@ -15,9 +15,10 @@ from common.files import replacing
 from common.integrity import StoredFile, read_arrays
 from common.kernels.counts import pixel_counts
 from common.runs.records import Reliability
-from common.scoring import boundaries, calibration, metrics
+from common.scoring import boundaries, calibration, metrics, objects
 from common.scoring.boundaries import BoundaryCounts, BoundaryScores
-from common.scoring.metrics import AccuracyScores
+from common.scoring.metrics import AccuracyScores, ImageScores
+from common.scoring.objects import ObjectScores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     from common.datasets.split import Split
     from common.scoring.evidence import Evidence
 
-OPTIONAL = ("calibration", "nll")
+OF_PROBABILITIES = ("calibration", "nll")
 """The arrays that labels without probabilities have none of."""
+
+OPTIONAL = (*OF_PROBABILITIES, "objects")
+"""Arrays that may be missing; files that are older than objects have none of these."""
 
 REMEDY = "delete its folder and evaluate again"
 
@@ -40,17 +44,19 @@ class ImageCounts(NamedTuple):
     Attributes:
         confusion: `[K, K]`, as of `metrics.confusion`.
         boundaries: As of `boundaries.counts`.
+        objects: As of `objects.counts`.
         calibration: `[BINS, 3]`, as of `calibration.counts`; None for labels without probabilities.
         nll: The sum of −log p(truth) over pixels; None for labels without probabilities.
     """
 
     confusion: NDArray[np.int64]
     boundaries: BoundaryCounts
+    objects: NDArray[np.int32]
     calibration: NDArray[np.float64] | None = None
     nll: float | None = None
 
 
-class LabelScores(AccuracyScores, BoundaryScores):
+class LabelScores(AccuracyScores, ImageScores, BoundaryScores, ObjectScores):
     """The scores of labels alone: the fields of `runs.records.Scores` of these names."""
 
 
@@ -63,6 +69,14 @@ class SplitScores(LabelScores, total=False):
     ece: float
     nll: float
     reliability: Reliability
+
+
+class ComparedCounts(NamedTuple):
+    """The counts that comparisons need, as of `SplitCounts`."""
+
+    names: NDArray[np.str_]
+    confusion: NDArray[np.int64]
+    boundary: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,7 @@ class SplitCounts:
         calibration: `[N, BINS, 3]`: pixels, right ones, sum of confidence; None for labels without
             probabilities.
         nll: `[N]`: the sum of −log p(truth) over pixels; None for labels without probabilities.
+        objects: `[N, SIZES, 2, K]`: right pixels and all pixels of objects by size; None in older files.
     """
 
     names: NDArray[np.str_]
@@ -87,6 +102,7 @@ class SplitCounts:
     contour: NDArray[np.int32]
     calibration: NDArray[np.float64] | None = None
     nll: NDArray[np.float64] | None = None
+    objects: NDArray[np.int32] | None = None
 
     @classmethod
     def of(cls, names: NDArray[np.str_], images: Sequence[ImageCounts]) -> SplitCounts:
@@ -106,6 +122,7 @@ class SplitCounts:
             np.stack([image.boundaries.contour for image in images]),
             np.stack(bins) if bins else None,
             np.array(nll) if nll else None,
+            np.stack([image.objects for image in images]),
         )
 
     @classmethod
@@ -135,15 +152,34 @@ class SplitCounts:
             raise Damaged(path, f"has counts that cannot be ({impossible})", REMEDY)
         return counts
 
+    @classmethod
+    def read_compared(cls, path: Path, stored: StoredFile) -> ComparedCounts:
+        """What comparisons need of a file that has given scores, as only possible counts do.
+
+        Args:
+            path: The file.
+            stored: What the record of these scores says of it.
+
+        Raises:
+            UserError: The file is missing or another one.
+        """
+        arrays = read_arrays(path, REMEDY, stored, ComparedCounts._fields)
+        lacking = sorted({*ComparedCounts._fields} - {*arrays})
+        if lacking:
+            raise Damaged(path, f"lacks {', '.join(lacking)}", REMEDY)
+        return ComparedCounts(**arrays)
+
     def impossible(self) -> str:
         """What is wrong with the counts, whoever counted: empty if they can be."""
-        for key in ("confusion", "trimap", "boundary", "contour"):
+        for key in ("confusion", "trimap", "boundary", "contour", "objects"):
             array = getattr(self, key)
+            if array is None:
+                continue
             if array.dtype.kind not in "iu":
                 return f"{key} is no array of whole numbers"
             if array.size and not 0 <= int(array.min()) <= int(array.max()) < _MOST:
                 return f"{key} is negative or too large"
-        for key in OPTIONAL:
+        for key in OF_PROBABILITIES:
             array = getattr(self, key)
             if array is not None and (array.dtype.kind != "f" or not np.isfinite(array).all()):
                 return f"{key} is no array of numbers"
@@ -154,6 +190,10 @@ class SplitCounts:
             return "more is right than there is"
         if (self.contour[:, 1::2] > self.contour[:, ::2]).any():
             return "more of contours is matched than there is"
+        if self.objects is not None:
+            right, pixels = np.moveaxis(self.objects, 2, 0)
+            if (right > pixels).any() or not np.array_equal(pixels.sum(axis=1), self.confusion.sum(axis=2)):
+                return "objects have other pixels than confusion"
         return self._impossible_calibration()
 
     def _impossible_calibration(self) -> str:
@@ -203,7 +243,12 @@ class SplitCounts:
         """
         names = list(class_names)
         bands = BoundaryCounts(self.trimap, self.boundary, self.contour)
-        return {**metrics.scores(self.total, names), **boundaries.scores(bands, names)}
+        return {
+            **metrics.scores(self.total, names),
+            **metrics.image_scores(self.confusion),
+            **boundaries.scores(bands, names),
+            **objects.scores(self.objects),
+        }
 
     def scores(self, class_names: Sequence[str]) -> SplitScores:
         """All scores of the split; those of probabilities only if it has some.
@@ -230,6 +275,7 @@ def _shapes(n: int, k: int) -> dict[str, tuple[int, ...]]:
         "contour": (n, 4, k),
         "calibration": (n, calibration.BINS, 3),
         "nll": (n,),
+        "objects": (n, len(objects.SIZES), 2, k),
     }
 
 
@@ -247,15 +293,19 @@ def image_counts(
         predicted: uint8 `[H, W]` in 0..K−1, on the CPU.
         labels: uint8 `[H, W]` in 0..K−1, or 255 for void, on the CPU.
         num_classes: K.
-        evidence: What the probabilities say, on the CPU; None for labels without.
+        evidence: What the probabilities say, on the CPU; None for labels without. Calibration is that of its
+            own labels, which are others than those predicted if a rule has decided these.
     """
+    if evidence and evidence.labels is not predicted:
+        bins, nll = calibration.counts(evidence, labels)
+        return image_counts(predicted, labels, num_classes)._replace(calibration=bins, nll=nll)
     maps = predicted.numpy(), labels.numpy()
-    bands = boundaries.counts(*maps, num_classes)
+    along = boundaries.counts(*maps, num_classes), objects.counts(*maps, num_classes)
     sure = (evidence.confidence.numpy(), evidence.likelihood.numpy()) if evidence else None
     rule = (calibration.BINS, calibration.SMALLEST_PROBABILITY)
     compiled = pixel_counts(*maps, num_classes, sure, *rule)
     if compiled:
         confusion, bins, nll = compiled
-        return ImageCounts(confusion, bands, *((bins, nll) if evidence else ()))
+        return ImageCounts(confusion, *along, *((bins, nll) if evidence else ()))
     confusion = metrics.confusion(predicted, labels, num_classes)
-    return ImageCounts(confusion, bands, *(calibration.counts(evidence, labels) if evidence else ()))
+    return ImageCounts(confusion, *along, *(calibration.counts(evidence, labels) if evidence else ()))

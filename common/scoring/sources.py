@@ -15,7 +15,7 @@ from common.config.settings import plain
 from common.datasets.loading import Batch
 from common.images.foreign_predictions import PredictionReader
 from common.networks.structured import refined
-from common.prediction.predictor import Predictor, check_sums
+from common.prediction.predictor import Pipeline, Predictor, check_decided, check_sums
 from common.runs.jobs import ReadRun, Run, TrainedRun
 from common.runs.records import PredictionsSource, TrainedModelFacts
 from common.scoring.evidence import Evidence
@@ -31,7 +31,8 @@ class Prediction(NamedTuple):
 
     Attributes:
         labels: uint8 `[H, W]` in 0..K−1, on the CPU.
-        evidence: What the probabilities say, on the CPU; None for labels without.
+        evidence: What the probabilities say, on the CPU; None for labels without. If a rule has decided the
+            labels, they are those that it was given, and their labels others.
         diagnostics: What the method says about its result.
     """
 
@@ -52,10 +53,12 @@ class SourceFacts(TypedDict, total=False):
 
     trained_as: str
     trained: TrainedModelFacts
+    members: list[TrainedModelFacts]
     method_module: str
     method_code: str
     method_options: dict[str, Any]
     model_options: dict[str, Any]
+    decides: bool
     predictions: PredictionsSource
 
 
@@ -85,40 +88,39 @@ class Source(ABC):
 
 
 class _Computed(NamedTuple):
-    """What is computed for an image, and the type of its probabilities."""
+    """What is computed for an image, the type of its probabilities, and its labels if a rule decides them."""
 
     evidence: Evidence
     diagnostics: dict[str, float]
     dtype: torch.dtype
+    decided: Tensor | None = None
 
     def on_cpu(self) -> _Computed:
         """The same on the CPU, where it is when the GPU has done all that it was given."""
-        return self._replace(evidence=Evidence(*(x.to("cpu", non_blocking=True) for x in self.evidence)))
+        evidence = Evidence(*(x.to("cpu", non_blocking=True) for x in self.evidence))
+        decided = None if self.decided is None else self.decided.to("cpu", non_blocking=True)
+        return self._replace(evidence=evidence, decided=decided)
 
 
-class TrainedSource(Source):
-    """The predictions of a trained model."""
+class ComputedSource(Source):
+    """The predictions that network and methods compute, whether they are trained or still in training."""
 
-    def __init__(self, run: TrainedRun, device: torch.device) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         """
         Args:
-            run: The run.
-            device: What to compute on.
-
-        Raises:
-            UserError: The trained model is missing or damaged.
+            pipeline: Network and methods, in evaluation mode.
         """
-        self._run = run
-        self._predictor = Predictor.of(run, device)
-        self._on_gpu = device.type == "cuda"
+        self._pipeline = pipeline
+        self._on_gpu = pipeline.device.type == "cuda"
         self._most = MOST
+        self._decides = False
 
     def most(self, size: torch.Size) -> int:
         if self._on_gpu:
             return max(1, min(self._most, PIXELS // size.numel()))
         # A network is as fast with single images, which leave more in the cache, but a method may
         # refine several at a time.
-        refines = type(self._predictor.method).refine is not Method.refine
+        refines = type(self._pipeline.method).refine is not Method.refine
         return max(1, min(torch.get_num_threads(), PIXELS // size.numel())) if refines else 1
 
     def predict(self, names: Sequence[tuple[str, str]], batch: Batch) -> Sequence[Later]:
@@ -146,19 +148,22 @@ class TrainedSource(Source):
 
     def _moved(self, array: Tensor) -> Tensor:
         """An array on the device, which is not waited for."""
-        return array.pin_memory().to(self._predictor.device, non_blocking=True) if self._on_gpu else array
+        return array.pin_memory().to(self._pipeline.device, non_blocking=True) if self._on_gpu else array
 
     def _computed(self, images: Tensor, labels: Tensor) -> list[_Computed]:
         """What is computed for images `[N, 3, H, W]` whose true labels are `[N, H, W]`."""
-        method, model = self._predictor.method, self._predictor.model
+        method, model = self._pipeline.method, self._pipeline.model
         unrefined, diagnostics = [], []
         for some in images.split(len(images) if self._on_gpu else 1):
-            unrefined.append(self._predictor.unrefined(some, method.refines))
+            unrefined.append(self._pipeline.unrefined(some, method.refines))
             diagnostics += len(some) * [model.hooks.diagnostics()]
         together = torch.cat(unrefined) if len(unrefined) > 1 else unrefined[0]
-        probabilities = refined(method, images, together)
-        evidence = map(Evidence.of, probabilities, labels)
-        return [_Computed(*pair, probabilities.dtype) for pair in zip(evidence, diagnostics)]
+        result = refined(method, images, together)
+        evidence = map(Evidence.of, result.probabilities, labels)
+        decided = len(images) * [None] if result.decided is None else [*result.decided]
+        self._decides = result.decided is not None
+        kind = result.probabilities.dtype
+        return [_Computed(a, b, kind, c) for a, b, c in zip(evidence, diagnostics, decided)]
 
     def _finished(
         self, computed: _Computed, ready: torch.cuda.Event | None, split: str, name: str
@@ -168,18 +173,41 @@ class TrainedSource(Source):
             ready.synchronize()
         evidence = computed.evidence
         low, high = evidence.sums.tolist()
-        check_sums(low, high, computed.dtype, f"{name} ({split})", self._predictor.method)
-        return Prediction(evidence.labels, evidence, computed.diagnostics)
+        place, method = f"{name} ({split})", self._pipeline.method
+        check_sums(low, high, computed.dtype, place, method)
+        if computed.decided is None:
+            return Prediction(evidence.labels, evidence, computed.diagnostics)
+        check_decided(computed.decided, place, method)
+        return Prediction(computed.decided, evidence, computed.diagnostics)
+
+
+class TrainedSource(ComputedSource):
+    """The predictions of a trained model."""
+
+    def __init__(self, run: TrainedRun, device: torch.device) -> None:
+        """
+        Args:
+            run: The run.
+            device: What to compute on.
+
+        Raises:
+            UserError: The trained model is missing or damaged.
+        """
+        predictor = Predictor.of(run, device)
+        super().__init__(predictor)
+        self._run, self._trained, self._others = run, predictor.facts, predictor.other_facts
 
     def facts(self) -> SourceFacts:
         training, entry = self._run.training, self._run.entry
         return {
             "trained_as": training.method,
-            "trained": self._predictor.facts,
+            "trained": self._trained,
+            "members": [*self._others],
             "method_module": entry.module,
             "method_code": code_digest(entry.module),
             "method_options": entry.options,
             "model_options": plain(training.model_options),
+            "decides": self._decides,
         }
 
 

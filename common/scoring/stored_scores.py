@@ -13,7 +13,7 @@ import msgspec
 from common.errors import Damaged
 from common.files import digest, is_as_written, read_bytes
 from common.integrity import StoredFile
-from common.runs.records import Metrics, Reliability, Scores
+from common.runs.records import LATER, Metrics, Reliability, Scores
 from common.scoring.counts import REMEDY, SplitCounts
 
 AnyScores = TypeVar("AnyScores", bound=Scores)
@@ -60,7 +60,10 @@ def computed(
             known[key] = plain
     if isinstance(record, Metrics):
         plain = dict.fromkeys(OF_PROBABILITIES) | plain
-    edited = [name for name in plain if not _equal(msgspec.to_builtins(getattr(record, name)), plain[name])]
+    told = {name: msgspec.to_builtins(getattr(record, name)) for name in plain}
+    known_to_record = (name for name in plain if told[name] or name not in LATER)
+    same = told == plain and msgspec.json.encode(told) == msgspec.json.encode(plain)
+    edited = [] if same else [name for name in known_to_record if not _equal(told[name], plain[name])]
     if not edited and not is_as_written(folder / "metrics.json"):
         edited = [UNCOUNTED]
     scores: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 `majority` gives every pixel the commonest class of the training images. `ceiling` is the truth seen through
 the network's output grid: the shares of the classes in every cell, upsampled as logits are. A model may do a
-little better, as its logits need not be shares, and a method may make them finer than the grid.
+little better, as its logits need not be shares. There is a ceiling for each finer grid that methods declare.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from common.stages import entry
 
 
 def score(controls: Sequence[Control]) -> None:
-    """Writes the scores and counts of all controls of a dataset and model.
+    """Writes the scores and counts of the controls of a dataset, model and grid.
 
     Raises:
         UserError: The manifest or the data are missing.
@@ -47,6 +47,7 @@ def score(controls: Sequence[Control]) -> None:
                 dataset=control.dataset,
                 model=control.model,
                 control=control.name,
+                grid=control.grid,
                 digest=control.digest,
                 recipe=recipes.SCORING.number,
                 split=control.split,
@@ -68,6 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Scores the controls of the selected dataset and model."""
-    controls = entry.controls(arguments)
-    score(controls)
-    print(controls[0].folder.parent)
+    for controls in entry.control_sets(arguments):
+        score(controls)
+        print(controls[0].folder.parent)

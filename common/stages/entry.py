@@ -14,17 +14,23 @@ from pathlib import Path
 from types import ModuleType
 
 from common import devices, phases, provenance
-from common.config import checks, entries, reading
+from common.config import entries, reading, tuning, tuning_checks
 from common.config.settings import Execution
-from common.errors import UserError
+from common.errors import WORKFLOW, UserError
 from common.failures import explained
-from common.runs import plan
-from common.runs.jobs import Control, Preparation, Run, TrainedRun, Training, Tuning
+from common.files import digest
+from common.runs import plan, searches
+from common.runs.jobs import Control, Preparation, Run, TrainedRun, Training
 from common.runs.places import check_places
 from common.runs.plan import Benchmark
 from common.runs.records import JobTimes
+from common.runs.searches import Search
 
 Arguments = argparse.Namespace
+
+
+OF_ALL = ("tabulate", "report")
+"""Verbs of jobs that are about all runs: their digest is that of the configuration."""
 
 
 def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) -> None:
@@ -36,9 +42,13 @@ def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) ->
         about: What it does, in a line.
         arguments: Those of the command line behind the verb.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m common {verb}", description=f"{about}.")
+    parser = argparse.ArgumentParser(prog=f"structseg {verb}", description=f"{about}.", allow_abbrev=False)
     stage.add_arguments(parser)
-    parsed = parser.parse_args(arguments)
+    parsed, others = parser.parse_known_args(arguments)
+    if "others" in parsed:
+        parsed.others = others
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
         if "digest" in parsed:  # a job, whose results tell of the code that they were made by
             provenance.note_code()
@@ -48,6 +58,8 @@ def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) ->
         if "threads" in parsed:
             devices.set_threads(parsed.threads)
         devices.set_gpus(getattr(parsed, "gpus", None))
+        if unused := devices.unused_gpus():
+            print(f"structseg: {unused}", file=sys.stderr)
         with _counted(verb, parsed):
             stage.run(parsed)
     except BrokenPipeError:  # the reader of our output has gone, as in `… | head`
@@ -64,15 +76,18 @@ def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) ->
 @contextlib.contextmanager
 def _counted(verb: str, arguments: Arguments) -> Iterator[None]:
     """Writes down where the time of a job goes, if this is one of a workflow's."""
-    if getattr(arguments, "digest", None) is None:
+    of_all = verb in OF_ALL and WORKFLOW in os.environ
+    code = digest(arguments.config) if of_all else getattr(arguments, "digest", None)
+    if code is None:
         yield
         return
-    names = ("digest", "dataset", "model", "method", "seed")
+    names = {name: getattr(arguments, name, None) for name in ("model", "method", "seed")}
     with phases.counted() as clock:
         try:
             yield
         finally:
-            times = JobTimes.of(clock, verb, **{name: getattr(arguments, name, None) for name in names})
+            about = names | {"digest": code, "dataset": getattr(arguments, "dataset", "")}
+            times = JobTimes.of(clock, verb, **about)
             with contextlib.suppress(OSError, UserError):  # what the job made counts, not how long it took
                 times.write(results(arguments))
 
@@ -153,14 +168,14 @@ def runs_on(arguments: Arguments) -> list[TrainedRun]:
 
 
 def training(arguments: Arguments) -> Training:
-    """The training of the selected method, or of the one that it is trained as.
+    """The training of the selected method, or of the one that it is trained as; of a member, if one is named.
 
     Raises:
         UserError: The configuration does not know it, or it has another digest.
     """
     dataset, model, method, seed = _selection(arguments)
     trained = entries.trained_method(arguments.config, method, dataset).name
-    job = plan.training(arguments.config, dataset, model, trained, seed)
+    job = plan.training(arguments.config, dataset, model, trained, seed, getattr(arguments, "member", 0))
     _check_digest(arguments, job.digest)
     return job
 
@@ -188,27 +203,35 @@ def trained_run(arguments: Arguments) -> TrainedRun:
     return job
 
 
-def controls(arguments: Arguments) -> list[Control]:
-    """The controls of the selected dataset and model.
+def control_sets(arguments: Arguments) -> list[list[Control]]:
+    """The controls of the selected dataset and model that are scored together; those with a digest, if given.
 
     Raises:
         UserError: The configuration does not know them, or they have another digest.
     """
     plan.check_selection(arguments.config, dataset=arguments.dataset, model=arguments.model)
-    jobs = plan.controls(arguments.config, arguments.dataset, arguments.model)
-    _check_digest(arguments, jobs[0].digest)
-    return jobs
+    sets = plan.control_sets(arguments.config, arguments.dataset, arguments.model)
+    chosen = [jobs for jobs in sets if arguments.digest in (None, jobs[0].digest)]
+    if not chosen:
+        _check_digest(arguments, sets[0][0].digest)
+    return chosen
 
 
-def tuning(arguments: Arguments) -> Tuning:
-    """The search for the selected dataset and model.
+def search(arguments: Arguments) -> Search:
+    """The search for the selected dataset, model and entry.
 
     Raises:
         UserError: There is none to be made, the tables score what it is tried on, or it has another digest.
     """
-    plan.check_selection(arguments.config, dataset=arguments.dataset, model=arguments.model)
-    checks.check_tuning_splits(arguments.config)
-    job = plan.tuning(arguments.config, arguments.dataset, arguments.model)
+    config, searched = arguments.config, tuning.searched(arguments.config)
+    plan.check_selection(config, dataset=arguments.dataset, model=arguments.model)
+    tuning_checks.check_searches(config)
+    if arguments.method not in searched:
+        raise UserError(
+            f"--method: tuning.methods has nothing to try of {arguments.method!r}; choose from "
+            f"{', '.join(searched)}"
+        )
+    job = searches.search(config, arguments.dataset, arguments.model, arguments.method)
     _check_digest(arguments, job.digest)
     return job
 

@@ -1,18 +1,34 @@
-"""Stage `estimate`: what the configured benchmark will take, before it starts."""
+"""Stage `estimate`: what the configured benchmark will take, before it starts.
+
+With `--same-cost-as` it writes settings with which other entries cost as much as one of them does.
+"""
 
 from __future__ import annotations
 
 import argparse
+from datetime import date
+from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
 from common import devices
 from common.files import replacing
+from common.runs.jobs import TrainedRun
 from common.runs.plan import Benchmark
 from common.stages import entry
 from common.tables.cells import number
 from common.tables.markdown import github
+from common.timing import quiet
 from common.timing.estimates import estimates
+from common.timing.same_cost import (
+    Cost,
+    Equal,
+    check_reference,
+    configuration,
+    equal_latency,
+    equal_training,
+)
 
 
 def estimate(benchmark: Benchmark, cores: int | None = None) -> pd.DataFrame:
@@ -82,14 +98,76 @@ def _totals(table: pd.DataFrame, device: str) -> str:
     )
 
 
+def same_cost(benchmark: Benchmark, reference: str, of: Cost) -> list[Path]:
+    """Writes settings with which other entries cost as much as one does, to be laid over the configuration.
+
+    Args:
+        benchmark: What it is asked of.
+        reference: The entry.
+        of: What is to cost the same: training, by iterations; or the latency of an image, by how it is seen.
+
+    Returns:
+        A configuration per model, in `same-cost/` of the folder of results.
+
+    Raises:
+        UserError: There is no such entry, or a manifest or the data are missing.
+    """
+    execution, first = benchmark.execution, _first_runs(benchmark)
+    check_reference(reference, list(dict.fromkeys(run.method for run in first)))
+    files = []
+    with devices.leased(execution.device) as device, quiet.measuring(device, execution.quiet_wait) as watch:
+        for model in dict.fromkeys(run.model for run in first):
+            equals: dict[str, list[Equal]] = {}
+            for dataset in dict.fromkeys(run.dataset for run in first):
+                runs = {run.method: run for run in first if (run.dataset, run.model) == (dataset, model)}
+                if reference in runs:
+                    own, others = runs[reference], runs.values()
+                    equals[dataset] = (
+                        equal_training(own, others, execution, device)
+                        if of == "training"
+                        else equal_latency(own, others, device)
+                    )
+            file = benchmark.outputs.results / "same-cost" / f"{reference}-{of}-{model}.yaml"
+            about = f"As much {of} as {reference} on {model}: {devices.describe(device)}, {date.today()}"
+            busy = watch.load().busy
+            with replacing(file) as opened:
+                opened.write(configuration(about + (f", busy: {busy}" if busy else ""), equals))
+            files.append(file)
+    return files
+
+
+def _first_runs(benchmark: Benchmark) -> list[TrainedRun]:
+    """The run of the first seed of every dataset, model and method that is trained here."""
+    first: dict[tuple[str, str, str], TrainedRun] = {}
+    for run in benchmark.runs:
+        if isinstance(run, TrainedRun):
+            first.setdefault((run.dataset, run.model, run.method), run)
+    return list(first.values())
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the configuration and the machine."""
+    """Adds the configuration, the machine, and the entry that others are to cost as much as."""
     entry.add_configuration(parser)
+    parser.add_argument(
+        "--same-cost-as",
+        metavar="METHOD",
+        help="instead, write a configuration with which all other methods cost as much as this one",
+    )
+    parser.add_argument(
+        "--of",
+        choices=get_args(Cost),
+        default="training",
+        help="what is to cost the same: training (by iterations; default) or latency (by scales and flip)",
+    )
     entry.add_machine(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Estimates the configured benchmark and shows what came of it."""
     benchmark = entry.benchmark(arguments)
+    if arguments.same_cost_as:
+        for file in same_cost(benchmark, arguments.same_cost_as, arguments.of):
+            print(f"{file.read_text()}\nTo use it, lay it over: --configfile {file}")
+        return
     table = estimate(benchmark, arguments.config["resources"]["cpus"])
     print(summary(table, devices.describe(devices.choose(benchmark.execution.device))))

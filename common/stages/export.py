@@ -14,7 +14,7 @@ from common.prediction.stored_run import StoredRun
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what to export, where to, and how."""
-    parser.add_argument("output", type=Path, help="the file, .pt or .onnx")
+    parser.add_argument("output", type=Path, help="the file, .pt2, .pt or .onnx")
     parser.add_argument(
         "--run", type=Path, required=True, help="folder of a run or of a trained model, in results/"
     )
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output
     kind = arguments.format or SUFFIXES.get(output.suffix)
     if kind is None:
-        raise UserError(f"{output}: end it with .pt or .onnx, or give --format")
+        raise UserError(f"{output}: end it with .pt2, .pt or .onnx, or give --format")
     devices.set_threads(None)
     stored = StoredRun.read(arguments.run)
     size = tuple(arguments.size) if arguments.size else None

@@ -101,7 +101,6 @@ def _planned(config: Config, device: torch.device, folder: Path, iterations: int
         "results": str(folder / "results"),
         "training": {"per_model": {model: {"iterations": iterations, "warmup": 0}}},
         "execution": {"device": str(device), "quiet_wait": 0},
-        "tuning": {"method": None},
     }
     complete = reading.complete(reading.merge(config, own))
     file = folder / "configuration.json"
@@ -134,11 +133,11 @@ def workloads(config: Config, device: torch.device) -> list[Workload]:
 
 
 def _subjects(config: Config, dataset: str, first: str) -> list[Subject]:
-    """All methods that can be trained or that refine what another has trained, one of them first."""
+    """All methods that can be trained from the start or that refine what another has trained, one first."""
     names = sorted(entries.method_names(config), key=lambda name: (name != first, name))
     own = [entries.entry(config, name, dataset) for name in names]
     return [
         Subject(method, entries.trained_method(config, method.name, dataset))
         for method in own
-        if isinstance(method, entries.MethodEntry)
+        if isinstance(method, entries.MethodEntry) and method.kind == "method" and not method.start
     ]

@@ -23,12 +23,12 @@ from common.provenance import Provenance, peak_memory
 from common.runs import jobs, recipes
 from common.runs.jobs import TrainedRun
 from common.runs.outputs import forget_tables
-from common.runs.records import Cost
+from common.runs.records import Cost, TrainingPart
 from common.stages import entry
 from common.timing import quiet
 from common.timing.clock import LEAST_SECONDS
 from common.timing.inference import batch_cost, example_images, inference_cost
-from common.timing.training import training_cost
+from common.timing.training import TrainingCost, training_cost
 
 
 def measure(run: TrainedRun, execution: Execution) -> None:
@@ -50,10 +50,13 @@ def measure(run: TrainedRun, execution: Execution) -> None:
         watch = stack.enter_context(quiet.measuring(device, execution.quiet_wait))
         inference = inference_cost(predictor, images, least=LEAST_SECONDS)
         batches = batch_cost(predictor, images[0])
-        parameters = sum(p.numel() for p in predictor.model.parameters())
-        state_sha256 = predictor.facts.state_sha256
+        parameters = sum(p.numel() for model in predictor.models for p in model.parameters())
+        state_sha256, *members_sha256 = (
+            facts.state_sha256 for facts in (predictor.facts, *predictor.other_facts)
+        )
         del predictor, images
         training = training_cost(run.training, execution, device, least=LEAST_SECONDS)
+        parts = _parts(run, training, execution, device)
         load = watch.load()
         if load.busy:
             print(f"structseg: measured on a busy machine: {load.busy}")
@@ -69,6 +72,7 @@ def measure(run: TrainedRun, execution: Execution) -> None:
             **vars(inference),
             **vars(batches),
             **vars(training),
+            training_parts=parts,
             method_options=run.entry.options,
             model_options=plain(run.training.model_options),
             threads=torch.get_num_threads(),
@@ -76,8 +80,23 @@ def measure(run: TrainedRun, execution: Execution) -> None:
             wall_seconds=round(time.monotonic() - start - watch.waited, 3),
             peak_memory=peak_memory(device),
             state_sha256=state_sha256,
+            members_sha256=members_sha256,
             provenance=Provenance.now(devices.describe(device)),
         ).write(run.cost)
+
+
+def _parts(
+    run: TrainedRun, own: TrainingCost, execution: Execution, device: torch.device
+) -> list[TrainingPart]:
+    """What everything costs that is trained for a run; `own` is what its own training costs."""
+    parts = []
+    for training in run.training.chain:
+        cost = own
+        if training is not run.training:
+            cost = training_cost(training, execution, device, least=LEAST_SECONDS)
+        iterations = training.settings.iterations
+        parts.append(TrainingPart(training.method, iterations, cost.training_step_ms, len(run.members)))
+    return parts
 
 
 def _check_machine(run: TrainedRun, execution: Execution) -> None:

@@ -57,6 +57,7 @@ def prepare(job: Preparation, runs: Iterable[Run] = ()) -> None:
         )
         manifest.write(job.path)
         remember(job, inspection.content_sha256)
+        job.dataset.keep()
     for note in inspection.notes:
         print(f"structseg: dataset {job.name}: {note}", file=sys.stderr)
 

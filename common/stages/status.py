@@ -6,7 +6,10 @@ It reads only, so it may be asked at any time, beside a running workflow.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -78,10 +81,10 @@ def _checked(progress: Progress) -> Progress:
 
 def _of_trained(run: TrainedRun) -> Progress:
     """Where a run is whose model is trained here."""
-    training = run.training
-    total = training.settings.iterations
-    note = f"uses the model of {training.method}" if training.method != run.method else ""
-    if run.metrics.exists() and training.lost:
+    training = _pending(run)
+    total = sum(one.settings.iterations for one in run.trainings)
+    note = _origin(run)
+    if run.metrics.exists() and run.lost:
         note = "; ".join(filter(None, [note, "its model is gone: `snakemake` trains it again"]))
     finished = Progress(run, "done", total, total, note=note)
     if run.metrics.exists() and (run.cost.exists() or not run.measured):
@@ -90,10 +93,11 @@ def _of_trained(run: TrainedRun) -> Progress:
         older = Cost.read_outdated(run)
         notes = [note, f"measured by recipe {older.recipe}" if older else ""]
         progress = dataclasses.replace(finished, state="evaluated", note="; ".join(filter(None, notes)))
-    elif training.file.exists():
+    elif all(member.file.exists() for member in run.members):
         progress = dataclasses.replace(finished, state="trained")
     else:
-        progress = _of_training(training, Progress(run, "waiting", 0, total, note=note))
+        done = sum(one.settings.iterations for one in run.trainings if one.file.exists())
+        progress = _of_training(training, Progress(run, "waiting", done, total, note=note))
     for path in (run.data.error, training.error, run.error):
         # A failed training that is tried again has a younger log.
         if progress.state == "training" and path.exists() and _age(path) > _age(training.log):
@@ -102,6 +106,22 @@ def _of_trained(run: TrainedRun) -> Progress:
         if failure:
             return progress.failed(failure)
     return progress
+
+
+def _pending(run: TrainedRun) -> Training:
+    """The first training that a run waits for; its own if it waits for none."""
+    chains = (member.chain for member in run.members if not member.file.exists())
+    return next((one for chain in chains for one in chain if not one.file.exists()), run.training)
+
+
+def _origin(run: TrainedRun) -> str:
+    """Where the model of a run comes from, if not from its own training alone."""
+    training = run.training
+    if len(run.members) > 1:
+        return f"averages {len(run.members)} models of {training.method}"
+    if training.method != run.method:
+        return f"uses the model of {training.method}"
+    return f"starts from the model of {training.start.method}" if training.start else ""
 
 
 def _of_training(training: Training, waiting: Progress) -> Progress:
@@ -115,13 +135,14 @@ def _of_training(training: Training, waiting: Progress) -> Progress:
         return dataclasses.replace(waiting, state="training" if begun else "interrupted")
     last = lines[-1]
     if _age(training.log) > max(PATIENCE, 5 * _interval(lines)):
-        return dataclasses.replace(waiting, state="interrupted", iteration=last.iteration)
+        done = waiting.iteration + last.iteration
+        return dataclasses.replace(waiting, state="interrupted", iteration=done)
     settings = training.settings
     speed = last.images_per_second / (settings.batch_size * settings.accumulate)
     return dataclasses.replace(
         waiting,
         state="training",
-        iteration=last.iteration,
+        iteration=waiting.iteration + last.iteration,
         iterations_per_s=speed,
         seconds_left=(settings.iterations - last.iteration) / speed if speed else None,
     )
@@ -171,6 +192,14 @@ def status_text(runs: Sequence[Progress]) -> str:
     return f"{table}\n\n{summary}"
 
 
+def skipped_text(benchmark: Benchmark) -> str:
+    """What is not run, a line each; empty if everything is."""
+    return "\n".join(
+        f"skipped: {skip.method} on {skip.dataset} with {skip.model}: {skip.reason}"
+        for skip in benchmark.skipped
+    )
+
+
 def others_text(benchmark: Benchmark, runs: Sequence[Progress]) -> str:
     """The results that lie here and are not of the configuration, as a table; empty if there are none.
 
@@ -203,6 +232,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="read all files of results and say which are not as they were"
     )
+    parser.add_argument(
+        "--watch",
+        type=_seconds,
+        nargs="?",
+        const=10.0,
+        metavar="SECONDS",
+        help="say it again every so often (10 by default), until all is done or it is interrupted",
+    )
+
+
+def _seconds(text: str) -> float:
+    """A time from the command line."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 1 to a day")
+    return seconds
+
+
+def watch(benchmark: Benchmark, seconds: float) -> None:
+    """Prints where the configuration's runs are again and again, until all are done."""
+    while True:
+        runs = status(benchmark)
+        clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() else ""
+        print(f"{clear}{status_text(runs)}\n", flush=True)
+        if all(progress.state == "done" for progress in runs):
+            return
+        time.sleep(seconds)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -212,8 +271,13 @@ def run(arguments: argparse.Namespace) -> None:
         UnreadableRecord: Files were to be read, and some are damaged or do not belong together.
     """
     benchmark = entry.benchmark(arguments)
+    if arguments.watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            watch(benchmark, arguments.watch)
+        return
     runs = status(benchmark)
-    print("\n\n".join(filter(None, [status_text(runs), others_text(benchmark, runs)])), flush=True)
+    parts = [status_text(runs), skipped_text(benchmark), others_text(benchmark, runs)]
+    print("\n\n".join(filter(None, parts)), flush=True)
     if arguments.verify:
         from common.tables.soundness import thorough  # with what only this needs, such as PyTorch
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.files import digest, read_record, write_record
+from common.integrity import StoredFile
+from common.scoring import metrics
 from common.scoring.counts import SplitCounts
 from common.tables import blocks, intervals
 from common.tables.blocks import Blocks
@@ -26,8 +28,11 @@ from common.tables.intervals import ImageLevel
 from common.tables.sides import METRICS, Side
 
 _VERSION = 3
-_RESAMPLES_KEPT = 2500  # 80 KB each
+_RESAMPLES_KEPT = 5000  # 40 KB each
 _COUNTS_KEPT = 16  # up to 6 MB each
+
+_ONE = 2**20
+"""What the score of an image is at most where scores are whole numbers, whose sums are exact."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -76,22 +81,21 @@ class SideCounts(NamedTuple):
 
     Attributes:
         names: The images.
-        hits: The intersection, for each of `METRICS`: `[metrics, seeds, N, K]`.
-        union: The union, of that shape.
+        ratios: For each of `METRICS` numerators and denominators, `[2, seeds, N, K]`; K is 1 for `miou_i`.
     """
 
     names: tuple[str, ...]
-    hits: NDArray[np.int64]
-    union: NDArray[np.int64]
+    ratios: Mapping[str, NDArray[np.int64]]
 
-    def contributions(self) -> NDArray[np.float64]:
-        """What each image adds to the scores, as the mean over the seeds, `[metrics, N]`."""
-        return blocks.contributions(self.hits, self.union).mean(axis=1)
+    def contributions(self, metric: str) -> NDArray[np.float64]:
+        """What each image adds to a score, as the mean over the seeds, `[N]`."""
+        return blocks.contributions(*self.ratios[metric]).mean(axis=0)
 
-    def resampled(self, chosen: Blocks) -> NDArray[np.float32]:
-        """The scores of resamples of the images, as the mean over the seeds, `[metrics, resamples]`."""
-        scores = intervals.resampled_mean_iou(self.hits, self.union, blocks=chosen)
-        return scores.mean(axis=1, dtype=float).astype(np.float32)
+    def resampled(self, metric: str, chosen: Blocks) -> NDArray[np.float32]:
+        """A score of resamples of the images, as the mean over the seeds, `[resamples]`."""
+        above, below = self.ratios[metric]
+        scores = intervals.resampled_mean_iou(above, below, blocks=chosen)
+        return scores.mean(axis=0, dtype=float).astype(np.float32)
 
 
 class Bootstrap:
@@ -106,10 +110,12 @@ class Bootstrap:
         self.known: dict[str, list[Any]] = {}
         self.changed = False
         self._contents: dict[Path, str | None] = {}
+        self._stored: dict[str, StoredFile] = {}
         self._names: dict[str, tuple[str, ...]] = {}
+        self._sides_names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._counts: OrderedDict[tuple[str, ...], SideCounts] = OrderedDict()
-        self._added: dict[tuple[str, ...], NDArray[np.float64]] = {}
-        self._resampled: OrderedDict[tuple[Blocks, tuple[str, ...]], NDArray[np.float32]] = OrderedDict()
+        self._added: dict[tuple[str, tuple[str, ...]], NDArray[np.float64]] = {}
+        self._resampled: OrderedDict[tuple[str, Blocks, tuple[str, ...]], NDArray[np.float32]] = OrderedDict()
         if path is not None:
             with contextlib.suppress(UserError):
                 remembered = read_record(path, _Remembered, "delete it")
@@ -126,59 +132,74 @@ class Bootstrap:
             seeds: Seeds that both have.
         """
         sides = []
-        for paths in ([s.files[seed] for seed in seeds] for s in (side, baseline)):
-            contents = tuple(content for content in map(self._content, paths) if content is not None)
-            if len(contents) < len(paths):
+        for one in (side, baseline):
+            known = [self._content(one.files[seed], one.stored.get(seed)) for seed in seeds]
+            contents = tuple(content for content in known if content is not None)
+            if len(contents) < len(known):
                 return no_images("no counts per image")
-            sides.append((contents, paths))
+            sides.append((contents, [one.files[seed] for seed in seeds]))
         try:
             following = blocks.following(self._names_of(*sides[0]), side.placing)
         except UserError as error:
             return no_images(str(error))
         key = digest([_VERSION, metric, intervals.RESAMPLES, [c for c, _ in sides], following], length=24)
         if key not in self.known:
-            self.known[key] = self._compute(METRICS.index(metric), sides, following)
+            self.known[key] = self._compute(metric, sides, following)
             self.changed = True
         *values, images, block, note = self.known[key]
         level = ImageLevel(*(float("nan") if value is None else value for value in values))
         return ImageChance(level, images, block, note)
 
     def _compute(
-        self, metric: int, sides: list[tuple[tuple[str, ...], list[Path]]], following: tuple[int, ...]
+        self, metric: str, sides: list[tuple[tuple[str, ...], list[Path]]], following: tuple[int, ...]
     ) -> list[Any]:
         """The values of an `ImageLevel`, None for NaN, and the rest of an `ImageChance`."""
         try:
-            if len({self._side(*side).names for side in sides}) > 1:
+            if len({self._images(*side) for side in sides}) > 1:
                 raise UserError("different images")
             chosen = blocks.independent(len(following))
             if max(following, default=-1) >= 0:
-                one, other = (self._contributions(*side)[metric] for side in sides)
-                chosen = blocks.blocks_for(one - other, following)
-            one, other = (self._means(*side, chosen)[metric] for side in sides)
+                own, others = (self._contributions(metric, *side) for side in sides)
+                chosen = blocks.blocks_for(own - others, following)
+            one, other = (self._means(metric, *side, chosen) for side in sides)
         except UserError as error:
             return [*[None] * 4, 0, 1.0, str(error)]
         level = intervals.resampled_difference(one, other, chosen)
         values = [None if np.isnan(value) else value for value in level]
         return [*values, len(following), chosen.length, ""]
 
-    def _means(self, contents: tuple[str, ...], paths: list[Path], chosen: Blocks) -> NDArray[np.float32]:
-        """Resampled scores of a side, `[metrics, resamples]`."""
+    def _means(
+        self, metric: str, contents: tuple[str, ...], paths: list[Path], chosen: Blocks
+    ) -> NDArray[np.float32]:
+        """A resampled score of a side, `[resamples]`."""
         return _kept(
             self._resampled,
-            (chosen, contents),
+            (metric, chosen, contents),
             _RESAMPLES_KEPT,
-            lambda: self._side(contents, paths).resampled(chosen),
+            lambda: self._side(contents, paths).resampled(metric, chosen),
         )
 
-    def _contributions(self, contents: tuple[str, ...], paths: list[Path]) -> NDArray[np.float64]:
-        """What each image adds to the scores of a side, `[metrics, N]`."""
-        if contents not in self._added:
-            self._added[contents] = self._side(contents, paths).contributions()
-        return self._added[contents]
+    def _contributions(
+        self, metric: str, contents: tuple[str, ...], paths: list[Path]
+    ) -> NDArray[np.float64]:
+        """What each image adds to a score of a side, `[N]`."""
+        key = metric, contents
+        if key not in self._added:
+            self._added[key] = self._side(contents, paths).contributions(metric)
+        return self._added[key]
 
     def _side(self, contents: tuple[str, ...], paths: list[Path]) -> SideCounts:
         """The counts of a side."""
-        return _kept(self._counts, contents, _COUNTS_KEPT, lambda: read_side(paths))
+        stored = [self._stored.get(content) for content in contents]
+        side = _kept(self._counts, contents, _COUNTS_KEPT, lambda: read_side(paths, stored))
+        self._sides_names[contents] = side.names
+        return side
+
+    def _images(self, contents: tuple[str, ...], paths: list[Path]) -> tuple[str, ...]:
+        """The images of a side, which all of its files have."""
+        if contents not in self._sides_names:
+            self._side(contents, paths)
+        return self._sides_names[contents]
 
     def _names_of(self, contents: tuple[str, ...], paths: list[Path]) -> tuple[str, ...]:
         """The images of a side, by the first of its files."""
@@ -186,11 +207,19 @@ class Bootstrap:
             self._names[contents[0]] = SplitCounts.read_names(paths[0])
         return self._names[contents[0]]
 
-    def _content(self, path: Path) -> str | None:
-        """A digest of what is in the file, None without it."""
+    def _content(self, path: Path, stored: StoredFile | None) -> str | None:
+        """The SHA-256 of what is in a file, None without it.
+
+        Args:
+            path: The file.
+            stored: What is known of it: then it is compared with that when it is read.
+        """
+        if stored is not None:
+            self._stored[stored.sha256] = stored
+            return stored.sha256
         if path not in self._contents:
             try:
-                self._contents[path] = hashlib.blake2b(path.read_bytes(), digest_size=12).hexdigest()
+                self._contents[path] = hashlib.sha256(path.read_bytes()).hexdigest()
             except OSError:
                 self._contents[path] = None
         return self._contents[path]
@@ -212,23 +241,33 @@ def _kept(store: OrderedDict[Key, Value], key: Key, most: int, compute: Callable
     return store[key]
 
 
-def read_side(paths: Sequence[Path]) -> SideCounts:
+def read_side(paths: Sequence[Path], stored: Sequence[StoredFile | None] = ()) -> SideCounts:
     """Reads the counts of all seeds of a side.
 
+    Args:
+        paths: The files.
+        stored: What is known of each, if it gave scores, which only possible counts do; by default nothing.
+
     Raises:
-        UserError: A file cannot be read, or the files are of different images.
+        UserError: A file cannot be read or is another one, or the files are of different images.
     """
-    names, counts = zip(*map(_counts, paths))
+    names, ratios = zip(*map(_ratios, paths, stored or [None] * len(paths)))
     if len(set(names)) > 1:
         raise UserError("different images")
-    hits, union = np.moveaxis(np.stack(counts, axis=1), 2, 0)
-    return SideCounts(names[0], hits, union)
+    return SideCounts(
+        names[0], {metric: np.stack([seed[metric] for seed in ratios], axis=1) for metric in METRICS}
+    )
 
 
-def _counts(path: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The images' names; and for each of `METRICS` intersection and union, `[metrics, 2, N, K]`."""
-    counts = SplitCounts.read(path)
+def _ratios(path: Path, stored: StoredFile | None) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
+    """The images' names; and for each of `METRICS` numerators and denominators, `[2, N, K]`."""
+    counts = SplitCounts.read_compared(path, stored) if stored else SplitCounts.read(path)
     hits = np.diagonal(counts.confusion, axis1=-2, axis2=-1)
     union = counts.confusion.sum(axis=-1) + counts.confusion.sum(axis=-2) - hits
-    pairs = {"miou": np.stack([hits, union]), "boundary_iou": np.moveaxis(counts.boundary, 1, 0)}
-    return tuple(map(str, counts.names)), np.stack([pairs[metric] for metric in METRICS])
+    each = metrics.image_mious(counts.confusion)[:, None]
+    whole = np.stack([np.rint(_ONE * np.nan_to_num(each)), np.where(np.isnan(each), 0, _ONE)])
+    return tuple(map(str, counts.names)), {
+        "miou": np.stack([hits, union]),
+        "boundary_iou": np.moveaxis(counts.boundary, 1, 0).astype(np.int64),
+        "miou_i": whole.astype(np.int64),
+    }

@@ -8,8 +8,9 @@ import pandas as pd
 
 from common.config.settings import EvaluationSettings
 from common.scoring.boundaries import TRIMAP_WIDTHS
+from common.scoring.objects import SIZES
 from common.tables import published
-from common.tables.frames import Line, Tables
+from common.tables.frames import Line, Tables, lines_of
 from common.tables.results import CERTIFICATE, READ
 
 DASH = "–"
@@ -18,6 +19,11 @@ DASH = "–"
 def number(value: float | None, digits: int, sign: str = "") -> str:
     """A number, or a dash if there is none."""
     return DASH if value is None or math.isnan(value) else f"{value:{sign}.{digits}f}"
+
+
+def three_digits(value: float) -> str:
+    """A positive number with three digits that count, or all before the point; a dash without one."""
+    return number(value, 0 if math.isnan(value) else max(0, 2 - math.floor(math.log10(value))))
 
 
 def mean(line: Line, key: str, digits: int = 2) -> str:
@@ -30,7 +36,11 @@ def mean(line: Line, key: str, digits: int = 2) -> str:
 def timing(line: Line, key: str) -> str:
     """A time of inference or training in milliseconds, with ~ in front if it is not to be relied on."""
     doubt = line["training_doubt" if key.startswith("training") else "latency_doubt"]
-    text = number(line[key], 1)
+    return doubted(number(line[key], 1), doubt)
+
+
+def doubted(text: str, doubt: object) -> str:
+    """A number, with ~ in front if there is a reason to doubt it."""
     return f"~{text}" if text != DASH and isinstance(doubt, str) and doubt else text
 
 
@@ -88,13 +98,16 @@ def main_cells(tables: Tables, baseline: str) -> pd.DataFrame:
     """
     comparisons = _comparisons(tables.comparisons, "miou")
     beside = tables.leaderboard["published"].notna().any()
+    alternatives = (tables.leaderboard["kind"] == "alternative").any()
+    tuned = tables.leaderboard["tuned"].fillna("").any()
     measured = bool(device_of(tables.leaderboard))
     lines = []
-    for line in tables.leaderboard.to_dict("records"):
+    for line in lines_of(tables.leaderboard):
         reading = line["reading"] if isinstance(line["reading"], str) else ""
         lines.append(
             {
                 "method": _name(line),
+                **({"kind": line["kind"]} if alternatives else {}),
                 "rank": number(line["rank"], 0),
                 "mIoU %": mean(line, "miou"),
                 f"Δ {baseline}": _difference(line, comparisons, baseline),
@@ -104,6 +117,7 @@ def main_cells(tables: Tables, baseline: str) -> pd.DataFrame:
                 "boundary IoU %": mean(line, "boundary_iou"),
                 **(times(line) if measured else {}),
                 "seeds": DASH if line["control"] else line["seeds"],
+                **({"tuned": _word(line["tuned"])} if tuned else {}),
             }
         )
     cells = pd.DataFrame(lines)
@@ -116,9 +130,9 @@ def main_cells(tables: Tables, baseline: str) -> pd.DataFrame:
 def boundary_cells(tables: Tables, baseline: str) -> pd.DataFrame:
     """Scores near boundaries and calibration of one dataset and model; arguments as of `main_cells`."""
     comparisons = _comparisons(tables.comparisons, "boundary_iou")
-    bands = {(line["method"], line["width"]): line["miou_mean"] for line in tables.trimap.to_dict("records")}
+    bands = {(line["method"], line["width"]): line["miou_mean"] for line in lines_of(tables.trimap)}
     lines = []
-    for line in tables.leaderboard.to_dict("records"):
+    for line in lines_of(tables.leaderboard):
         comparison = comparisons.get(line["method"])
         lines.append(
             {
@@ -132,8 +146,29 @@ def boundary_cells(tables: Tables, baseline: str) -> pd.DataFrame:
                 "reading": (comparison or {}).get("reading") or DASH,
                 "boundary F %": mean(line, "boundary_f"),
                 "pixel acc. %": mean(line, "pixel_accuracy"),
-                "ECE %": mean(line, "ece"),
+                "ECE %": mean(line, "ece") + (" (of the input)" if line["decides"] is True else ""),
                 "NLL": mean(line, "nll", 3),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def image_cells(tables: Tables, baseline: str) -> pd.DataFrame:
+    """Scores by image, class and size of objects of one dataset and model; arguments as of `main_cells`."""
+    comparisons = _comparisons(tables.comparisons, "miou_i")
+    lines = []
+    for line in lines_of(tables.leaderboard):
+        comparison = comparisons.get(line["method"])
+        lines.append(
+            {
+                "method": _name(line),
+                "mIoU-I %": mean(line, "miou_i"),
+                f"Δ {baseline}": _difference(line, comparisons, baseline),
+                "reading": (comparison or {}).get("reading") or DASH,
+                "mIoU-C %": mean(line, "miou_c"),
+                "worst quarter %": mean(line, "worst_quarter"),
+                "worst class %": mean(line, "worst_class"),
+                **{f"{size} %": number(line[f"recall_{size}_mean"], 1) for size in SIZES},
             }
         )
     return pd.DataFrame(lines)
@@ -147,7 +182,7 @@ def times(line: Line) -> dict[str, str]:
 def cost_cells(methods: pd.DataFrame) -> pd.DataFrame:
     """Times, memory and size of methods, from their lines of the leaderboard."""
     lines = []
-    for line in methods.to_dict("records"):
+    for line in lines_of(methods):
         batch = line["throughput_batch"]
         fronts = (("latency", "pareto_latency"), ("training", "pareto_training"))
         lines.append(
@@ -161,16 +196,28 @@ def cost_cells(methods: pd.DataFrame) -> pd.DataFrame:
                 "images/s": number(line["throughput"], 1)
                 + ("" if math.isnan(batch) else f" (batch {batch:.0f})"),
                 "train step ms": spread(line, "training_step"),
+                "train min": _minutes(line),
                 "train images/s": number(line["training_images_per_second"], 1),
                 "train memory MB": number(line["training_peak_memory"] / 1e6, 0),
                 "params M": number(line["parameters"] / 1e6, 2),
-                "G multiply-adds": number(line["multiply_adds"] / 1e9, 2),
+                "G multiply-adds": _multiply_adds(line),
                 "Pareto": ", ".join(name for name, key in fronts if line[key] is True) or DASH,
                 "note": _doubt(line),
             }
         )
     cells = pd.DataFrame(lines)
     return cells if cells["note"].any() else cells.drop(columns="note")
+
+
+def _multiply_adds(line: Line) -> str:
+    """Billions of multiply-adds, with ≥ in front if there is more to compute that is not counted."""
+    text = number(line["multiply_adds"] / 1e9, 2)
+    return f"≥{text}" if text != DASH and isinstance(line["uncounted"], str) and line["uncounted"] else text
+
+
+def _minutes(line: Line) -> str:
+    """The time of a whole training in minutes, with ~ in front if it is not to be relied on."""
+    return doubted(three_digits(line["training_minutes"]), line["training_doubt"])
 
 
 def _doubt(line: Line) -> str:
@@ -188,7 +235,7 @@ def certificate_cells(methods: pd.DataFrame) -> pd.DataFrame:
             "gap/cell": number(line[gap], 3),
             "agreement %": number(100 * line[agreement], 1),
         }
-        for line in methods.to_dict("records")
+        for line in lines_of(methods)
         if not math.isnan(line[gap])
     ]
     return pd.DataFrame(lines)
@@ -201,9 +248,14 @@ def class_cells(per_class: pd.DataFrame) -> pd.DataFrame:
     return published.class_columns(per_class, pivot.map(lambda x: number(x, 1))).reset_index()
 
 
+def _word(text: object) -> str:
+    """A word, or a dash if there is none."""
+    return text if isinstance(text, str) and text else DASH
+
+
 def _comparisons(compared: pd.DataFrame, metric: str) -> dict[str, Line]:
     """The comparisons of one dataset and model by one score, by method."""
-    chosen = compared[compared["metric"] == metric].to_dict("records")
+    chosen = lines_of(compared[compared["metric"] == metric])
     return {line["method"]: line for line in chosen}
 
 

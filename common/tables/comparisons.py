@@ -107,6 +107,28 @@ def _add_two_level(table: pd.DataFrame, variances: NDArray[np.float64]) -> None:
     ]
 
 
+def differences(
+    metric: str, sides: Sequence[Side], other: Side, bootstrap: Bootstrap, level: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The differences of sides to another one in percent, and half of their two-level intervals.
+
+    Args:
+        metric: One of `sides.METRICS`.
+        sides: What is compared.
+        other: What they are compared with.
+        bootstrap: Where the chance of the images is known from.
+        level: The intervals have a confidence of 1 − level.
+
+    Returns:
+        `[sides]` each; NaN is half of an interval where nothing can be shown, as with a single seed.
+    """
+    compared = [_differences(metric, side, other, bootstrap) for side in sides]
+    by_seeds, by_images = np.array([variances for _, variances in compared]).reshape(-1, 2).T
+    seeds, images = (np.array([line[key] for line, _ in compared]) for key in ("seeds", "independent_images"))
+    margins = intervals.margin(level, by_seeds, seeds, by_images, images)
+    return np.array([line["difference"] for line, _ in compared]), margins
+
+
 def ranks(metric: str, sides: Sequence[Side], bootstrap: Bootstrap) -> list[float]:
     """Ranks with ties: who is not shown to be worse than the best of a rank shares it.
 
@@ -123,11 +145,10 @@ def ranks(metric: str, sides: Sequence[Side], bootstrap: Bootstrap) -> list[floa
     best, rank = None, 1
     for position, place in enumerate(order):
         if best is not None:
-            line, (by_seeds, by_images) = _differences(metric, sides[place], sides[best], bootstrap)
-            margin = intervals.margin(level, by_seeds, line["seeds"], by_images, line["independent_images"])
+            (worse,), (margin,) = differences(metric, [sides[place]], sides[best], bootstrap, level)
             if np.isnan(margin):
                 continue
-            if line["difference"] < -margin:
+            if worse < -margin:
                 best, rank = place, position + 1
         else:
             best = place

@@ -33,6 +33,9 @@ TRAINING = ("training_step_ms", "training_images_per_second", "training_peak_mem
 COUNTED = ("parameters", "multiply_adds")
 """Attributes that do not depend on the device."""
 
+SEEN = 0.05
+"""The share of the latency that a refinement takes at least that does something."""
+
 SPREAD = ("latency_q1_ms", "latency_q3_ms", "training_step_q1_ms", "training_step_q3_ms")
 """Columns with the lower and upper quartiles of the repeated timings."""
 
@@ -43,6 +46,40 @@ def training_costs(rows: Sequence[Row]) -> list[list[Cost]]:
     for row in rows:
         costs_of.setdefault(row.trained_as, []).extend(row.costs)
     return [newest(costs_of[row.trained_as]) for row in rows]
+
+
+def training_minutes(rows: Sequence[Row], device: str) -> list[float]:
+    """For every row the minutes that everything takes on a device that is trained for it; NaN where unknown.
+
+    That is its own training, what that starts from, and all members of an ensemble.
+
+    Args:
+        rows: Of one dataset and model.
+        device: The name of the device.
+    """
+    steps = {
+        row.trained_as: float(np.median(times))
+        for row, costs in zip(rows, training_costs(rows))
+        if (times := [cost.training_step_ms for cost in costs if cost.device == device])
+    }
+    return [_minutes(row, steps, device) if row.trainings and row.costs else math.nan for row in rows]
+
+
+def _minutes(row: Row, steps: Mapping[Any, float], device: str) -> float:
+    """The minutes of all trainings of a row.
+
+    Args:
+        row: The row.
+        steps: The milliseconds of a step, by what is trained, as `Row.trained_as` names it.
+        device: The device; what no row is trained as was measured there with the row itself.
+    """
+    there = (part for cost in row.costs if cost.device == device for part in cost.training_parts)
+    own = {part.method: part.step_ms for part in there}
+    milliseconds = 0.0
+    for training in row.trainings:
+        step = steps.get((training.dataset, training.model, training.method), own.get(training.method))
+        milliseconds += training.settings.iterations * (math.nan if step is None else step)
+    return milliseconds / 60_000
 
 
 def medians(costs: Sequence[Cost], training: Sequence[Cost], device: str) -> dict[str, float]:
@@ -63,6 +100,17 @@ def medians(costs: Sequence[Cost], training: Sequence[Cost], device: str) -> dic
     inferences = [time for cost in there for time in cost.inference_timings["latency"]]
     steps = [time for cost in trained for time in cost.training_timings]
     return result | dict(zip(SPREAD, [*_quartiles(inferences), *_quartiles(steps)]))
+
+
+def uncounted(costs: Sequence[Cost]) -> str:
+    """What multiply-adds leave out of inference, in words; empty if that is nothing worth mentioning.
+
+    That is the project's own operations, and a refinement that takes a share of the latency that is seen.
+    """
+    names = sorted({name for cost in costs for name in cost.uncounted_operations})
+    if any(cost.refine_ms > SEEN * cost.latency_ms for cost in costs):
+        names.append("refinement")
+    return ", ".join(names)
 
 
 def _quartiles(timings: Sequence[float]) -> tuple[float, float]:

@@ -14,13 +14,20 @@ from common.files import replacing
 
 TEXTS = (
     *("dataset", "model", "method", "class", "reading", "note", "error", "device"),
-    *("latency_doubt", "training_doubt", "recipes", "digest", "differs"),
+    *("latency_doubt", "training_doubt", "doubt", "uncounted", "recipes", "digest", "differs"),
+    *("kind", "budget_of", "place", "tuned", "scored_on", "origin"),
 )
 """Columns that hold words."""
 
 
 Line = dict[str, Any]
 """A line of a table, by the names of its columns."""
+
+
+def lines_of(table: pd.DataFrame) -> list[Line]:
+    """The lines of a table: as of `to_dict("records")`, which takes ten times as long for so many columns."""
+    columns = [*table.columns]
+    return [dict(zip(columns, values)) for values in table.to_numpy(dtype=object).tolist()]
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Tables:
         trimap: One line per method or control and width of the band.
         calibration: One line per method and bin of confidence.
         cost: One line per method and device.
+        budgets: One line per budget of a cost and method that is best for no more, or shares that.
         other_results: One line per result that lies here and is not of the configuration.
     """
 
@@ -43,6 +51,7 @@ class Tables:
     trimap: pd.DataFrame
     calibration: pd.DataFrame
     cost: pd.DataFrame
+    budgets: pd.DataFrame
     other_results: pd.DataFrame
 
     @property
@@ -55,14 +64,12 @@ class Tables:
         for field in dataclasses.fields(self):
             yield field.name, getattr(self, field.name)
 
-    def of(self, dataset: str, model: str) -> Tables:
-        """The lines about one dataset and model."""
-        return Tables(
-            **{
-                name: table[(table["dataset"] == dataset) & (table["model"] == model)]
-                for name, table in self._named()
-            }
-        )
+    def of(self, dataset: str, model: str | None = None) -> Tables:
+        """The lines about one dataset and model, or about all models of a dataset."""
+        kept = {name: table[table["dataset"] == dataset] for name, table in self._named()}
+        if model is not None:
+            kept = {name: table[table["model"] == model] for name, table in kept.items()}
+        return Tables(**kept)
 
     def write(self, folder: Path) -> None:
         """Writes one CSV file per table, each whole or not at all."""

@@ -1,4 +1,4 @@
-"""Tables for papers: LaTeX that compiles with the package graphicx and nothing else."""
+"""Tables for papers: LaTeX that compiles with the packages booktabs and graphicx."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pandas as pd
 
 from common.runs.plan import Group
 from common.tables import cells
+from common.tables.answers import answers
 from common.tables.frames import Tables
 
 HEAD = (
-    "% \\input this file; it needs \\usepackage{graphicx}, which makes tables that are too wide fit the line."
+    "% \\input this file; it needs \\usepackage{booktabs} for its lines, and \\usepackage{graphicx}, which "
+    "makes tables that are too wide fit the line."
 )
 
 _ESCAPED = {
@@ -49,6 +51,9 @@ def document(groups: Sequence[Group], baseline: str, tables: Tables) -> str:
         if len(own.trimap):
             boundaries = cells.boundary_cells(own, baseline)
             parts.append(table(boundaries, f"Boundaries and calibration on {where}.", f"{label}-boundaries"))
+        if not own.leaderboard["miou_i_mean"].isna().all():
+            images = cells.image_cells(own, baseline)
+            parts.append(table(images, f"By image, class and size of objects on {where}.", f"{label}-images"))
         methods = cells.methods_of(own.leaderboard)
         device = cells.device_of(methods)
         if device:
@@ -56,6 +61,11 @@ def document(groups: Sequence[Group], baseline: str, tables: Tables) -> str:
         if len(own.per_class):
             classes = cells.class_cells(own.per_class)
             parts.append(table(classes, f"IoU per class in percent on {where}.", f"{label}-classes"))
+    for dataset in dict.fromkeys(group.dataset for group in groups):
+        own = tables.of(dataset)
+        for place, answer in enumerate(answers(own.leaderboard, own.budgets)):
+            caption = f"{answer.about}, {dataset}. {answer.sentences}"
+            parts.append(table(answer.cells, caption, f"{dataset}-budgets-{place + 1}"))
     return "\n".join(parts)
 
 
@@ -80,11 +90,11 @@ def table(content: pd.DataFrame, caption: str, label: str) -> str:
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9.:-]+', '-', label)}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{l{'r' * (content.shape[1] - 1)}}}",
-        r"\hline",
+        r"\toprule",
         _row(content.columns),
-        r"\hline",
+        r"\midrule",
         *(_row(line) for line in content.itertuples(index=False)),
-        r"\hline",
+        r"\bottomrule",
         r"\end{tabular}}",
         r"\end{table}",
     ]

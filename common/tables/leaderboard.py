@@ -11,16 +11,23 @@ import pandas as pd
 
 from common.runs.records import Reliability
 from common.scoring.boundaries import TRIMAP_WIDTHS
+from common.scoring.objects import SIZES
 from common.tables import comparisons, costs, doubts
 from common.tables.bootstrap import Bootstrap
 from common.tables.cells import scored_on
-from common.tables.frames import Line
+from common.tables.frames import Line, lines_of
 from common.tables.intervals import interval_over_seeds, mean_and_deviation
 from common.tables.results import CERTIFICATE, ControlRow, Row, ScoreRow
 from common.tables.sides import METRICS, side_of
 
-SCORES = ("miou", "pixel_accuracy", "boundary_iou", "boundary_f", "ece")
+SCORES = (
+    *("miou", "pixel_accuracy", "boundary_iou", "boundary_f", "ece"),
+    *("miou_i", "miou_c", "worst_quarter", "worst_class"),
+)
 """Fractions among the scores that tables show in percent."""
+
+METHOD, CONTROL = "method", "control"
+"""Kinds of lines."""
 
 AnyRow = TypeVar("AnyRow", bound=ScoreRow)
 
@@ -69,7 +76,7 @@ def leaderboard(
     compared: pd.DataFrame,
     bootstrap: Bootstrap,
 ) -> pd.DataFrame:
-    """One line per dataset, model and method, best first, and then one per control.
+    """One line per dataset, model and method, best first, then what else its cost would buy, then controls.
 
     Scores are percent, times are medians in milliseconds, on one device within a dataset and model;
     `difference` is to the baseline, over seeds and images. `seeds` counts the seeds with scores.
@@ -83,13 +90,15 @@ def leaderboard(
     """
     differences = {
         (line["dataset"], line["model"], line["method"]): line
-        for line in compared[compared["metric"] == "miou"].to_dict("records")
+        for line in lines_of(compared[compared["metric"] == "miou"])
     }
     lines: list[Line] = []
     control_rows = _by_group(controls)
     for key, members in _by_group(rows).items():
         group = _method_lines(members, baseline, differences, bootstrap)
-        group.sort(key=lambda line: -line["miou_mean"] if line["seeds"] else math.inf)
+        group.sort(
+            key=lambda line: (line["kind"] != METHOD, -line["miou_mean"] if line["seeds"] else math.inf)
+        )
         lines += group
         lines += [{**_score_line(row), "error": row.result.error} for row in control_rows.get(key, [])]
     return pd.DataFrame(lines, columns=list(lines[0]))
@@ -102,8 +111,9 @@ def _method_lines(
     device = costs.main_device({row.method: row.costs for row in rows}, baseline)
     doubted = doubts.doubts(rows)
     places = comparisons.ranks("miou", [side_of(row) for row in rows], bootstrap)
+    minutes = costs.training_minutes(rows, device)
     lines = []
-    for row, place, training in zip(rows, places, costs.training_costs(rows)):
+    for row, place, training, whole in zip(rows, places, costs.training_costs(rows), minutes):
         measured = any(cost.device == device for cost in row.costs)
         lines.append(
             {
@@ -111,17 +121,21 @@ def _method_lines(
                 "rank": place,
                 **_difference(differences.get(row.key, {}), row.method == baseline),
                 **costs.medians(row.costs, training, device),
+                "training_minutes": whole,
+                "uncounted": costs.uncounted(row.costs),
                 **{key: mean_and_deviation(row.values("diagnostics", key))[0] for key in CERTIFICATE},
                 "device": device if measured else "",
                 "latency_doubt": doubts.words(doubted, row, device, "latency") if measured else "",
                 "training_doubt": doubts.words(doubted, row, device, "training") if measured else "",
-                "scored_on": scored_on(row.group.evaluation),
+                "scored_on": scored_on(row.evaluation),
+                "tuned": row.tuned,
+                "decides": any(row.values("decides")),
                 "origin": row.origin,
                 "error": row.error,
             }
         )
     comparable = len({cost.recipe for row in rows for cost in row.costs}) == 1
-    for kind, key in (("latency", "latency_ms"), ("training", "training_step_ms")):
+    for kind, key in (("latency", "latency_ms"), ("training", "training_minutes")):
         times = [line[key] if comparable else math.nan for line in lines]
         doubtful = [bool(line[f"{kind}_doubt"]) for line in lines]
         flags = costs.pareto([line["miou_mean"] for line in lines], times, doubtful)
@@ -134,9 +148,16 @@ def _score_line(row: ScoreRow) -> Line:
     """What a line of the leaderboard says of a row alone."""
     control = isinstance(row, ControlRow)
     seeds = 0 if control else len(row.values("miou"))
-    line: Line = {**row.names, "control": control, "rank": math.nan, "seeds": seeds}
-    for key in (*SCORES, "nll"):
-        values = row.values(key) if key == "nll" else row.percent(key)
+    line: Line = {
+        **row.names,
+        "control": control,
+        "kind": row.kind if isinstance(row, Row) else CONTROL,
+        "rank": math.nan,
+        "seeds": seeds,
+    }
+    scores = {key: row.percent(key) for key in SCORES} | {"nll": row.values("nll")}
+    scores |= {f"recall_{size}": row.percent("recall_by_size", size) for size in SIZES}
+    for key, values in scores.items():
         line[f"{key}_mean"], line[f"{key}_std"] = mean_and_deviation(values)
         line[f"{key}_low"], line[f"{key}_high"] = interval_over_seeds(values)
     return line

@@ -10,6 +10,7 @@ from tabulate import tabulate as format_table
 
 from common.runs.plan import Group
 from common.tables import cells, others, published
+from common.tables.answers import answers
 from common.tables.frames import Tables
 from common.tables.legend import legend
 from common.tables.published import Numbers
@@ -37,12 +38,23 @@ def page(
         if sources:
             parts.append("Published mIoU, % (the table shows the first source's):\n\n" + "\n".join(sources))
         parts += _secondary(own, baseline)
+        if group is [other for other in groups if other.dataset == group.dataset][-1]:
+            parts += _worth(group.dataset, tables)
     if len(tables.other_results):
         parts += [f"## {others.TITLE}", others.ABOUT, github(others.cells(tables.other_results))]
     parts += legend(tables.leaderboard, baseline)
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _worth(dataset: str, tables: Tables) -> list[str]:
+    """What is worth its cost on a dataset; nothing where no cost is known."""
+    own = tables.of(dataset)
+    parts = []
+    for answer in answers(own.leaderboard, own.budgets):
+        parts += [escape(answer.sentences), f"{escape(answer.about)}:\n\n{github(answer.cells)}"]
+    return [f"## {dataset}: what is worth its cost", *parts] if parts else []
 
 
 def github(table: pd.DataFrame) -> str:
@@ -63,6 +75,8 @@ def _secondary(tables: Tables, baseline: str) -> list[str]:
     parts = []
     if len(tables.trimap):
         parts.append("Boundaries and calibration:\n\n" + github(cells.boundary_cells(tables, baseline)))
+    if not tables.leaderboard["miou_i_mean"].isna().all():
+        parts.append("By image, class and size of objects:\n\n" + github(cells.image_cells(tables, baseline)))
     methods = cells.methods_of(tables.leaderboard)
     device = cells.device_of(methods)
     if device:

@@ -33,6 +33,8 @@ def notes(rows: Sequence[Row], controls: Sequence[ControlRow], compared: pd.Data
         *_data(rows, controls),
         *_classes(rows),
         *_weights(rows),
+        *_decided(rows),
+        *_tuned(rows),
         *_outdated(rows),
         *_batches(rows),
         *_devices(measured),
@@ -115,6 +117,30 @@ def _weights(rows: Sequence[Row]) -> list[str]:
         f"WARNING: rows of {model} started from different files of weights."
         for model, digests in weights.items()
         if len(digests) > 1
+    ]
+
+
+def _decided(rows: Sequence[Row]) -> list[str]:
+    """Which rows have calibration that is not of what their labels come from."""
+    names = dict.fromkeys(row.method for row in rows if any(row.values("decides")))
+    return [
+        f"Labels of {', '.join(names)} are decided by a rule: ECE and NLL are those of the probabilities "
+        "that it was given, not of its labels."
+    ] * bool(names)
+
+
+def _tuned(rows: Sequence[Row]) -> list[str]:
+    """Where some rows were tuned for more than others, the untuned ones among them."""
+    groups: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for row in rows:
+        if row.entry and row.kind == "method":
+            groups.setdefault(row.group.key, {}).setdefault(row.tuned, []).append(row.method)
+    return [
+        f"WARNING: rows of {model} on {dataset} were tuned for different budgets: "
+        + "; ".join(f"{', '.join(names)} ({budget or 'not tuned'})" for budget, names in budgets.items())
+        + "."
+        for (dataset, model), budgets in groups.items()
+        if len(budgets) > 1
     ]
 
 

@@ -19,12 +19,12 @@ import pandas as pd
 import yaml
 
 import methods
-from common.config.entries import MethodEntry
+from common.config.method_entry import MethodEntry
 from common.config.method_facts import method_facts
 from common.config.options import complete_options
-from common.provenance import ROOT
+from common.installation import ROOT
 from common.runs.plan import Group
-from common.tables.frames import Line
+from common.tables.frames import Line, lines_of
 from common.tables.results import Row
 
 TABLE = ROOT / "results/reference/published.csv"
@@ -42,11 +42,17 @@ def numbers(rows: Iterable[Row]) -> Numbers:
     published = {}
     for row in rows:
         candidates = _candidates(row.group)
-        if len(candidates) and row.entry:
+        if len(candidates) and row.entry and not _is_otherwise(row.entry):
             same = [_is(row.entry, label) for label in candidates["method"]]
             columns = candidates.loc[same, ["metric", "value", "source"]]
             published[row.key] = columns.reset_index(drop=True)
     return published
+
+
+def _is_otherwise(entry: MethodEntry) -> bool:
+    """Whether an entry is trained, scored or built in another way than its group, as far as that counts."""
+    others = (entry.evaluation, entry.model, entry.start, entry.ensemble, "iterations" in entry.training)
+    return any(others)
 
 
 def _candidates(group: Group) -> pd.DataFrame:
@@ -73,13 +79,13 @@ def beside(leaderboard: pd.DataFrame, published: Numbers) -> pd.DataFrame:
 
     Where several sources have a number the first one in the file counts.
     """
-    theirs = [_first(published, line, "miou") for line in leaderboard.to_dict("records")]
+    theirs = [_first(published, line, "miou") for line in lines_of(leaderboard)]
     return _with_columns(leaderboard, theirs, "miou_mean")
 
 
 def beside_classes(per_class: pd.DataFrame, published: Numbers) -> pd.DataFrame:
     """The table of classes with the same columns as `beside`."""
-    theirs = [_first(published, line, f"iou/{line['class']}") for line in per_class.to_dict("records")]
+    theirs = [_first(published, line, f"iou/{line['class']}") for line in lines_of(per_class)]
     return _with_columns(per_class, theirs, "iou_mean")
 
 
@@ -102,7 +108,7 @@ def class_columns(per_class: pd.DataFrame, pivot: pd.DataFrame) -> pd.DataFrame:
     for method, lines in per_class[per_class["published"].notna()].groupby("method", sort=False):
         values = {
             line["class"]: f"{line['published']:.1f} ({line['published_difference']:+.1f})"
-            for line in lines.to_dict("records")
+            for line in lines_of(lines)
         }
         place = pivot.columns.get_loc(method) + 1
         pivot.insert(place, f"{method} published (Δ)", [values.get(name, "–") for name in pivot.index])
@@ -112,11 +118,11 @@ def class_columns(per_class: pd.DataFrame, pivot: pd.DataFrame) -> pd.DataFrame:
 def sources(published: Numbers, leaderboard: pd.DataFrame) -> list[str]:
     """One line of text per source of numbers about lines of the leaderboard; not only the first of each."""
     values: dict[str, list[str]] = {}
-    for line in leaderboard.to_dict("records"):
+    for line in lines_of(leaderboard):
         numbers = published.get(_key(line))
         if numbers is None:
             continue
-        for number in numbers[numbers["metric"] == "miou"].to_dict("records"):
+        for number in lines_of(numbers[numbers["metric"] == "miou"]):
             values.setdefault(number["source"], []).append(f"{line['method']} {number['value']:.2f}")
     return [f"- {source}: {', '.join(texts)}" for source, texts in values.items()]
 

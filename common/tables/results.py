@@ -6,15 +6,17 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.config.entries import MethodEntry
+from common.config.method_entry import Kind, MethodEntry
+from common.config.settings import EvaluationSettings
 from common.errors import Damaged, Unreachable, UserError
 from common.failures import Failure, renamed
 from common.files import write_record
-from common.runs.jobs import Control, ReadRun, Run, TrainedRun
-from common.runs.plan import Benchmark, Group
+from common.runs.jobs import Control, ReadRun, Run, TrainedRun, Training
+from common.runs.plan import Benchmark, Group, Skipped
 from common.runs.records import ControlMetrics, Cost, Metrics, Scores
 from common.scoring.stored_scores import computed
 
@@ -138,16 +140,18 @@ class Row(ScoreRow):
 
     Attributes:
         results: One per run.
+        skipped: Why there are none, if it is not run.
     """
 
     results: Sequence[Result]
+    skipped: Skipped | None = None
 
-    @property
+    @cached_property
     def scores(self) -> list[Metrics]:
         """The scores of the seeds that have some."""
         return [result.metrics for result in self.results if result.metrics]
 
-    @property
+    @cached_property
     def costs(self) -> list[Cost]:
         """What its runs cost, of those that were measured; by the newest recipe that there is."""
         return newest([result.cost for result in self.results if result.cost])
@@ -155,13 +159,42 @@ class Row(ScoreRow):
     @property
     def entry(self) -> MethodEntry | None:
         """The method; None if predictions are read."""
-        return next((r.run.entry for r in self.results if isinstance(r.run, TrainedRun)), None)
+        own = self.skipped.entry if self.skipped else None
+        return next((r.run.entry for r in self.results if isinstance(r.run, TrainedRun)), own)
+
+    @property
+    def evaluation(self) -> EvaluationSettings:
+        """How its images are seen."""
+        return self.results[0].run.evaluation if self.results else self.group.evaluation
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it is of a method, or of what else the cost of one would buy."""
+        return self.entry.kind if self.entry else "method"
+
+    @property
+    def tuned(self) -> str:
+        """What the search took that has chosen its settings, in words; empty if none has."""
+        facts = self.entry.tuned if self.entry else None
+        if not facts:
+            return ""
+        return f"{facts.get('candidates', '?')} candidates, budget {facts.get('budget', '?')}"
+
+    @property
+    def training(self) -> Training | None:
+        """How the model of its first seed is trained; None if predictions are read."""
+        return next((r.run.training for r in self.results if isinstance(r.run, TrainedRun)), None)
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """All trainings that its first seed needs; none if predictions are read."""
+        return next((r.run.trainings for r in self.results if isinstance(r.run, TrainedRun)), ())
 
     @property
     def trained_as(self) -> tuple[str, str, str] | None:
         """Which training its models come from, if any: rows that only refine share one."""
-        trainings = [r.run.training for r in self.results if isinstance(r.run, TrainedRun)]
-        return next(((t.dataset, t.model, t.method) for t in trainings), None)
+        training = self.training
+        return (training.dataset, training.model, training.method) if training else None
 
     @property
     def origin(self) -> str:
@@ -170,7 +203,9 @@ class Row(ScoreRow):
 
     @property
     def error(self) -> str:
-        """Why results are missing, with the seeds that it is true of."""
+        """Why results are missing, with the seeds that it is true of; or why it is not run."""
+        if self.skipped:
+            return f"skipped: {self.skipped.reason}"
         seeds: dict[str, list[str]] = {}
         for result in self.results:
             if result.error:
@@ -188,7 +223,7 @@ class ControlRow(ScoreRow):
 
     result: ControlResult
 
-    @property
+    @cached_property
     def scores(self) -> list[ControlMetrics]:
         """Its scores, if there are any."""
         return [self.result.metrics] if self.result.metrics else []
@@ -214,13 +249,22 @@ def read_results(benchmark: Benchmark, known: Known | None = None) -> list[Resul
 
 
 def rows_of(benchmark: Benchmark, results: Iterable[Result]) -> list[Row]:
-    """Results by dataset, model and method, in the order of the runs."""
+    """Results by dataset, model and method, in the order of the runs; and what is skipped."""
     groups = {group.key: group for group in benchmark.groups}
     rows: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         run = result.run
         rows.setdefault((run.dataset, run.model, run.method), []).append(result)
-    return [Row(groups[dataset, model], name, members) for (dataset, model, name), members in rows.items()]
+    skipped = {(skip.dataset, skip.model, skip.method): skip for skip in benchmark.skipped}
+    return [
+        Row(
+            groups[dataset, model],
+            name,
+            rows.get((dataset, model, name), []),
+            skipped.get((dataset, model, name)),
+        )
+        for dataset, model, name in (*rows, *skipped)
+    ]
 
 
 def read_controls(benchmark: Benchmark) -> list[ControlRow]:
@@ -230,7 +274,7 @@ def read_controls(benchmark: Benchmark) -> list[ControlRow]:
         for control in group.controls:
             result = _read_control(control)
             if result.metrics or result.error:
-                rows.append(ControlRow(group, control.name, result))
+                rows.append(ControlRow(group, control.label, result))
     return rows
 
 

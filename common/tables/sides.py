@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.datasets.base import Dataset
+from common.integrity import StoredFile
 from common.runs.records import Metrics
 from common.tables.blocks import Place, Placing, alone
 from common.tables.intervals import mean_and_deviation
 from common.tables.results import Row
 
-METRICS = ("miou", "boundary_iou")
-"""The scores that are compared: means over classes of an intersection over a union, summed over images."""
+METRICS = ("miou", "boundary_iou", "miou_i")
+"""The scores that are compared: means of ratios of two numbers that are summed over images. The first two
+have one ratio per class, an intersection over a union; the third has a single one, of scores to images."""
 
 
 @dataclass(frozen=True)
@@ -23,30 +25,34 @@ class Side:
     Attributes:
         scores: For every one of `METRICS` the scores in 0–1 by seed; seeds that have none are left out.
         files: By seed the `per_image.npz`.
+        stored: By seed what the record of the scores says of that file, where the scores come from it.
         placing: Which of their images belong together; by default none.
     """
 
     scores: Mapping[str, Mapping[int, float]]
     files: Mapping[int, Path]
     placing: Placing = alone
+    stored: Mapping[int, StoredFile] = field(default_factory=dict)
 
     @classmethod
     def of(cls, runs: Iterable[tuple[int, Metrics, Path]], placing: Placing = alone) -> Side:
         """From the results of several runs.
 
         Args:
-            runs: The seed, the scores and the file of counts of every run.
+            runs: The seed, the scores that the counts of a run give, and the file of these counts.
             placing: Which of their images belong together.
         """
         scores: dict[str, dict[int, float]] = {metric: {} for metric in METRICS}
-        files = {}
+        files, stored = {}, {}
         for seed, metrics, path in runs:
             files[seed] = path
+            if path.name in metrics.files:
+                stored[seed] = metrics.files[path.name]
             for metric, by_seed in scores.items():
                 score = getattr(metrics, metric)
                 if score is not None:
                     by_seed[seed] = score
-        return cls(scores, files, placing)
+        return cls(scores, files, placing, stored)
 
     def mean(self, metric: str) -> float:
         """The mean over seeds, NaN without any."""

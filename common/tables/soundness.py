@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os.path import lexists
 from pathlib import Path
 
 from common.errors import UserError
 from common.runs.jobs import Control, Preparation, Run, TrainedRun, Training
 from common.runs.plan import Benchmark
-from common.runs.records import ControlMetrics, Metrics, TrainedModel, read_tensors
+from common.runs.records import ControlMetrics, Metrics, TrainedModel, TrainedModelFacts, read_tensors
 from common.runs.soundness import noting, quick, written_with
 from common.scoring.counts import REMEDY as EVALUATE
 from common.scoring.stored_scores import computed, edited_sentence
@@ -21,11 +22,15 @@ def thorough(benchmark: Benchmark) -> list[str]:
     faults: list[str] = []
     for data in {group.data.path: group.data for group in benchmark.groups}.values():
         _check_data(data, faults)
-    trainings = {run.training.file: run.training for run in benchmark.runs if isinstance(run, TrainedRun)}
-    states = {file: _state(training, faults) for file, training in trainings.items()}
+    runs = [run for run in benchmark.runs if isinstance(run, TrainedRun)]
+    trainings = {training.file: training for run in runs for training in run.trainings}
+    models = {file: _model(training, faults) for file, training in trainings.items()}
+    states = {file: facts.state_sha256 for file, facts in models.items() if facts}
+    for file, training in trainings.items():
+        _check_start(training, models[file], states, faults)
     for run in benchmark.runs:
         faults += quick(run)
-        _check_scores(run, states.get(run.training.file) if isinstance(run, TrainedRun) else None, faults)
+        _check_scores(run, states, faults)
     for control in (control for group in benchmark.groups for control in group.controls):
         _check_control(control, faults)
     return [*dict.fromkeys(faults)]
@@ -40,24 +45,34 @@ def _check_data(data: Preparation, faults: list[str]) -> None:
                 panel.check(data.panel, PREPARE)
 
 
-def _state(training: Training, faults: list[str]) -> str | None:
-    """The SHA-256 of the weights of a trained model, if it is there and sound; checkpoints are read, too."""
+def _model(training: Training, faults: list[str]) -> TrainedModelFacts | None:
+    """Where a trained model comes from, if it is there and sound; checkpoints are read, too."""
     for path in (training.state / "checkpoint.pt", training.state / "previous.pt"):
         if lexists(path):
             with noting(faults):
                 read_tensors(path, "delete it; training goes on without it")
     if lexists(training.file):
         with noting(faults):
-            return TrainedModel.read(training.file, training).state_sha256
+            return TrainedModel.read(training.file, training).facts
     return None
 
 
-def _check_scores(run: Run, state: str | None, faults: list[str]) -> None:
+def _check_start(
+    training: Training, facts: TrainedModelFacts | None, states: Mapping[Path, str], faults: list[str]
+) -> None:
+    """Adds that a training started from another model than lies in that one's place, if it did."""
+    if facts and facts.start and training.start:
+        file = training.start.file
+        if states.get(file, facts.start.state_sha256) != facts.start.state_sha256:
+            faults.append(f"{training.file} was trained from other weights than {file} has: train it again")
+
+
+def _check_scores(run: Run, states: Mapping[Path, str], faults: list[str]) -> None:
     """Adds what is wrong with what the files of a run contain, unless `quick` says it.
 
     Args:
         run: The run.
-        state: The SHA-256 of the weights of its model, if that is there and sound.
+        states: The SHA-256 of the weights of models that are there and sound, by their files.
         faults: What is added to.
     """
     try:
@@ -70,8 +85,10 @@ def _check_scores(run: Run, state: str | None, faults: list[str]) -> None:
     for path, stored in written_with(run, metrics.files):
         with noting(faults):
             stored.check(path, EVALUATE)
-    if state and metrics.trained and state != metrics.trained.state_sha256:
-        faults.append(f"{run.metrics} is of other weights than {run.training.file}: evaluate again")  # type: ignore[attr-defined]
+    members = run.members if isinstance(run, TrainedRun) else ()
+    for member, facts in zip(members, (metrics.trained, *metrics.members)):
+        if facts and states.get(member.file, facts.state_sha256) != facts.state_sha256:
+            faults.append(f"{run.metrics} is of other weights than {member.file}: evaluate again")
 
 
 def _check_control(control: Control, faults: list[str]) -> None:

@@ -19,6 +19,7 @@ from common.runs.outputs import Outputs, forget_tables
 from common.runs.plan import Benchmark, Group
 from common.tables import latex, markdown, panels, published
 from common.tables.bootstrap import Bootstrap
+from common.tables.budgets import budget_table
 from common.tables.costs import cost_table
 from common.tables.frames import Tables
 from common.tables.leaderboard import (
@@ -137,13 +138,15 @@ def make_tables(
     """
     everything = [*rows, *controls]
     compared = comparison_table(rows, baseline, bootstrap)
+    board = leaderboard(rows, controls, baseline, compared, bootstrap)
     return Tables(
-        published.beside(leaderboard(rows, controls, baseline, compared, bootstrap), numbers),
+        published.beside(board, numbers),
         compared,
         published.beside_classes(per_class_table(everything), numbers),
         trimap_table(everything),
         calibration_table(rows),
         cost_table(rows),
+        budget_table(board, rows, bootstrap),
         other_results,
     )
 

@@ -8,7 +8,6 @@ stage does.
 from __future__ import annotations
 
 import math
-import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -17,25 +16,26 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import nn
 
 from common import devices, machine, phases
 from common.config.settings import Execution
+from common.datasets.base import VALIDATION
 from common.datasets.split import Split
 from common.errors import OutOfMemory, UserError
-from common.prediction.predictor import Pipeline, labels_of, views
+from common.prediction.predictor import Pipeline, views
 from common.runs.jobs import TrainedRun, Training
 from common.runs.plan import Benchmark
 from common.runs.records import Cost, JobTimes
-from common.scoring.counts import image_counts
-from common.timing.clock import LEAST_SECONDS, SECONDS, WARM_UP
-from common.timing.inference import INFERENCES, LARGEST_BATCH, example_images, inference_cost
-from common.timing.quiet import SAMPLE_SECONDS
-from common.timing.training import TRAINING_STEPS, batch_per_gpu, training_cost
+from common.timing.inference import example_images, inference_cost
+from common.timing.job_seconds import Besides, measuring_seconds, scoring_seconds
+from common.timing.training import batch_per_gpu, training_cost
 from common.training.step import build
 
 REPEATS = 3
-"""So many steps and inferences of a new model are timed."""
+"""At least so many steps and inferences of a new model are timed."""
+
+MOMENT = 0.5
+"""For so many seconds at least: the first moments take longer."""
 
 
 @dataclass(kw_only=True)
@@ -53,7 +53,7 @@ class Estimate:
         to_measure: How many are to be measured.
         step_ms: Of a training step.
         image_ms: Of an image.
-        job_seconds: What a job takes besides: to start, to load and to write.
+        job_seconds: What a training takes besides: to start, to load and to write.
         training_hours: Hours of training, of a device, or without a GPU of a job's cores.
         other_hours: Hours for all but training, of a device or of a job's cores.
         gpu_memory: In bytes; NaN without a GPU.
@@ -106,11 +106,11 @@ class Members:
 
     Attributes:
         runs: One per seed.
-        own: Whether the models count as those of this method, if several share them.
+        trainings: All that the runs need, but for those that count as another method's.
     """
 
     runs: Sequence[TrainedRun]
-    own: bool
+    trainings: Sequence[Training]
 
     @property
     def first(self) -> TrainedRun:
@@ -118,9 +118,9 @@ class Members:
         return self.runs[0]
 
     @property
-    def to_train(self) -> int:
-        """How many models are to be trained and counted here."""
-        return sum(self.own and not run.training.file.exists() for run in self.runs)
+    def to_train(self) -> list[Training]:
+        """What is to be trained and counted here."""
+        return [training for training in self.trainings if not training.file.exists()]
 
     @property
     def to_score(self) -> int:
@@ -152,37 +152,31 @@ def estimates(benchmark: Benchmark, cores: int | None = None) -> pd.DataFrame:
     with devices.leased(benchmark.execution.device) as device, machine.shared(device.type):
         if cores and device.type == "cpu":
             devices.set_threads(cores)
-        besides = _job_seconds(JobTimes.read_all(benchmark.outputs.results), started)
+        besides = Besides.of(JobTimes.read_all(benchmark.outputs.results), started)
         lines = [_line(members, benchmark.execution, device, besides) for members in _groups(benchmark)]
     return pd.DataFrame([asdict(line) for line in lines], columns=[field.name for field in fields(Estimate)])
 
 
-def _job_seconds(times: Sequence[JobTimes], started: float) -> float:
-    """What a job takes besides what it computes, and besides waiting.
-
-    Args:
-        times: Where the time of jobs went, if some have run.
-        started: How long this process took to start, which is what there is to go by if none have.
-    """
-    besides = (phases.STARTING, phases.LOADING, phases.WRITING)
-    seconds = [sum(job.seconds.get(phase, 0.0) for phase in besides) for job in times if job.devices]
-    return statistics.median(seconds) if seconds else started
-
-
 def _groups(benchmark: Benchmark) -> list[Members]:
     """The runs that a line is about; a model that several methods use counts as that of one."""
-    trained = [run for run in benchmark.runs if isinstance(run, TrainedRun)]
     groups: dict[tuple[str, str, str], list[TrainedRun]] = {}
-    owners: dict[Path, str] = {}
-    for run in trained:
-        groups.setdefault((run.dataset, run.model, run.method), []).append(run)
-        folder = run.training.folder
-        owners[folder] = run.method if run.method == run.training.method else owners.get(folder, run.method)
-    return [Members(runs, owners[runs[0].training.folder] == runs[0].method) for runs in groups.values()]
+    owners: dict[Path, tuple[tuple[str, str, str], Training]] = {}
+    for run in benchmark.runs:
+        if isinstance(run, TrainedRun):
+            key = (run.dataset, run.model, run.method)
+            groups.setdefault(key, []).append(run)
+            for training in run.trainings:
+                first = owners.setdefault(training.folder, (key, training))
+                its_own = training.method == run.method and not training.member
+                owners[training.folder] = (key, training) if its_own else first
+    counted: dict[tuple[str, str, str], list[Training]] = {}
+    for key, training in owners.values():
+        counted.setdefault(key, []).append(training)
+    return [Members(runs, counted.get(key, [])) for key, runs in groups.items()]
 
 
-def _line(members: Members, execution: Execution, device: torch.device, besides: float) -> Estimate:
-    """What some runs will take, or why that is unknown; `besides` are the seconds of `_job_seconds`."""
+def _line(members: Members, execution: Execution, device: torch.device, besides: Besides) -> Estimate:
+    """What some runs will take, or why that is unknown."""
     run = members.first
     line = Estimate(
         dataset=run.dataset,
@@ -190,26 +184,50 @@ def _line(members: Members, execution: Execution, device: torch.device, besides:
         method=run.method,
         runs=len(members.runs),
         gpus=execution.gpus_per_run if device.type == "cuda" else 1,
-        to_train=members.to_train,
+        to_train=len(members.to_train),
         to_score=members.to_score,
         to_measure=members.to_measure,
     )
     try:
         times = _measured(members.runs, execution, device) or _measured_now(run, execution, device)
+        training_seconds = _training_seconds(members, times, execution, device)
     except (UserError, torch.OutOfMemoryError) as error:
         line.note = OutOfMemory.kind if isinstance(error, torch.OutOfMemoryError) else str(error)
         return line
     model, optimiser = _bytes(run.training)
-    training_seconds = run.training.settings.iterations * times.step_ms / 1000
     line.step_ms, line.image_ms, line.source = times.step_ms, times.image_ms, times.source
-    line.job_seconds = besides
-    line.training_hours = line.gpus * (training_seconds + besides) * line.to_train / 3600
-    scoring, measuring = besides + _scoring_seconds(run, times), besides + _measuring_seconds(times)
+    line.job_seconds = besides.seconds("train")
+    line.training_hours = line.gpus * (training_seconds + line.job_seconds * line.to_train) / 3600
+    image, step = times.image_ms / 1000, times.step_ms / 1000
+    scoring = besides.seconds("evaluate") + scoring_seconds(_scored_split(run), image, device)
+    measuring = besides.seconds("measure") + measuring_seconds(image, step)
     line.other_hours = (scoring * line.to_score + measuring * line.to_measure) / 3600
     line.gpu_memory = math.nan if times.memory is None else times.memory
-    line.disk = line.runs * (model * members.own + _kept_bytes(run, execution))
-    line.checkpoint_disk = 2 * (model + optimiser) * members.own
+    line.disk = model * len(members.trainings) + line.runs * _kept_bytes(run, execution)
+    line.checkpoint_disk = 2 * (model + optimiser) * bool(members.trainings)
     return line
+
+
+def _training_seconds(members: Members, times: Times, execution: Execution, device: torch.device) -> float:
+    """How long everything takes that is to be trained; what others start from is measured here and now."""
+    steps = {members.first.training.method: times.step_ms}
+    seconds = 0.0
+    for training in members.to_train:
+        if training.method not in steps:
+            cost = training_cost(training, execution, device, REPEATS, MOMENT)
+            steps[training.method] = cost.training_step_ms
+        seconds += training.settings.iterations * steps[training.method] / 1000
+        seconds += _validated_images(training, execution) * times.image_ms / 1000
+    return seconds
+
+
+def _validated_images(training: Training, execution: Execution) -> int:
+    """How many images are scored while a model is trained, all times together."""
+    dataset, every = training.data.dataset, execution.validate_every
+    if not every or dataset.not_validated(training.settings.split):
+        return 0
+    images = len(Split(dataset, training.data.manifest(), VALIDATION))
+    return math.ceil(training.settings.iterations / every) * min(images, execution.validate_images or images)
 
 
 def _measured(runs: Iterable[TrainedRun], execution: Execution, device: torch.device) -> Times | None:
@@ -232,50 +250,26 @@ def _measured(runs: Iterable[TrainedRun], execution: Execution, device: torch.de
 def _measured_now(run: TrainedRun, execution: Execution, device: torch.device) -> Times:
     """What a few steps and images of a new model cost."""
     images = example_images(_scored_split(run), device)
-    inference = inference_cost(_untrained(run, device), images, REPEATS)
-    training = training_cost(run.training, execution, device, REPEATS)
+    inference = inference_cost(untrained(run, device), images, REPEATS, MOMENT)
+    training = training_cost(run.training, execution, device, REPEATS, MOMENT)
     memory = training.training_peak_memory
     return Times(training.training_step_ms, inference.latency_ms, memory, "a few steps")
 
 
-def _untrained(run: TrainedRun, device: torch.device) -> Pipeline:
+def untrained(run: TrainedRun, device: torch.device) -> Pipeline:
     """What turns images into probabilities, with a new model."""
     model = build(run.training, pretrained=False).to(device).eval()
     method = model.method
     if run.method != run.training.method:
         classes = len(run.data.dataset.class_names)
         method = run.entry.build(classes, model.network.feature_channels).to(device).eval()
-    return Pipeline(model, method, device, views(run.evaluation))
+    others = (model,) * (len(run.members) - 1)  # they take as long
+    return Pipeline(model, method, device, views(run.evaluation), others)
 
 
 def _scored_split(run: TrainedRun) -> Split:
     """The images that a run is scored on."""
     return Split(run.data.dataset, run.data.manifest(), run.evaluation.split)
-
-
-def _scoring_seconds(run: TrainedRun, times: Times) -> float:
-    """How long the scoring of a run takes, with reading and counting timed on one image."""
-    split, classes = _scored_split(run), len(run.data.dataset.class_names)
-    start = time.perf_counter()
-    labels = split[0].labels
-    image_counts(labels_of(_certain(labels, classes))[0], labels, classes)
-    counting = time.perf_counter() - start
-    return len(split) * (times.image_ms / 1000 + counting)
-
-
-def _measuring_seconds(times: Times) -> float:
-    """How long the measurement of a run takes on a quiet machine."""
-    image, step = times.image_ms / 1000, times.step_ms / 1000
-    inference = min(max(LEAST_SECONDS, INFERENCES * image), max(SECONDS, 3 * image))
-    training = min(max(LEAST_SECONDS, TRAINING_STEPS * step), max(SECONDS, 3 * step))
-    batches = min(SECONDS, 4 * 2 * LARGEST_BATCH["cpu"] * image)  # of 1, 2, 4, …, four times each
-    return SAMPLE_SECONDS + WARM_UP * (image + step) + inference + training + batches
-
-
-def _certain(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Probabilities `[1, K, H, W]` of a labelling `[H, W]`."""
-    known = labels.long().clamp(max=classes - 1)
-    return nn.functional.one_hot(known, classes).permute(2, 0, 1)[None].float()
 
 
 def _bytes(training: Training) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common import devices
 from common.datasets.split import Split
-from common.networks.structured import refined
+from common.networks.structured import StructuredNetwork, refined
 from common.prediction.operators import CustomOperators
 from common.prediction.predictor import Pipeline, View
 from common.timing.clock import SECONDS, WARM_UP, enough, rounded, timed
@@ -118,8 +118,8 @@ def _parts(pipeline: Pipeline, image: Tensor) -> Parts:
     """The times of one inference."""
     probabilities: list[Tensor] = []
     network = structure = 0.0
-    for view in pipeline.views:
-        result, of_network, of_structure = _view(pipeline, view, image)
+    for model, view in itertools.product(pipeline.models, pipeline.views):
+        result, of_network, of_structure = _view(pipeline, model, view, image)
         probabilities.append(result)
         network, structure = network + of_network, structure + of_structure
     mean = torch.stack(probabilities).mean(dim=0) if len(probabilities) > 1 else probabilities[0]
@@ -127,9 +127,11 @@ def _parts(pipeline: Pipeline, image: Tensor) -> Parts:
     return Parts(network, structure, refine, network + structure + refine)
 
 
-def _view(pipeline: Pipeline, view: View, image: Tensor) -> tuple[Tensor, float, float]:
-    """Unrefined probabilities in one view, and the seconds of network and structure."""
-    model, device = pipeline.model, pipeline.device
+def _view(
+    pipeline: Pipeline, model: StructuredNetwork, view: View, image: Tensor
+) -> tuple[Tensor, float, float]:
+    """Unrefined probabilities of one model in one view, and the seconds of network and structure."""
+    device = pipeline.device
     shown, scaling = timed(lambda: view.of(image), device)
     output, network = timed(lambda: model.run_network(shown), device)
     logits, structure = timed(lambda: model.structured(output), device)

@@ -22,7 +22,7 @@ from common.datasets.loading import batches, samples
 from common.datasets.split import Split
 from common.errors import UserError
 from common.images.label_maps import LabelMaps
-from common.provenance import ROOT
+from common.installation import MODULE, ROOT
 from common.runs.jobs import TrainedRun
 from common.runs.plan import Benchmark
 from common.scoring.sources import Source, source
@@ -44,7 +44,7 @@ class Extent(NamedTuple):
     seeds: int
 
 
-FULL_EXTENT = Extent(steps=1000, seeds=1000)
+FULL_EXTENT = Extent(steps=1000, seeds=10_000)
 QUICK_EXTENT = Extent(steps=100, seeds=100)
 
 
@@ -86,8 +86,8 @@ def pipeline(planner: Planner, bench: Bench) -> Iterator[Case]:
         yield Case(scoring, "scoring", lambda: loaded().scoring())
         yield Case(scoring, "the job", lambda: _job("evaluate", whole, bench, after=trained))
         planning = {"work": f"planning, {extent.seeds} runs"}
-        yield Case(planning, "status", lambda: _call("-m", "common", "status", "--configfile", many.file))
-        snakemake = ("-m", "snakemake", "-n", "-q", "all", "--cores", "1", "--configfile", many.file)
+        yield Case(planning, "status", lambda: _call("-m", MODULE, "status", "--configfile", many.file))
+        snakemake = ("-m", "snakemake", "-n", "--cores", "1", "--configfile", many.file)
         yield Case(planning, "snakemake -n", lambda: _call(*snakemake))
 
 
@@ -147,7 +147,7 @@ def _prepared(plan: Plan, bench: Bench) -> None:
     run = _run(plan)
     if not run.data.path.exists():
         selection = ["--dataset", run.dataset]
-        _call("-m", "common", "prepare", "--configfile", plan.file, *selection)
+        _call("-m", MODULE, "prepare", "--configfile", plan.file, *selection)
 
 
 def _job(verb: str, plan: Plan, bench: Bench, after: Callable[[], object] = lambda: None) -> Timing:
@@ -157,7 +157,7 @@ def _job(verb: str, plan: Plan, bench: Bench, after: Callable[[], object] = lamb
     run = _run(plan)
     selection = ["--dataset", run.dataset, "--model", run.model, "--method", run.method]
     machine = ["--seed", run.seed, "--threads", torch.get_num_threads()]
-    return _call("-m", "common", verb, "--configfile", plan.file, *selection, *machine)
+    return _call("-m", MODULE, verb, "--configfile", plan.file, *selection, *machine)
 
 
 def _call(*arguments: object) -> Timing:

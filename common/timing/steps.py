@@ -16,9 +16,10 @@ from functools import cache, cached_property, partial
 from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 import methods
-from common.config.entries import MethodEntry
+from common.config.method_entry import MethodEntry
 from common.config.settings import TrainingSettings
 from common.datasets.split import Sample
 from common.networks.hooks import Hooks
@@ -32,6 +33,7 @@ from common.timing.clock import enough
 from common.timing.inference import inference_cost
 from common.timing.passes import Version, cost, floors, resident
 from common.timing.training import stepper
+from common.training.batches import with_prepared
 from methods.base import Method
 
 Precision = Literal["float32", "bfloat16"]
@@ -114,7 +116,8 @@ class _Stand:
         """Takes a step of training, and says how many milliseconds that took."""
         settings = replace(self.workload.settings, precision=precision)
         model = StructuredNetwork(self.network, method)
-        return stepper(model, settings, [self.batch], self.bench.device, SEED)
+        batch = with_prepared(self.batch, method)
+        return stepper(model, settings, [batch], self.bench.device, SEED)
 
     def baseline(self, precision: Precision) -> Callable[[], float] | None:
         """That of the baseline; None if it trains no model of its own."""
@@ -214,11 +217,29 @@ def _inference_row(pipeline: Pipeline, stand: _Stand) -> Timing:
 
 
 def _loss_row(
-    entry: MethodEntry, workload: Workload, logits: Callable[[], list[torch.Tensor]], bench: Bench
+    entry: MethodEntry, workload: Workload, logits: Callable[[], list[Tensor]], bench: Bench
 ) -> Timing:
     """The loss of one method."""
-    hooks = Hooks(entry.build(workload.size[1], CHANNELS).to(bench.device))
+    method = entry.build(workload.size[1], CHANNELS)
+    seen = _seen(method, workload, bench.device)
+    hooks = Hooks(method.to(bench.device))
     labels = scenes.label_maps(workload.size, bench.device)
-    row = cost(Version(lambda x: hooks.loss(x, labels), logits()), bench)
+    row = cost(Version(lambda x: hooks.loss(x, labels, sights=seen), logits()), bench)
     moved = 3 * logits()[0].numel() * logits()[0].element_size()
     return row | floors(row["forward_ms"] + row["backward_ms"], moved, bench.copy_speed)
+
+
+def _seen(method: Method, workload: Workload, device: torch.device) -> dict[str, Tensor]:
+    """What a loss asks for beside logits and labels: made up, on the grid of the model's output stride."""
+    n, classes, height, width = workload.size
+    stride = workload.options.output_stride
+    grid = (math.ceil(height / stride), math.ceil(width / stride))
+    images = scenes.images(workload.size, device)
+    labels = scenes.label_maps(workload.size, device).to(torch.uint8)
+    made: dict[str, Callable[[], Tensor]] = {
+        "images": images.float,
+        "features": lambda: scenes.normal([(n, CHANNELS, *grid)], device)[0].detach(),
+        "unary": lambda: scenes.normal([(n, classes, *grid)], device)[0].detach(),
+        "prepared": lambda: with_prepared(Sample(images, labels), method)[-1],
+    }
+    return {name: made[name]() for name in Hooks(method).asked_for("loss")}

@@ -7,16 +7,17 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from common import devices
 from common.config.settings import Execution, TrainingSettings
-from common.datasets.split import Sample, Split
 from common.networks.structured import StructuredNetwork
 from common.runs.jobs import Training
 from common.timing.clock import WARM_UP, enough, rounded
-from common.training.batches import training_batches
+from common.training.batches import AnySample, preparing, training_batches
+from common.training.images import training_images
 from common.training.step import Objective, build, make_optimizer, training_step
 
 TRAINING_STEPS = 30
@@ -59,22 +60,12 @@ def training_cost(
     Raises:
         UserError: Data are missing, or the method cannot work with them.
     """
-    batch_size = batch_per_gpu(training.settings, execution)
-    settings = replace(training.settings, batch_size=batch_size)
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    model = build(training, pretrained=False).to(device)
-    split = Split(training.data.dataset, training.data.manifest(), settings.split)
-    mean = model.network.mean.flatten().tolist()
-    loader = training_batches(split, settings, mean, training.seed, 0, 2 * settings.accumulate)
-    loaded = [Sample(*(part.to(device) for part in batch)) for batch in loader]
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    step = stepper(model, settings, loaded, device, training.seed)
+    step, images = training_stepper(training, execution, device)
     values: list[float] = []
     start = time.monotonic()
     while not enough(len(values), repeats, start, least):
         values.append(step())
-    images = settings.batch_size * settings.accumulate
     return TrainingCost(
         training_step_ms=statistics.median(values),
         training_images_per_second=1000 * images / statistics.median(values),
@@ -87,10 +78,48 @@ def training_cost(
     )
 
 
+class Stepper(NamedTuple):
+    """What takes steps of a training.
+
+    Attributes:
+        step: Takes one and says how many milliseconds that took.
+        images: How many there are in one.
+    """
+
+    step: Callable[[], float]
+    images: int
+
+
+def training_stepper(training: Training, execution: Execution, device: torch.device) -> Stepper:
+    """What takes steps of a new model on real batches, which are loaded before; its weights stay as they are.
+
+    Args:
+        training: What is trained.
+        execution: How; if several GPUs train a model, one GPU's share of the batches is timed.
+        device: Where.
+
+    Raises:
+        UserError: Data are missing, or the method cannot work with them.
+    """
+    batch_size = batch_per_gpu(training.settings, execution)
+    settings = replace(training.settings, batch_size=batch_size)
+    model = build(training, pretrained=False).to(device)
+    split = training_images(training.data.dataset, training.data.manifest(), settings)
+    mean = model.network.mean.flatten().tolist()
+    count = 2 * settings.accumulate
+    hooks = preparing(model.method)
+    loader = training_batches(split, settings, mean, training.stream, 0, count, hooks=hooks)
+    loaded = [type(batch)(*(part.to(device) for part in batch)) for batch in loader]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    step = stepper(model, settings, loaded, device, training.seed)
+    return Stepper(step, settings.batch_size * settings.accumulate)
+
+
 def stepper(
     model: StructuredNetwork,
     settings: TrainingSettings,
-    loaded: Sequence[Sample],
+    loaded: Sequence[AnySample],
     device: torch.device,
     seed: int,
 ) -> Callable[[], float]:

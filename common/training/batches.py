@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +23,10 @@ from common.config.settings import TrainingSettings
 from common.datasets.split import Sample, Split
 from common.errors import LoaderDied, UserError
 from common.labels import VOID
+from common.networks.hooks import Hooks
+from common.networks.sights import prepares
 from common.seeds import derive
+from methods.base import Method
 
 GRACE = 60
 """Seconds that processes that load images live on after SIGTERM."""
@@ -145,26 +150,67 @@ def augmentation(settings: TrainingSettings, mean: Sequence[float]) -> v2.Transf
     return v2.Compose(steps) if steps else v2.Identity()
 
 
-class Augmented(TorchDataset[Sample | UserError]):
+class PreparedSample(NamedTuple):
+    """A sample with what a method has prepared of its labels, or a batch of them, `[N, …]`."""
+
+    image: Tensor
+    labels: Tensor
+    prepared: Tensor
+
+
+AnySample = Sample | PreparedSample
+
+
+def preparing(method: Method) -> Hooks | None:
+    """The hooks of a copy of a method that prepares labels on the CPU; None for one that prepares nothing."""
+    if not prepares(type(method)):
+        return None
+    return Hooks(copy.deepcopy(method).cpu())
+
+
+def with_prepared(batch: Sample, method: Method) -> AnySample:
+    """A batch, with what a method prepares of its labels if it does that, on the device of the batch."""
+    hooks = preparing(method)
+    if hooks is None:
+        return batch
+    parts = [hooks.prepare(labels) for labels in batch.labels.cpu()]
+    return PreparedSample(*batch, torch.stack(parts).to(batch.labels.device))
+
+
+class Augmented(TorchDataset[AnySample | UserError]):
     """A split seen through the augmentation; an item's randomness depends on its position alone.
 
-    An image that cannot be read is returned as its error: raised in another process, it would lose its
-    sentence.
+    An image that cannot be read, or whose labels the method cannot work with, is returned as its error:
+    raised in another process, it would lose its sentence.
     """
 
-    def __init__(self, split: Split, transform: v2.Transform, seed: int) -> None:
-        self.split, self.transform, self.seed = split, transform, seed
+    def __init__(
+        self,
+        split: Split | Sequence[Sample],
+        transform: v2.Transform,
+        seed: int,
+        hooks: Hooks | None = None,
+    ) -> None:
+        """
+        Args:
+            split: The images.
+            transform: The augmentation.
+            seed: The seed of the run.
+            hooks: Prepare something of the labels; None prepares nothing.
+        """
+        self.split, self.transform, self.seed, self.hooks = split, transform, seed, hooks
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | UserError:
+    def __getitem__(self, key: tuple[int, int]) -> AnySample | UserError:
         position, index = key
         try:
             image, labels = self.split[index]
+            with torch.random.fork_rng(devices=[]):
+                torch.random.default_generator.manual_seed(derive(self.seed, "augmentation", position))
+                image, labels = self.transform(tv_tensors.Image(image), tv_tensors.Mask(labels))
+                sample = Sample(image.as_subclass(Tensor), labels.as_subclass(Tensor))
+                return PreparedSample(*sample, self.hooks.prepare(sample.labels)) if self.hooks else sample
         except UserError as error:
             return error
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(derive(self.seed, "augmentation", position))
-            image, labels = self.transform(tv_tensors.Image(image), tv_tensors.Mask(labels))
-        return Sample(image.as_subclass(Tensor), labels.as_subclass(Tensor))
 
 
 class Order(Sampler[list[tuple[int, int]]]):
@@ -212,6 +258,7 @@ def training_batches(
     last: int,
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
+    hooks: Hooks | None = None,
 ) -> Batches:
     """Batches `first` to `last` − 1 of the training of one seed, images `[N, 3, H, W]` uint8.
 
@@ -224,6 +271,7 @@ def training_batches(
         last: One past the last batch.
         workers: Processes that load and augment; the batches do not depend on it.
         share: Which part of every batch to give, and of how many equal ones.
+        hooks: What prepares something of the labels, as of `preparing`: batches are of `PreparedSample` then.
 
     Raises:
         UserError: The images cannot be put into one batch.
@@ -233,19 +281,31 @@ def training_batches(
             f"training.crop (for {split.dataset.entry}): the images have different sizes: "
             "give [height, width]"
         )
-    loader = DataLoader(
-        Augmented(split, augmentation(settings, mean), seed),
-        batch_sampler=Order(len(split), settings.batch_size, first, last, seed, share),
+    augmented = Augmented(split, augmentation(settings, mean), seed, hooks)
+    order = Order(len(split), settings.batch_size, first, last, seed, share)
+    return Batches(loader(augmented, order, workers))
+
+
+def loader(augmented: Augmented, keys: Iterable[list[tuple[int, int]]], workers: int = 0) -> DataLoader[Any]:
+    """Loads batches of keys (position in the training, index of the image).
+
+    Args:
+        augmented: The images.
+        keys: Of every batch.
+        workers: Processes that load and augment.
+    """
+    return DataLoader(
+        augmented,
+        batch_sampler=keys,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
-        collate_fn=_collate,
+        collate_fn=partial(_collate, augmented.hooks),
         worker_init_fn=_outlive_termination,
     )
-    return Batches(loader)
 
 
-class Batches(Iterator[Sample]):
+class Batches(Iterator[AnySample]):
     """The batches of a loader; an image that cannot be read raises its UserError when its batch is due.
 
     Attributes:
@@ -256,7 +316,7 @@ class Batches(Iterator[Sample]):
         self._batches: Iterator[Any] = iter(loader)
         self.waited = 0.0
 
-    def __next__(self) -> Sample:
+    def __next__(self) -> AnySample:
         start = time.monotonic()
         try:
             with phases.during(phases.LOADING):
@@ -279,12 +339,17 @@ class Batches(Iterator[Sample]):
         self._batches = iter(())
 
 
-def _collate(samples: list[Sample | UserError]) -> Sample | UserError:
-    """A batch, or the first error of its images."""
+def _collate(hooks: Hooks | None, samples: list[AnySample | UserError]) -> AnySample | UserError:
+    """A batch, or the first error of its images; hooks are those that have prepared something."""
     for sample in samples:
         if isinstance(sample, UserError):
             return sample
-    return default_collate(samples)
+    try:
+        if hooks:
+            hooks.check_alike([sample.prepared for sample in samples if isinstance(sample, PreparedSample)])
+        return default_collate(samples)
+    except UserError as error:
+        return error
 
 
 def _outlive_termination(_: int) -> None:

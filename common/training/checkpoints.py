@@ -19,7 +19,7 @@ from common.failures import renamed
 from common.files import Amount, Count, replacing
 from common.networks.structured import StructuredNetwork
 from common.provenance import Provenance
-from common.runs.records import LogLine, read_tensors
+from common.runs.records import AnyLine, log_line, read_tensors
 
 REMEDY = "delete it; training goes on from the one before"
 
@@ -32,11 +32,13 @@ class Origin:
         content_sha256: Of the dataset.
         weights_sha256: Of the first weights; None if they were drawn.
         processes: How the processes came to be that worked on it, one after the other.
+        start_sha256: Of the weights of the trained model that it started from; None if it started anew.
     """
 
     content_sha256: str = ""
     weights_sha256: str | None = None
     processes: list[Provenance] = field(default_factory=list)
+    start_sha256: str | None = None
 
     def after(self, earlier: Origin, folder: Path) -> Origin:
         """The origin of a training that goes on from a checkpoint.
@@ -51,6 +53,7 @@ class Origin:
         for what, before, now in (
             ("the images or labels", earlier.content_sha256, self.content_sha256),
             ("the first weights", earlier.weights_sha256, self.weights_sha256),
+            ("the model that it starts from", earlier.start_sha256, self.start_sha256),
         ):
             if before != now:
                 raise UserError(
@@ -72,7 +75,7 @@ class Position:
 
     iteration: int = 0
     seconds: float = 0.0
-    log: list[LogLine] = field(default_factory=list)
+    log: list[AnyLine] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class _Content:
 
     def checkpoint(self) -> Checkpoint:
         """What it is of."""
-        position = Position(self.iteration, self.seconds, [LogLine.of(line) for line in self.log])
+        position = Position(self.iteration, self.seconds, [*map(log_line, self.log)])
         return Checkpoint(position, self.network, self.method, self.optimizer, self.origin)
 
 

@@ -49,9 +49,21 @@ class ProcessGroup:
         torch_distributed.all_reduce(flags, torch_distributed.ReduceOp.MAX)
         return bool(flags)
 
+    def total(self, counts: Tensor) -> Tensor:
+        """The sum over all processes of counts, integers on the CPU; all of them wait for each other here."""
+        if self.size > 1:
+            counts = counts.clone()
+            torch_distributed.all_reduce(counts)
+        return counts
+
     def gather(self, share: Tensor) -> Tensor:
         """The shares `[n, …]` of all processes in their order, `[size·n, …]`, with derivatives."""
-        return share if self.size == 1 else _Gather.apply(share, self)
+        if self.size == 1:
+            return share
+        if share.is_floating_point():
+            return _Gather.apply(share, self)
+        # As bytes: the libraries that send them do not know all types.
+        return _Gather.apply(share.contiguous().view(torch.uint8), self).view(share.dtype)
 
     def prepare(self, module: nn.Module) -> None:
         """Has a module see the whole batch where its layers join images: in BatchNorm and dropout's masks.

@@ -6,6 +6,7 @@ import inspect
 import signal
 import sys
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,20 +14,26 @@ from common import devices, phases
 from common.config.method_code import code_digest
 from common.config.settings import Execution, plain
 from common.datasets.manifest import Manifest
-from common.datasets.split import Split
+from common.networks.hooks import Hooks
 from common.networks.structured import StructuredNetwork
 from common.provenance import Provenance, peak_memory
 from common.runs import recipes
 from common.runs.jobs import Training
-from common.runs.records import TrainedModel, state_sha256
+from common.runs.records import TrainedModel, TrainedModelFacts, state_sha256
 from common.seeds import derive
 from common.training import finished_model
-from common.training.batches import Batches, training_batches
+from common.training.batches import Batches, preparing, training_batches
 from common.training.checkpoints import Checkpoint, Checkpoints, Origin
 from common.training.group import ProcessGroup
+from common.training.images import training_images
 from common.training.monitor import Monitor
 from common.training.preemption import Preemption
+from common.training.starting import load_start
 from common.training.step import Objective, build, make_optimizer, set_learning_rate, training_step
+from methods.base import Method
+
+if TYPE_CHECKING:
+    from common.training.validation import Validation
 
 
 def train_model(training: Training, execution: Execution, group: ProcessGroup) -> None:
@@ -45,38 +52,56 @@ def train_model(training: Training, execution: Execution, group: ProcessGroup) -
     settings, total = training.settings, training.settings.iterations
     with phases.during(phases.LOADING):
         model = build(training).to(group.device).train()
+        started = load_start(training, model)
+        hooks = preparing(model.method)  # whatever is trained, and wherever it goes on
     group.prepare(model)
     objective = group.wrap(Objective(model, settings.compile, group.gather))
     optimizer = make_optimizer(model, settings)
     manifest = training.data.manifest()  # that of the start, whatever becomes of the file
-    origin = Origin(manifest.content_sha256, model.network.weights_sha256, [_provenance(group)])
-    checkpoints = Checkpoints(training.state, training.digest, origin)
+    checkpoints = Checkpoints(training.state, training.digest, _origin(manifest, model, started, group))
     start = checkpoints.resume(model, optimizer)
-    batches = _batches(training, manifest, execution, group, model, start.iteration)
-    about = inspect.getdoc(inspect.getmodule(type(model.method))) or ""
-    monitor = Monitor(training, batches, start, about, silent=not group.leads)
+    batches = _batches(training, manifest, execution, group, model, hooks, start.iteration)
+    validation = _validation(training, manifest, execution, group, model)
+    monitor = Monitor(training, batches, start, _about(model.method), validation, silent=not group.leads)
     with monitor, closing(batches), Preemption() as preemption, checkpoints.beside():
         for iteration in range(start.iteration, total):
             model.method.progress = iteration / total
             rate = set_learning_rate(optimizer, settings, iteration)
-            seed = derive(training.seed, "dropout", iteration)
+            seed = derive(training.stream, "dropout", iteration)
             monitor.step(training_step(objective, optimizer, batches, settings, group.device, seed))
             done = iteration + 1
             ends = done == total
             preempted = group.any(preemption.asked) and not ends
+            validates = monitor.validates(done) and not preempted
             saves = preempted or (done % execution.checkpoint_every == 0 and not ends)
-            if saves or ends or done % execution.log_every == 0:
+            if saves or ends or validates or done % execution.log_every == 0:
                 monitor.write(done, rate, model.hooks.diagnostics())
                 checkpoints.look()
+            if validates:
+                monitor.validate(model, done, lambda: preemption.asked)
             if saves and group.leads:
                 checkpoints.begin(Checkpoint.of(monitor.position(done), model, optimizer))
             if preempted:
                 checkpoints.wait()
                 _end(group, done)
     if group.leads:
-        record = _record(training, group, model, checkpoints.origin, monitor.seconds)
+        record = _record(training, group, model, checkpoints.origin, monitor.seconds, started)
         finished_model.keep(training, record)
         checkpoints.clear()
+
+
+def _origin(
+    manifest: Manifest, model: StructuredNetwork, started: TrainedModelFacts | None, group: ProcessGroup
+) -> Origin:
+    """What a training comes from: data, first weights or the model that it starts from, and this process."""
+    weights = started.weights_sha256 if started else model.network.weights_sha256
+    state = started.state_sha256 if started else None
+    return Origin(manifest.content_sha256, weights, [_provenance(group)], state)
+
+
+def _about(method: Method) -> str:
+    """What the file of a method says of it."""
+    return inspect.getdoc(inspect.getmodule(type(method))) or ""
 
 
 def _batches(
@@ -85,22 +110,43 @@ def _batches(
     execution: Execution,
     group: ProcessGroup,
     model: StructuredNetwork,
+    hooks: Hooks | None,
     first: int,
 ) -> Batches:
     """The batches of all iterations from `first` on, this process's share of each."""
     settings = training.settings
-    split = Split(training.data.dataset, manifest, settings.split)
+    split = training_images(training.data.dataset, manifest, settings)
     split.check_classes()
     return training_batches(
         split,
         settings,
         model.network.mean.flatten().tolist(),
-        training.seed,
+        training.stream,
         first * settings.accumulate,
         settings.iterations * settings.accumulate,
         _workers(execution, group.device),
         (group.rank, group.size),
+        hooks,
     )
+
+
+def _validation(
+    training: Training,
+    manifest: Manifest,
+    execution: Execution,
+    group: ProcessGroup,
+    model: StructuredNetwork,
+) -> Validation | None:
+    """What scores the model while it is trained, if that is wanted and there are images for it."""
+    if not execution.validate_every or training.settings.hold_out:  # a search scores its candidates itself
+        return None
+    reason = training.data.dataset.not_validated(training.settings.split)
+    if reason:
+        print(f"structseg: {training.dataset} is not validated while training: {reason}")
+        return None
+    from common.training.validation import Validation  # with what only this needs, such as scoring
+
+    return Validation(training, manifest, execution, group, model)
 
 
 def _workers(execution: Execution, device: torch.device) -> int:
@@ -125,7 +171,12 @@ def _provenance(group: ProcessGroup) -> Provenance:
 
 
 def _record(
-    training: Training, group: ProcessGroup, model: StructuredNetwork, origin: Origin, seconds: float
+    training: Training,
+    group: ProcessGroup,
+    model: StructuredNetwork,
+    origin: Origin,
+    seconds: float,
+    started: TrainedModelFacts | None,
 ) -> TrainedModel:
     """The trained model with all that is needed to use it."""
     dataset, options = training.data.dataset, training.model_options
@@ -142,11 +193,13 @@ def _record(
         class_names=list(dataset.class_names),
         colours=list(dataset.colours),
         seed=training.seed,
+        member=training.member,
         digest=training.digest,
         recipe=recipes.TRAINING.number,
         training=plain(training.settings),
         content_sha256=origin.content_sha256,
         weights_sha256=origin.weights_sha256,
+        start=started,
         processes=group.size,
         provenance=_provenance(group),
         earlier=origin.processes[:-1],

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from common.errors import Diverged
+from common.networks.structured import StructuredNetwork
 from common.runs.jobs import Training
 from common.runs.records import LogLine
 from common.training.batches import Batches
 from common.training.checkpoints import Position
 from common.training.log import Log
+
+if TYPE_CHECKING:
+    from common.training.validation import Validation
 
 
 class Monitor:
@@ -31,6 +37,7 @@ class Monitor:
         batches: Batches,
         start: Position,
         about: str = "",
+        validation: Validation | None = None,
         silent: bool = False,
     ) -> None:
         """
@@ -39,10 +46,12 @@ class Monitor:
             batches: Where its images come from.
             start: Where the training goes on from.
             about: As for `Log`.
+            validation: Scores the model from time to time.
             silent: Whether another process writes the log and shows the bar.
         """
         self.training, self.batches = training, batches
         self.start, self.about, self.silent = start, about, silent
+        self.validation = validation
         self.lines = list(start.log)
         self.started = time.monotonic() - start.seconds
         self.log: Log | None = None
@@ -85,6 +94,40 @@ class Monitor:
         """Takes note of an iteration and its loss, a scalar that may still be under computation."""
         self._losses.append(loss)
         self.bar.update()
+
+    def validates(self, done: int) -> bool:
+        """Whether the model is to be scored after so many iterations."""
+        return self.validation is not None and self.validation.due(done)
+
+    def validate(self, model: StructuredNetwork, done: int, cut: Callable[[], bool]) -> None:
+        """Adds to the log how well the model does; its time is no time of training.
+
+        What was begun before must be done: `write` waits for it.
+
+        Args:
+            model: Network and method in training.
+            done: Iterations done.
+            cut: Says whether scoring is to be cut short: nothing is added then.
+
+        Raises:
+            UserError: An image cannot be read, or the method cannot work with it; or nothing is labelled.
+        """
+
+        def is_cut() -> bool:
+            """Whether it is to be cut short; `status` sees by the log that the training goes on."""
+            if self.log:
+                self.log.touch()
+            return cut()
+
+        start = time.monotonic()
+        validated = self.validation.score(model, done, is_cut) if self.validation else None
+        if validated and self.log:
+            self.lines.append(validated.line)
+            self.log.write(validated.line)
+            self.log.show(validated)
+        passed = time.monotonic() - start
+        self.started += passed
+        self._window_start += passed
 
     def write(self, done: int, rate: float, diagnostics: dict[str, float]) -> None:
         """Adds a line to the log, about the iterations since the one before.

@@ -28,7 +28,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from common import devices
 from common.errors import UserError
 from common.failures import Failure, recording_failure
-from common.provenance import ROOT
+from common.installation import IMPORTED_FROM
 from common.training.group import ProcessGroup
 
 PATIENCE = timedelta(hours=1)
@@ -121,7 +121,7 @@ def _environment(processors: Sequence[torch.device]) -> Iterator[None]:
     """What the processes inherit: their devices and threads, and where their code is."""
     before = dict(os.environ)
     threads = max(1, torch.get_num_threads() // len(processors))
-    paths = [str(ROOT), *filter(None, [before.get("PYTHONPATH")])]
+    paths = [str(IMPORTED_FROM), *filter(None, [before.get("PYTHONPATH")])]
     loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
     os.environ |= {PARENT: str(os.getpid()), DEVICE: processors[0].type, "OMP_NUM_THREADS": str(threads)}
     os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "TORCH_CPP_LOG_LEVEL": "ERROR"}

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from common import compiler
 from common.config.settings import TrainingSettings
-from common.datasets.split import Sample, Split
+from common.datasets.split import Split
 from common.errors import UserError
 from common.networks.network import Network
 from common.networks.options import ModelOptions
 from common.networks.structured import StructuredNetwork
 from common.runs.jobs import Training
 from common.seeds import derive
+from common.training.batches import AnySample
 from common.training.group import unsynchronised
+from methods.base import Method
 
 
 def build(training: Training, pretrained: bool = True) -> StructuredNetwork:
@@ -29,23 +31,38 @@ def build(training: Training, pretrained: bool = True) -> StructuredNetwork:
 
     Args:
         training: What is to be trained.
-        pretrained: Whether to load the backbone's weights if the model's options say so.
+        pretrained: Whether to load the backbone's weights if the model's options say so, unless the training
+            starts from a trained model, whose weights `starting.load_start` loads.
 
     Raises:
-        UserError: The network cannot be built, its weights cannot be had, or the dataset's colours are wanted
-            and it was not prepared.
+        UserError: The network cannot be built, its weights cannot be had, the dataset's colours are wanted
+            and it was not prepared, or nothing is left to be trained.
     """
     num_classes = len(training.data.dataset.class_names)
-    torch.manual_seed(derive(training.seed, "initialisation"))
+    pretrained = pretrained and training.start is None
+    torch.manual_seed(derive(training.stream, "initialisation"))
     network = Network(training.model, num_classes, _starting_options(training, pretrained))
     if pretrained and training.weights_sha256 not in (None, network.weights_sha256):
         raise UserError(
             f"model_options.{training.model}.weights: {training.model_options.weights} changed since this "
             "job was planned: bring that file back, or give the new one another name, and run again"
         )
-    torch.manual_seed(derive(training.seed, "method"))
+    torch.manual_seed(derive(training.stream, "method"))
     method = training.entry.build(num_classes, network.feature_channels)
-    return StructuredNetwork(network.to(memory_format=torch.channels_last), method)
+    model = StructuredNetwork(network.to(memory_format=torch.channels_last), method)
+    if training.entry.freeze:
+        _check_trainable(training, method)
+        model.freeze_network()
+    return model
+
+
+def _check_trainable(training: Training, method: Method) -> None:
+    """Refuses a method without parameters where nothing else is trained."""
+    if not any(parameter.requires_grad for parameter in method.parameters()):
+        raise UserError(
+            f"method_options.{training.method}.freeze: methods/{training.entry.module}.py has no parameters, "
+            "so that nothing is left to be trained: leave it out"
+        )
 
 
 def _starting_options(training: Training, pretrained: bool) -> ModelOptions:
@@ -133,12 +150,13 @@ class Objective(nn.Module):
         if compiled:
             model.network.compile(dynamic=False)
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor, prepared: Tensor | None = None) -> Tensor:
         """The loss of the whole batch, from this process's share of it.
 
         Args:
             images: RGB in 0–255, `[n, 3, H, W]`.
             labels: Integers `[n, H, W]` in 0..K−1, or 255 for void.
+            prepared: What the method has prepared of the labels, `[n, …]`, if it does that.
 
         Returns:
             A scalar.
@@ -148,7 +166,7 @@ class Objective(nn.Module):
                 be compiled.
         """
         try:
-            return self.model.loss(images, labels, self.gather)
+            return self.model.loss(images, labels, self.gather, prepared)
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
@@ -163,7 +181,7 @@ class Objective(nn.Module):
 def training_step(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: Iterator[Sample],
+    batches: Iterator[AnySample],
     settings: TrainingSettings,
     device: torch.device,
     seed: int,
@@ -173,7 +191,8 @@ def training_step(
     Args:
         objective: `Objective` of a network and a method in training mode, maybe shared with other processes.
         optimizer: Of both.
-        batches: Gives images uint8 `[N, 3, H, W]` and labels `[N, H, W]`.
+        batches: Gives images uint8 `[N, 3, H, W]`, labels `[N, H, W]` and, if the method prepares something,
+            that.
         settings: The settings of training.
         device: Where network and method are.
         seed: Of everything random inside the network.
@@ -189,10 +208,10 @@ def training_step(
     total = torch.zeros((), device=device)
     own: Any = getattr(objective, "module", objective)  # as it is before it is shared
     for remaining in reversed(range(settings.accumulate)):
-        images, labels = (part.to(device, non_blocking=True) for part in next(batches))
+        batch = [part.to(device, non_blocking=True) for part in next(batches)]
         with unsynchronised(objective) if remaining else nullcontext():
             with autocast(device, settings.precision):
-                loss = objective(images, labels)
+                loss = objective(*batch)
             loss = loss / settings.accumulate
             own.model.hooks.backward(loss)
         total += loss.detach()

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import devices
+from common import devices, gpu_locks
 from common.errors import UserError
 from common.files import locked
 from tests.conftest import ROOT
 
-VARIABLES = ("CUDA_VISIBLE_DEVICES", *devices.SCHEDULERS)
+VARIABLES = ("CUDA_VISIBLE_DEVICES", *gpu_locks.SCHEDULERS)
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
-    monkeypatch.setattr(devices, "POLL_SECONDS", 0.002)
+    monkeypatch.setattr(gpu_locks, "POLL_SECONDS", 0.002)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(devices, "LOCKS", tmp_path)
+    monkeypatch.setattr(gpu_locks, "LOCKS", tmp_path)
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     return monkeypatch
@@ -298,12 +298,12 @@ def test_on_a_cpu_memory_is_kept_for_its_next_use() -> None:
 def test_the_folder_of_locks_is_made_or_the_reason_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "LOCKS", tmp_path / "not/yet/there")
-    assert devices.lock_folder(None).is_dir()
+    monkeypatch.setattr(gpu_locks, "LOCKS", tmp_path / "not/yet/there")
+    assert gpu_locks.lock_folder(None).is_dir()
     (tmp_path / "file").touch()
-    monkeypatch.setattr(devices, "LOCKS", tmp_path / "file")
+    monkeypatch.setattr(gpu_locks, "LOCKS", tmp_path / "file")
     with pytest.raises(UserError, match="file/structseg-.*cannot be written, .*file.* is in the way"):
-        devices.lock_folder(None)
+        gpu_locks.lock_folder(None)
 
 
 def test_convolutions_on_gpus_use_tf32_if_the_configuration_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

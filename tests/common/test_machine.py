@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from common import devices, machine
+from common import gpu_locks, machine
 from common.config import reading
 from common.files import write_json
 from common.runs import plan
@@ -29,9 +29,9 @@ LONG = 600.0
 
 @pytest.fixture(autouse=True)
 def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "LOCKS", tmp_path)
-    monkeypatch.setattr(devices, "POLL_SECONDS", 0.002)
-    for variable in devices.SCHEDULERS:
+    monkeypatch.setattr(gpu_locks, "LOCKS", tmp_path)
+    monkeypatch.setattr(gpu_locks, "POLL_SECONDS", 0.002)
+    for variable in gpu_locks.SCHEDULERS:
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -240,7 +240,7 @@ def test_a_measurement_waits_for_a_training(tiny: dict, monkeypatch: pytest.Monk
         timed.append(measurement())
         return timed[0].state(0.3)
 
-    monkeypatch.setattr(train, "train_model", lambda *_: states.append(state()))
+    monkeypatch.setattr("common.training.train.train_model", lambda *_: states.append(state()))
     states: list[str] = []
     train.train(run.training, execution)
     assert states == [""]

@@ -36,7 +36,7 @@ STAGES = {
     "evaluate": RUN,
     "measure": RUN,
     "controls": ["--dataset", "digits", "--model", MODEL],
-    "tune": ["--dataset", "digits", "--model", MODEL],
+    "tune": ["--dataset", "digits", "--model", MODEL, "--method", "crf-1"],
     "tabulate": [],
     "report": [],
 }
@@ -51,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A configuration whose run is trained, scored and measured."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("finished")
-    tuning = {"method": "crf-1", "grid": {"iterations": [1, 2]}}
+    tuning = {"methods": {"crf-1": {"iterations": [1, 2]}}}
     config = reading.complete(TINY | {"methods": ["crf-1"], "tuning": tuning, "results": str(folder)})
     run = run_of(config)
     prepare.prepare(run.data)
@@ -183,6 +183,7 @@ def test_too_little_memory_is_one_sentence(
         raise error
 
     monkeypatch.setattr(Digits, "read", exhausted)
+    monkeypatch.setattr(Digits, "kept", exhausted)
     monkeypatch.setattr("common.tables.writing.make_tables", exhausted)
     assert command(config, verb, tmp_path / "config.json", *STAGES[verb]) == 2
     check_sentence(capfd, "the machine's memory is too small for", "resources.mem_mb higher")

@@ -131,7 +131,7 @@ def test_works_at_the_size_of_the_images(alignment: str) -> None:
 @pytest.mark.usefixtures("exact")
 def test_on_the_grid_it_sees_the_image_resized() -> None:
     images, unary = example(24, 16, cells=2)
-    method = layer(resolution="grid", **NARROW)
+    method = layer(grid=1, **NARROW)
     small = functional.interpolate(images, (12, 8), mode="bilinear", antialias=True)
     torch.testing.assert_close(method.structure(images, unary, unary), published(method, small, unary, 5))
 
@@ -151,7 +151,7 @@ def test_entries_say_where_they_work() -> None:
         {"test_iterations": 0},
         {"gaussian": [0, 1]},
         {"bilateral": [1, 1]},
-        {"resolution": "x"},
+        {"grid": 2},
     ],
 )
 def test_impossible_options_are_refused(options: dict) -> None:

@@ -13,9 +13,13 @@ from torch.autograd import forward_ad
 from methods.affinity import affinity_field
 from methods.base import cross_entropy
 from methods.bce import binary_cross_entropy
+from methods.boundary_loss import boundary_loss
 from methods.ddcrf import dual_decomposition_factored
+from methods.dense_crf_loss import dense_crf_energy
 from methods.densecrf import crf_scores, dense_crf
 from methods.dice import Dice
+from methods.gated_crf_loss import gated_crf_energy
+from methods.jaccard import Jaccard
 from methods.pyramid import Pyramid
 from methods.rmi import RMILoss, conditional_entropy
 
@@ -55,6 +59,13 @@ FUNCTIONS: dict[str, tuple[Function, Tensor]] = {
     "pyramid": (lambda x: Pyramid(K, 1).loss(x, LABELS), UNARY),
     "dice": (lambda x: Dice(K, 1).loss(x, LABELS), UNARY),
     "cross-entropy": (lambda x: cross_entropy(x, LABELS), UNARY),
+    "jaccard": (lambda x: Jaccard(K, 1).loss(x, LABELS), UNARY),
+    "boundary": (lambda x: boundary_loss(x.softmax(1), LABELS, WEIGHTS), UNARY),
+    "dense crf energy": (lambda x: dense_crf_energy(x.softmax(1), LABELS, IMAGES) / 100, UNARY),
+    "gated crf energy": (
+        lambda x: gated_crf_energy(x.softmax(1), LABELS, IMAGES, sigma_rgb=1, stride=2),
+        UNARY,
+    ),
     "dense crf": (lambda x: (WEIGHTS * dense_crf(IMAGES, x, iterations=2)).sum(), UNARY.softmax(1)),
     "crf scores by weights": (
         lambda x: (WEIGHTS * crf_scores(IMAGES, UNARY, (2.0, 3.0, 20.0), [x, 2 * x], 2)).sum(),
@@ -130,7 +141,13 @@ def test_second_derivatives_by_torch_func_are_right(name: str) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["the layer by unary scores", "rmi", "bce", "cross-entropy", "dense crf"])
+BATCHED = [
+    "the layer by unary scores", "rmi", "bce", "cross-entropy", "jaccard", "boundary", "dense crf",
+    "dense crf energy", "gated crf energy",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BATCHED)
 def test_what_can_be_batched(name: str) -> None:
     function, x = FUNCTIONS[name]
     several = torch.stack([x, x.flip(2), x])

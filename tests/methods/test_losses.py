@@ -13,10 +13,15 @@ from torch.nn import functional
 
 from common.config import entries, reading
 from common.labels import valid_pixels
+from methods.active_boundary import active_boundary_loss
 from methods.affinity import Affinity, affinity_field
 from methods.base import Method, cross_entropy
 from methods.bce import binary_cross_entropy
+from methods.boundary_loss import boundary_loss
+from methods.dense_crf_loss import dense_crf_energy
 from methods.dice import Dice
+from methods.gated_crf_loss import gated_crf_energy
+from methods.jaccard import Jaccard
 from methods.lovasz import Lovasz
 from methods.pyramid import Pyramid
 from methods.rmi import RMILoss
@@ -145,6 +150,7 @@ def test_entries_are_half_cross_entropy(entry: str, kind: type[Method]) -> None:
     assert entry in comparison["methods"]
 
 
+IMAGES = torch.zeros(2, 3, 8, 12)
 LOSSES = {
     "cross-entropy": cross_entropy,
     "binary cross-entropy": binary_cross_entropy,
@@ -157,6 +163,11 @@ LOSSES = {
     "lovasz with cross-entropy": Lovasz(3, 1, weight=0.5).loss,
     "dice": Dice(3, 1).loss,
     "dice with cross-entropy": Dice(3, 1, weight=0.5).loss,
+    "jaccard": Jaccard(3, 1).loss,
+    "active boundary": lambda logits, labels: active_boundary_loss(logits, labels, torch.ones(2, 8, 12)),
+    "boundary": lambda logits, labels: boundary_loss(logits.softmax(1), labels, torch.ones(2, 3, 8, 12)),
+    "the energy of a dense crf": lambda logits, labels: dense_crf_energy(logits.softmax(1), labels, IMAGES),
+    "the energy of a gated crf": lambda logits, labels: gated_crf_energy(logits.softmax(1), labels, IMAGES),
 }
 
 

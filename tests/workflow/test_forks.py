@@ -19,10 +19,10 @@ from common.config import reading
 from tests.conftest import ROOT, TINY
 
 WORKFLOW = """
-import os, pathlib, sys
+import os, sys
 sys.path.insert(0, {root!r})
 from workflow import fork_server
-fork_server.start(pathlib.Path({root!r}))
+fork_server.start()
 print(os.environ.get("STRUCTSEG_FORKS"), flush=True)
 sys.stdin.read()
 """
@@ -87,8 +87,8 @@ class Workflow:
 
     def command(self, text: str, config: str = "tiny") -> list[str]:
         """What Snakemake runs for a rule with this command."""
-        script = shlex.join(map(str, (ROOT / "workflow/stage.sh", sys.executable, f"{config}.json")))
-        return ["bash", "-c", f"source {script}; {text}"]
+        script = [ROOT / "workflow/stage.sh", sys.executable, f"{config}.json", ROOT, "common"]
+        return ["bash", "-c", f"source {shlex.join(map(str, script))}; {text}"]
 
     def start(self, text: str, config: str = "tiny", **environment: str) -> subprocess.Popen[str]:
         known = self.environment | THREADS | {"STRUCTSEG_FORKS": str(self.socket)} | environment

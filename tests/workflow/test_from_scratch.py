@@ -131,19 +131,53 @@ def test_rulegraph_and_lint(project: Path) -> None:
     assert wishes == {"Specify a conda environment or container for each rule.:"}
 
 
-def test_options_are_tuned_on_a_model_that_is_no_run(project: Path) -> None:
-    grid = {"iterations": [1], "bilateral": [[3, 10], [20], [3]]}
-    tuning = {"tuning": {"method": "crf-1", "images": 1, "grid": grid}}
-    (project / "tuned.yaml").write_text(yaml.safe_dump(CONFIG | {"methods": ["bce"]} | tuning))
+def test_settings_are_tuned_on_a_model_that_is_no_run(project: Path) -> None:
+    none = dict.fromkeys(["ce", "rmi", "ddcrf", "crf-5"])  # what config.yaml has to try
+    methods = none | {"crf-1": {"iterations": [1], "bilateral": [[3, 10], [20], [3]]}}
+    tuning = {"tuning": {"methods": methods, "images": 1, "candidates": 3, "rungs": [0.5, 1]}}
+    (project / "tuned.yaml").write_text(yaml.safe_dump(CONFIG | {"methods": ["rmi", "crf-1"]} | tuning))
     arguments = ("snakemake", "--cores", "2", "--configfile", "tuned.yaml")
-    result = run(*arguments, "--", "tune_crf", cwd=project)
-    # Mappings are merged: the grid of config.yaml has four pairs for the other kernel.
-    assert "best of 8 candidates" in result.stdout + result.stderr
-    (project / "tuned.yaml").write_text(
-        yaml.safe_dump(CONFIG | {"methods": ["bce"], "tuning": {**tuning["tuning"], "split": "test"}})
-    )
-    result = run(*arguments, "--", "tune_crf", cwd=project, check=False)
+    result = run(*arguments, "--", "tune", cwd=project)
+    assert "best of 3 candidates, all there are" in result.stdout + result.stderr
+    tuning["tuning"]["methods"] |= {"rmi": {"weight": [0.4, 0.6]}}
+    (project / "tuned.yaml").write_text(yaml.safe_dump(CONFIG | {"methods": ["rmi", "crf-1"]} | tuning))
+    plan = run(*arguments, "-n", "--", "tune", cwd=project).stdout
+    assert [int(count) for count in re.findall(r"^trial +(\d+)$", plan, re.MULTILINE)[:1]] == [3 + 2]
+    assert re.search(r"^search +1$", plan, re.MULTILINE), "that of crf-1 is there"
+    tuning["tuning"]["split"] = "test"
+    (project / "tuned.yaml").write_text(yaml.safe_dump(CONFIG | {"methods": ["rmi", "crf-1"]} | tuning))
+    result = run(*arguments, "--", "tune", cwd=project, check=False)
     assert result.returncode == 2 and "test is what the tables score" in result.stderr
+
+
+@pytest.mark.long
+def test_a_search_that_was_killed_goes_on_and_what_it_has_chosen_is_used(tmp_path: Path) -> None:
+    folder = clone(tmp_path / "project")
+    none = dict.fromkeys(["ce", "rmi", "ddcrf", "crf-5"])
+    methods = none | {"rmi": {"weight": [0.2, 0.4, 0.6, 0.8]}, "crf-1": {"gaussian": [[1, 3], [1, 3]]}}
+    tuning = {"methods": methods, "candidates": 4, "rungs": [0.5, 1], "hold_out": 0.3, "images": 2}
+    config = CONFIG | {"methods": ["ce", "rmi", "crf-1"], "seeds": [0], "tuning": tuning}
+    config |= {"execution": CONFIG["execution"] | {"measure": "none"}}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "tiny.yaml", "--", "tune"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while len(list(folder.glob("results/tuning/*/*/rmi-*/trials/*.json"))) < 2:
+        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("results/tuning/*/*/rmi-*/trials/*.json")}
+    run("snakemake", "--cores", "2", "--configfile", "tiny.yaml", "--unlock", cwd=folder)
+    run(*command[2:], cwd=folder)
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items()), "nothing is tried twice"
+    chosen = sorted(folder.glob("results/tuning/*/*/*/chosen.yaml"))
+    assert [path.parent.name.rpartition("-")[0] for path in chosen] == ["crf-1", "rmi"]
+    run("snakemake", "--cores", "2", "--configfile", "tiny.yaml", *map(str, chosen), cwd=folder)
+    board = pd.read_csv(folder / "results/leaderboard.csv")
+    assert board.set_index("method")["tuned"].notna()[["rmi", "crf-1"]].all()
+    assert "What tuning gained" in (folder / "results/report.html").read_text()
 
 
 @pytest.mark.long

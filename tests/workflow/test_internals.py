@@ -21,9 +21,11 @@ def workflow(**changes: object) -> SimpleNamespace:
         "config_settings": settings,
         "is_main_process": True,
         "remote_exec": False,
+        "non_local_exec": False,
         "global_resources": {},
         "resource_settings": SimpleNamespace(cores=None),
         "dag_settings": SimpleNamespace(),
+        "storage_settings": SimpleNamespace(default_storage_provider=None),
     }
     return SimpleNamespace(**(whole | changes))
 
@@ -77,3 +79,27 @@ def test_cores_need_not_be_given_where_one_is_enough() -> None:
     internals.need_no_cores(stand_in)
     assert internals.cores_of_machine(stand_in) == 4
     assert internals.cores_of_machine(workflow(remote_exec=True)) is None
+
+
+def test_a_command_is_put_together_once_for_every_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[SimpleNamespace] = []
+    monkeypatch.setattr(
+        snakemake.jobs.Job, "shellcmd", property(lambda job: asked.append(job) or f"echo {job.attempt}")
+    )
+    internals.remember_commands()
+    internals.remember_commands()  # as where a Snakefile is read twice
+    command = snakemake.jobs.Job.shellcmd.fget
+    one, other = SimpleNamespace(attempt=1), SimpleNamespace(attempt=1)
+    assert [command(one), command(one), command(other)] == ["echo 1"] * 3 and asked == [one, other]
+    other.attempt = 2
+    assert command(other) == "echo 2" and len(asked) == 3
+
+
+def test_files_in_storage_are_still_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = snakemake.io._IOFile
+    monkeypatch.setattr(file, "is_storage", before := file.is_storage)
+    monkeypatch.setattr(snakemake.dag.DAG, "check_directory_outputs", None)
+    internals.files_are_plain(workflow(storage_settings=SimpleNamespace(default_storage_provider="s3")))
+    assert file.is_storage is before
+    internals.files_are_plain(workflow())
+    assert file.is_storage is False

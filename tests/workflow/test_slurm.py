@@ -124,11 +124,11 @@ def write_configuration(folder: Path) -> None:
     host = socket.gethostname()
     nodes = "\n".join(
         f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={17001 + index} CPUs=2 "
-        "RealMemory=16000 Gres=gpu:2 State=UNKNOWN"
+        "RealMemory=16000 Gres=gpu:fake:2 State=UNKNOWN"
         for index, node in enumerate(NODES)
     )
     (folder / "slurm.conf").write_text(SLURM_CONF.format(folder=folder, host=host, nodes=nodes))
-    files = "\n".join(f"NodeName={node} Name=gpu File={folder}/nvidia[0-1]" for node in NODES)
+    files = "\n".join(f"NodeName={node} Name=gpu Type=fake File={folder}/nvidia[0-1]" for node in NODES)
     (folder / "gres.conf").write_text(f"AutoDetect=off\n{files}\n")
 
 
@@ -178,7 +178,9 @@ def test_a_cancelled_job_is_tried_again(project: Path) -> None:
     settings = CONFIG["training"]["per_dataset"]["digits"] | {"iterations": 400}
     execution = CONFIG["execution"] | {"checkpoint_every": 400, "workers": 1}
     changes = {"methods": ["ce"], "training": {"per_dataset": {"digits": settings}}, "execution": execution}
-    (project / "tiny.yaml").write_text(yaml.safe_dump(CONFIG | changes))
+    kinds = {"gres": "gpu:fake", "with_gpu": {"slurm_partition": "main", "slurm_account": "me"}}
+    resources = {"resources": CONFIG["resources"] | kinds}
+    (project / "tiny.yaml").write_text(yaml.safe_dump(CONFIG | changes | resources))
     command = [sys.executable, "-m", *ARGUMENTS]
     log = (project / "log").open("w")
     process = subprocess.Popen(command, cwd=project, stdout=log, stderr=subprocess.STDOUT)
@@ -193,6 +195,7 @@ def test_a_cancelled_job_is_tried_again(project: Path) -> None:
     assert process.wait(timeout=300) == 0, (project / "log").read_text()[-3000:]
     assert leaderboard(project)["error"].isna().all()
     assert "Trying to restart job" in (project / "log").read_text()
+    assert "TresPerNode=gres:gpu:fake:1" in text("scontrol", "show", "job")
     lines = read_log(logs[0])
     assert [line.iteration for line in lines] == [*range(1, 401)]
     seconds = [line.seconds for line in lines]

@@ -27,7 +27,8 @@ def python(tmp_path: Path) -> Path:
 
 def command(python: Path, text: str) -> list[str]:
     """What Snakemake runs for a rule with this command."""
-    return ["bash", "-c", f"source {shlex.join(map(str, (SCRIPT, python, 'a config.json')))}; {text}"]
+    script = [SCRIPT, python, "a config.json", ROOT, "common"]
+    return ["bash", "-c", f"source {shlex.join(map(str, script))}; {text}"]
 
 
 def call(python: Path, text: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,5 @@
 # What the rules share: the benchmark that the configuration describes, and how a stage is called.
+import functools
 import gc
 import os
 import shlex
@@ -9,20 +10,23 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
-from common.config import checks, entries, reading, values
+from common.config import entries, reading, tuning_checks, values
 from common.errors import WORKFLOW, UserError
 from common.files import digest, write_json
-from common.runs import plan, recipes, soundness
+from common.installation import IMPORTED_FROM, MODULE
+from common.runs import plan, recipes, searches, soundness
 from common.runs.jobs import CONTROLS, TrainedRun
 from common.runs.places import check_places
-from workflow import fork_server, internals
+from workflow import fork_server, internals, progress
 
 internals.check(workflow)
 internals.take_files_as_complete()
 internals.run_for_missing_files_alone()
 internals.remember_parameters()
+internals.remember_commands()
+internals.files_are_plain(workflow)
 if internals.is_main(workflow):
-    gc.disable()  # what a plan is made of lives as long as it does; onstart ends this
+    gc.set_threshold(100_000, 1000)  # what a plan is made of lives as long as it does
 
 ASKED = {*sys.argv}
 try:
@@ -38,8 +42,8 @@ try:
     BENCHMARK = plan.benchmark(CONFIG)
     if internals.is_main(workflow):
         check_places(BENCHMARK.datasets)
-    if "tune_crf" in ASKED:
-        checks.check_tuning_splits(CONFIG)
+    if "tune" in ASKED:
+        tuning_checks.check_searches(CONFIG)
 except UserError as error:
     print(f"structseg: {error}", file=sys.stderr)
     sys.exit(2)
@@ -61,9 +65,7 @@ os.environ.setdefault(
 )
 
 DOWNLOADING = any(target.startswith("data_") for target in ASKED)
-ASIDE = DOWNLOADING or bool(
-    {"tables", "report", "estimate", "kernels", "tune_crf"} & ASKED
-)
+ASIDE = DOWNLOADING or bool({"tables", "report", "estimate", "kernels", "tune"} & ASKED)
 if DOWNLOADING or {"tables", "report"} & ASKED:
     internals.need_no_cores(workflow)
 if internals.is_main(workflow) and not ASIDE:
@@ -77,11 +79,11 @@ RUN = f"{RESULTS}/runs/{FOLDER}"
 CONTROL = f"{RESULTS}/controls/{{dataset}}/{{model}}/{{digest}}"
 TUNING = f"{RESULTS}/tuning/{{dataset}}/{{model}}/{{method}}-{{digest}}"
 RUNS = {str(run.folder): run for run in BENCHMARK.runs}
-TUNINGS = {str(tuning.folder): tuning for tuning in BENCHMARK.tunings}
 TRAININGS = {
-    str(run.training.folder): run.training
-    for run in [*BENCHMARK.runs, *(tuning.run for tuning in BENCHMARK.tunings)]
+    str(training.folder): training
+    for run in BENCHMARK.runs
     if isinstance(run, TrainedRun)
+    for training in run.trainings
 }
 CONTROLLED = {
     str(control.folder.parent): control
@@ -102,8 +104,10 @@ internals.count_shares(workflow, "gpu", SHARES)
 
 # The digest in a path says what a result depends on, and inputs are ancient(), so that a missing file is the only
 # reason for a job.
-SHELL = [str(ROOT / "workflow/stage.sh"), sys.executable, str(CONFIG_FILE)]
-shell.prefix(f"source {shlex.join(SHELL)}; ".replace("{", "{{").replace("}", "}}"))
+SHELL = [ROOT / "workflow/stage.sh", sys.executable, CONFIG_FILE, IMPORTED_FROM, MODULE]
+shell.prefix(
+    f"source {shlex.join(map(str, SHELL))}; ".replace("{", "{{").replace("}", "}}")
+)
 
 
 wildcard_constraints:
@@ -112,6 +116,8 @@ wildcard_constraints:
     method="[^/]+",
     seed="[0-9]+",
     digest="[0-9a-f]+",
+    round="[0-9]+",
+    place="[0-9]+",
 
 
 def growing(resource, times=1):
@@ -119,9 +125,19 @@ def growing(resource, times=1):
     return lambda wildcards, attempt: (1 + attempt) * times * RESOURCES[resource] // 2
 
 
-def shares_of(gpus):
-    """What a job asks for that needs so many GPUs, of which it may share one."""
-    return gpus if gpus == 1 else SHARES * gpus
+def asked(gpus, alone=False):
+    """What a job asks for that uses so many GPUs: of this machine, where it may share one, or of a cluster."""
+    here = gpus if gpus == 1 and not alone else SHARES * gpus
+    there = 0 if RESOURCES["gres"] else gpus
+    others = RESOURCES["with_gpu" if gpus else "without_gpu"]
+    if gpus and RESOURCES["gres"]:
+        others = {"gres": f"{RESOURCES['gres']}:{gpus}", **others}
+    if here != there:  # which of them it is turns out when the jobs are known
+        return {
+            "gpu": lambda wildcards: there if workflow.non_local_exec else here,
+            **others,
+        }
+    return {"gpu": gpus, **others}
 
 
 def needed(inputs, outputs):
@@ -140,12 +156,19 @@ def manifest_of(job, outputs):
 
 def tabulated(run):
     """The scores of a run; their time means nothing, unless its model is gone and trained again."""
-    again = isinstance(run, TrainedRun) and run.training.lost
+    again = isinstance(run, TrainedRun) and run.lost
     return run.metrics if again else ancient(run.metrics)
 
 
 def scores_of(run):
     return [run.metrics, run.per_image, run.panel, run.labels]
+
+
+def missing_of(run):
+    """What is missing of the scores of a run, if not all: for what is made together the metrics stand."""
+    if not os.path.exists(run.metrics):
+        return []
+    return [file for file in scores_of(run) if not os.path.exists(file)]
 
 
 def scored_by(control):
@@ -159,43 +182,111 @@ def scored_by(control):
 
 
 def training_of(wildcards):
-    return TRAININGS[MODEL.format(**wildcards)]
+    """A training of a run, or of a model that a search refines."""
+    folder = MODEL.format(**wildcards)
+    if folder in TRAININGS:
+        return TRAININGS[folder]
+    runs = [search.run for search in searches_by_folder().values()]
+    return {
+        str(training.folder): training for run in runs for training in run.trainings
+    }[folder]
+
+
+def iterations_of(folder):
+    """How long the training in a folder is, if it is one of these."""
+    training = TRAININGS.get(str(folder))
+    return training.settings.iterations if training else None
+
+
+if internals.is_main(workflow):
+    progress.show(RESULTS, iterations_of)
+
+
+def tell_where():
+    """Says where what there is to read is, whatever started this."""
+    if not ASIDE and BENCHMARK.outputs.report.exists():
+        leaderboard = BENCHMARK.outputs.results / "leaderboard.md"
+        page = BENCHMARK.outputs.report.absolute()
+        print(f"structseg: {leaderboard}, file://{page}", file=sys.stderr)
 
 
 def run_of(wildcards):
     return RUNS[RUN.format(**wildcards)]
 
 
-def model_of(wildcards):
-    """The trained model of a run; nothing if it reads predictions."""
+def started_with(wildcards):
+    """What a training needs: the dataset, and the model that it starts from."""
+    training = training_of(wildcards)
+    start = [training.start.file] if training.start else []
+    return needed([training.data.path, *start], [training.file])
+
+
+def models_of(wildcards):
+    """The trained models of a run; nothing if it reads predictions."""
     run = run_of(wildcards)
-    return ancient(run.training.file) if isinstance(run, TrainedRun) else []
+    if not isinstance(run, TrainedRun):
+        return []
+    return [ancient(member.file) for member in run.members]
 
 
 def measured_with(wildcards):
     """What a cost comes from; the scores, too: a cluster can do both in one job that needs one GPU."""
     run = run_of(wildcards)
     made = (
-        [] if run.training.lost else [run.cost]
+        [] if run.lost else [run.cost]
     )  # a model that is trained again is another one
-    return needed([run.data.path, run.training.file, run.metrics], made)
+    models = [member.file for member in run.members]
+    return needed([run.data.path, *models, run.metrics], made)
 
 
 def control_of(wildcards):
     return CONTROLLED[CONTROL.format(**wildcards)]
 
 
-def tuning_of(wildcards):
-    return TUNINGS[TUNING.format(**wildcards)]
+@functools.cache
+def searches_by_folder():
+    """All searches, which are planned when they are asked for alone."""
+    return {str(search.folder): search for search in searches.searches(CONFIG)}
+
+
+def search_of(wildcards):
+    return searches_by_folder()[TUNING.format(**wildcards)]
+
+
+def all_scores(search):
+    """What is scored in all rounds of a search."""
+    return [
+        search.scores(rung, place)
+        for rung, (_, count) in enumerate(search.rungs)
+        for place in range(count)
+    ]
+
+
+def tried_with(wildcards):
+    """What a candidate of a round needs: which one it is follows from the round before."""
+    search, rung = search_of(wildcards), int(wildcards.round)
+    own = search.scores(rung, int(wildcards.place))
+    before = [
+        search.scores(rung - 1, place)
+        for place in range(search.rungs[rung - 1].candidates)
+    ]
+    return needed([search.run.data.path, *(before if rung else [])], [own])
+
+
+def searched_with(wildcards):
+    """What the end of a search needs: the model that candidates refine, or what was scored of them."""
+    search = search_of(wildcards)
+    inputs = [search.run.data.path, *search.models, *all_scores(search)]
+    return needed(inputs, search.outputs)
 
 
 onstart:
     gc.freeze()
-    gc.enable()
+    gc.set_threshold(100_000, 10)
     try:
         write_json(CONFIG_FILE, CONFIG)
-        if not ASIDE and internals.is_local(workflow):
-            fork_server.start(ROOT)
+        if (not ASIDE or "tune" in ASKED) and internals.is_local(workflow):
+            fork_server.start()
     except UserError as error:
         print(f"structseg: {error}", file=sys.stderr)
         sys.exit(2)
@@ -206,8 +297,10 @@ onsuccess:
         not ASIDE and not BENCHMARK.outputs.page_stamp.exists()
     ):  # results changed that were there when the plan was made
         shell("stage report {path:q}", path=RESULTS / "report.log")
+    tell_where()
 
 
 onerror:
     if not ASIDE:
         shell("stage report {path:q}", path=RESULTS / "report.log")
+    tell_where()

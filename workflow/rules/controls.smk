@@ -14,7 +14,7 @@ rule controls:
         f"{CONTROL}/controls.log",
     threads: 1
     resources:
-        gpu=0,
+        **asked(0),
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     shell:

@@ -4,7 +4,7 @@ rule evaluate:
         manifest=lambda wildcards: manifest_of(
             run_of(wildcards), scores_of(run_of(wildcards))
         ),
-        model=model_of,
+        models=models_of,
     output:
         metrics=f"{RUN}/metrics.json",
         per_image=f"{RUN}/per_image.npz",
@@ -15,7 +15,7 @@ rule evaluate:
     priority: 1
     threads: RESOURCES["cpus"]
     resources:
-        gpu=shares_of(RESOURCES["gpu"]),
+        **asked(RESOURCES["gpu"]),
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     params:

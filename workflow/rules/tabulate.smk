@@ -2,8 +2,7 @@ rule tabulate:
     """Puts the results together once all runs are there."""
     input:
         metrics=[tabulated(run) for run in RUNS.values()],
-        counts=[ancient(run.per_image) for run in RUNS.values()],
-        labels=[ancient(run.panel) for run in RUNS.values()],
+        missing=[ancient(file) for run in RUNS.values() for file in missing_of(run)],
         manifests=[ancient(group.data.path) for group in BENCHMARK.groups],
         panels=[ancient(group.data.panel) for group in BENCHMARK.groups],
         cost=[ancient(cost) for cost in COSTS],
@@ -26,7 +25,7 @@ rule tabulate:
 rule publish:
     """Makes the report, after the tables are safe."""
     input:
-        [ancient(run.labels) for run in RUNS.values()],
+        [ancient(file) for run in RUNS.values() for file in missing_of(run)],
         ancient(TABLES[:-1]),
         TABLES[-1],  # the stamp: when it is written anew, so is the page
     output:

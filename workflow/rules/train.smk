@@ -1,9 +1,7 @@
 rule train:
     """Trains one model; its checkpoints lie in state/, which is no output, so that they survive a failure."""
     input:
-        manifest=lambda wildcards: manifest_of(
-            training_of(wildcards), [training_of(wildcards).file]
-        ),
+        started_with,
     output:
         model=f"{MODEL}/model.pt",
     log:
@@ -11,13 +9,14 @@ rule train:
     priority: 2
     threads: TRAINING_GPUS * RESOURCES["cpus"]
     resources:
-        gpu=shares_of(TRAINING_GPUS if RESOURCES["gpu"] else 0),
+        **asked(TRAINING_GPUS if RESOURCES["gpu"] else 0),
         nodes=1,
         mem_mb=growing("mem_mb", TRAINING_GPUS),
         runtime=RESOURCES["train_minutes"],
     params:
         gpus=TRAINING_GPUS if RESOURCES["gpu"] else 0,
+        member=lambda wildcards: training_of(wildcards).member,
     shell:
         "stage train {log:q} "
         "--dataset {wildcards.dataset:q} --model {wildcards.model:q} --method {wildcards.method:q} "
-        "--seed {wildcards.seed:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {params.gpus:q}"
+        "--seed {wildcards.seed:q} --member {params.member:q} --digest {wildcards.digest:q} --threads {threads:q} --gpus {params.gpus:q}"

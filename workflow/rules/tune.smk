@@ -1,7 +1,7 @@
-rule tune_crf:
-    """Searches for the options of a refining method on a split that is not scored, and shows the best."""
+rule tune:
+    """Tries settings of methods on images that are not scored, and shows the best."""
     input:
-        [tuning.report for tuning in TUNINGS.values()],
+        lambda wildcards: [search.report for search in searches_by_folder().values()],
     log:
         RESULTS / "tuning.log",
     localrule: True
@@ -9,31 +9,47 @@ rule tune_crf:
         "cat {input:q} > {log:q} && cat {log:q}"
 
 
-rule tune:
-    """Tries the options of one search on one trained model."""
+rule trial:
+    """Trains and scores one candidate of a round of a search, which one the round before has decided."""
     input:
-        manifest=lambda wildcards: manifest_of(
-            tuning_of(wildcards).run,
-            [
-                tuning_of(wildcards).chosen,
-                tuning_of(wildcards).table,
-                tuning_of(wildcards).report,
-            ],
-        ),
-        model=lambda wildcards: ancient(tuning_of(wildcards).run.training.file),
+        tried_with,
     output:
-        chosen=f"{TUNING}/chosen.json",
+        f"{TUNING}/trials/{{round}}-{{place}}.json",
+    log:
+        f"{TUNING}/trials/{{round}}-{{place}}.log",
+    threads: TRAINING_GPUS * RESOURCES["cpus"]
+    resources:
+        **asked(TRAINING_GPUS if RESOURCES["gpu"] else 0),
+        nodes=1,
+        mem_mb=growing("mem_mb", TRAINING_GPUS),
+        runtime=RESOURCES["train_minutes"],
+    params:
+        gpus=TRAINING_GPUS if RESOURCES["gpu"] else 0,
+    shell:
+        "stage tune {log:q} --dataset {wildcards.dataset:q} --model {wildcards.model:q} "
+        "--method {wildcards.method:q} --round {wildcards.round:q} --place {wildcards.place:q} "
+        "--digest {wildcards.digest:q} --threads {threads:q} --gpus {params.gpus:q}"
+
+
+rule search:
+    """Ends a search: chooses from what was tried, or tries refinements of one trained model."""
+    input:
+        searched_with,
+    output:
         table=f"{TUNING}/candidates.csv",
+        chosen=f"{TUNING}/chosen.yaml",
         report=f"{TUNING}/report.md",
+        record=f"{TUNING}/search.json",
     log:
         f"{TUNING}/tune.log",
     threads: RESOURCES["cpus"]
     resources:
-        gpu=shares_of(RESOURCES["gpu"]),
+        **asked(RESOURCES["gpu"]),
         mem_mb=growing("mem_mb"),
-        runtime=growing("other_minutes"),
+        runtime=RESOURCES["train_minutes"],  # what is held out has a model of its own
     params:
         gpus=RESOURCES["gpu"],
     shell:
         "stage tune {log:q} --dataset {wildcards.dataset:q} --model {wildcards.model:q} "
+        "--method {wildcards.method:q} "
         "--digest {wildcards.digest:q} --threads {threads:q} --gpus {params.gpus:q}"

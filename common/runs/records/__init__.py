@@ -6,21 +6,33 @@ one. The manifest of a dataset is in `common/datasets/manifest.py` and the recor
 `common/failures.py`, for rooms below this one.
 """
 
-from common.runs.records.cost import Cost
+from common.runs.records.cost import Cost, TrainingPart
 from common.runs.records.load import Load
-from common.runs.records.scores import ControlMetrics, Metrics, PredictionsSource, Reliability, Scores
-from common.runs.records.times import JobTimes
-from common.runs.records.training import (
+from common.runs.records.log import (
+    VALIDATION,
+    AnyLine,
     LogLine,
-    TrainedModel,
-    TrainedModelFacts,
+    ValidationLine,
+    log_line,
     read_log,
-    read_tensors,
-    state_sha256,
+    read_validations,
 )
-from common.runs.records.tuning import Chosen
+from common.runs.records.scores import (
+    LATER,
+    ControlMetrics,
+    Metrics,
+    PredictionsSource,
+    Reliability,
+    Scores,
+)
+from common.runs.records.times import JobTimes
+from common.runs.records.training import TrainedModel, TrainedModelFacts, read_tensors, state_sha256
+from common.runs.records.tuning import Chosen, Trial
 
 __all__ = [
+    "LATER",
+    "VALIDATION",
+    "AnyLine",
     "Chosen",
     "ControlMetrics",
     "Cost",
@@ -33,7 +45,12 @@ __all__ = [
     "Scores",
     "TrainedModel",
     "TrainedModelFacts",
+    "TrainingPart",
+    "Trial",
+    "ValidationLine",
+    "log_line",
     "read_log",
     "read_tensors",
+    "read_validations",
     "state_sha256",
 ]

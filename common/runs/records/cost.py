@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,28 @@ from common.runs.records.owner import check_owner
 REMEDY = "delete it and measure again"
 
 
+@dataclass(frozen=True)
+class TrainingPart:
+    """What a training costs that a run needs: its own, or one that it starts from.
+
+    Attributes:
+        method: Name of the method entry.
+        iterations: Steps of the optimiser.
+        step_ms: What one of them takes.
+        models: How many are trained so: the members of an ensemble.
+    """
+
+    method: str
+    iterations: Count
+    step_ms: Amount
+    models: Count
+
+    @property
+    def seconds(self) -> float:
+        """What all of it takes."""
+        return self.models * self.iterations * self.step_ms / 1000
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """`cost-<n>.json` of a run; times are in milliseconds, medians unless they are 95th percentiles.
@@ -31,7 +53,7 @@ class Cost:
         seed: The seed.
         digest: That of the folder.
         recipe: The number n of the recipe of measuring.
-        parameters: Of the network and of the method that it was trained with.
+        parameters: Of the network and of the method that it was trained with, of all members.
         network_ms: The network's part of the latency of one image.
         structure_ms: The part of the structure inside the network.
         refine_ms: The part of the refinement after the network.
@@ -55,6 +77,7 @@ class Cost:
         training_timings: What every one of them took, in milliseconds, in order.
         training_batch: Images of a step.
         training_peak_memory: The peak of a GPU's memory in training, in bytes; None on a CPU.
+        training_parts: All trainings that the run needs, in their order; empty in records that do not tell.
         method_options: The options of the method.
         model_options: The options of the model.
         threads: How many threads of the CPU were used.
@@ -62,6 +85,7 @@ class Cost:
         wall_seconds: How long measuring took.
         peak_memory: Of the whole measurement, in bytes.
         state_sha256: Of the weights of the model, as in its file.
+        members_sha256: Of those of the further members of an ensemble.
         provenance: How the record came to be.
     """
 
@@ -94,6 +118,7 @@ class Cost:
     training_timings: list[Amount]
     training_batch: Count
     training_peak_memory: Count | None
+    training_parts: list[TrainingPart] = field(default_factory=list)
     method_options: dict[str, Any]
     model_options: dict[str, Any]
     threads: Count
@@ -101,6 +126,7 @@ class Cost:
     wall_seconds: Amount
     peak_memory: Count
     state_sha256: str
+    members_sha256: list[str] = field(default_factory=list)
     provenance: Provenance
 
     def __post_init__(self) -> None:
@@ -123,6 +149,16 @@ class Cost:
     def device(self) -> str:
         """The device that it was measured on."""
         return self.provenance.device
+
+    def training_seconds(self, iterations: int) -> float:
+        """What everything takes that is trained for the run: what it starts from, and all members.
+
+        Args:
+            iterations: Of the run's own training, which is all that there is in records without parts.
+        """
+        if not self.training_parts:
+            return iterations * self.training_step_ms / 1000
+        return sum(part.seconds for part in self.training_parts)
 
     @property
     def outdated(self) -> bool:

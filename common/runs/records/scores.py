@@ -18,6 +18,10 @@ from common.runs.records.training import TrainedModelFacts
 REMEDY = "delete its folder and evaluate again"
 
 
+LATER = ("miou_i", "miou_c", "worst_quarter", "worst_class", "recall_by_size")
+"""Scores that records have nothing of that are older than they."""
+
+
 @dataclass(frozen=True)
 class Reliability:
     """Pixels, mean confidence and accuracy of every bin of confidence; None where a bin is empty."""
@@ -31,7 +35,8 @@ class Reliability:
 class Scores:
     """What metrics of runs and controls have in common.
 
-    Fractions are in 0–1; those about boundaries are None where the split has none.
+    Fractions are in 0–1; those about boundaries are None where the split has none, and those of `LATER` where
+    nobody computed them.
 
     Attributes:
         dataset: Name of the dataset.
@@ -48,6 +53,12 @@ class Scores:
         boundary_f: F-score of contours, mean over images of the mean over classes.
         boundary_iou_per_class: Boundary IoU per class.
         boundary_f_per_class: Mean over images per class.
+        miou_i: Mean over images of the mean IoU over the classes in the image's truth.
+        miou_c: Mean over classes of the mean IoU over the images with the class in their truth.
+        worst_quarter: `miou_i` of the quarter of the images in which that is lowest.
+        worst_class: The lowest IoU of a class in the truth.
+        recall_by_size: The share of pixels of small, medium and large objects that is right, mean over
+            classes.
         content_sha256: Of the dataset that was scored.
         provenance: How the scores came to be.
         wall_seconds: How long it took.
@@ -68,6 +79,11 @@ class Scores:
     boundary_f: Fraction | None
     boundary_iou_per_class: dict[str, Fraction | None]
     boundary_f_per_class: dict[str, Fraction | None]
+    miou_i: Fraction | None = None
+    miou_c: Fraction | None = None
+    worst_quarter: Fraction | None = None
+    worst_class: Fraction | None = None
+    recall_by_size: dict[str, Fraction | None] = field(default_factory=dict)
     content_sha256: str
     provenance: Provenance
     wall_seconds: Amount
@@ -84,9 +100,11 @@ class ControlMetrics(Scores):
 
     Attributes:
         control: Its name.
+        grid: How many times finer than the model's output grid the grid is that it sees, or `full`.
     """
 
     control: str
+    grid: int | str = 1
 
     @classmethod
     def read(cls, control: Control) -> ControlMetrics:
@@ -98,7 +116,7 @@ class ControlMetrics(Scores):
         record = read_record(control.metrics, cls, REMEDY, edited=True)
         check_owner(control.metrics, record, control, ("dataset", "model", "digest", "split"), REMEDY)
         check_data(control.metrics, [record.content_sha256], control.data)
-        if record.control != control.name:
+        if (record.control, record.grid) != (control.name, control.grid):
             reason = f"does not belong to its folder: its control is {record.control}, not {control.name}"
             raise Damaged(control.metrics, reason, REMEDY)
         return record
@@ -122,10 +140,13 @@ class Metrics(Scores):
         evaluation: The settings of evaluation.
         trained_as: The entry that trained the model; None if predictions were read.
         trained: Where the model comes from; None if predictions were read.
+        members: Where the further models of an ensemble come from.
         method_module: The module of the method; None if predictions were read.
         method_code: The digest of its code; None if predictions were read.
         method_options: Its options; None if predictions were read.
         model_options: The options of the model; None if predictions were read.
+        decides: Whether the method decides labels by a rule: ece, nll and reliability are those of the
+            probabilities that it was given.
         predictions: The predictions that were read; None if a model was trained.
         ece: Expected calibration error; None for labels without probabilities.
         nll: Negative log-likelihood in nats per pixel; None for labels without probabilities.
@@ -139,10 +160,12 @@ class Metrics(Scores):
     evaluation: EvaluationSettings
     trained_as: str | None = None
     trained: TrainedModelFacts | None = None
+    members: list[TrainedModelFacts] = field(default_factory=list)
     method_module: str | None = None
     method_code: str | None = None
     method_options: dict[str, Any] | None = None
     model_options: dict[str, Any] | None = None
+    decides: bool = False
     predictions: PredictionsSource | None = None
     ece: Fraction | None = None
     nll: Amount | None = None
@@ -163,8 +186,9 @@ class Metrics(Scores):
         facts, source = record.trained, record.predictions
         check_data(run.metrics, [record.content_sha256, *([facts.content_sha256] if facts else [])], run.data)
         if isinstance(run, TrainedRun):
-            trained = (facts.digest if facts else None, record.trained_as)
-            if trained != (run.training.digest, run.training.method):
+            digests = [model.digest for model in (facts, *record.members) if model]
+            trained = (digests, record.trained_as)
+            if trained != ([member.digest for member in run.members], run.training.method):
                 raise Damaged(run.metrics, "does not belong to its folder: it is of another model", REMEDY)
         elif isinstance(run, ReadRun) and (facts is not None or source is None):
             raise Damaged(run.metrics, "does not belong to its folder: it is of no predictions", REMEDY)

@@ -17,8 +17,8 @@ class JobTimes:
 
     Attributes:
         stage: Its verb.
-        digest: That of the folder that it writes to.
-        dataset: Name of the dataset.
+        digest: That of the folder that it writes to, or of the configuration.
+        dataset: Name of the dataset; empty if it is about all of them.
         model: Name of the model, if it is about one.
         method: Name of the method entry, if it is about one.
         seed: The seed, if it has one.

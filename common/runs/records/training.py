@@ -1,12 +1,9 @@
-"""What training leaves: the trained model, `model.pt`, and its log, `training.jsonl`."""
+"""What training leaves: the trained model, `model.pt`."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import json
-import math
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +14,7 @@ import msgspec
 
 from common.errors import Damaged, UnreadableRecord
 from common.failures import no_memory
-from common.files import Amount, Count, read_bytes, replacing, unreadable
+from common.files import Amount, Count, replacing, unreadable
 from common.integrity import DAMAGE, check_records
 from common.provenance import Provenance
 from common.runs.jobs import Training
@@ -48,6 +45,7 @@ class TrainedModelFacts:
         training: The settings of training; empty in records that do not tell.
         method_code: The digest of the code of the method that trained it.
         method_options: The options of that method.
+        start: Where the trained model comes from that it started from; None if it started anew.
     """
 
     digest: str
@@ -63,6 +61,7 @@ class TrainedModelFacts:
     training: dict[str, Any] = field(default_factory=dict)
     method_code: str | None = None
     method_options: dict[str, Any] | None = None
+    start: TrainedModelFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +80,14 @@ class TrainedModel:
         class_names: One name per class.
         colours: One RGB colour per class.
         seed: The seed.
+        member: Which member of an ensemble it is; 0 is the model of the seed itself.
         digest: That of the folder.
         recipe: The number of the recipe of training; 0 is what has none.
         training: The settings of training.
         content_sha256: Of the dataset.
         weights_sha256: Of the file of weights that training started from, or of the weights that came from
             the hub; None if the first weights were drawn.
+        start: Where the trained model comes from that it started from; None if it started anew.
         processes: How many trained it together.
         provenance: How it came to be.
         earlier: How the processes came to be whose work the last one went on from, after interruptions.
@@ -108,11 +109,13 @@ class TrainedModel:
     class_names: list[str]
     colours: list[tuple[int, int, int]]
     seed: int
+    member: Count = 0
     digest: str
     recipe: Count = 0
     training: dict[str, Any]
     content_sha256: str
     weights_sha256: str | None
+    start: TrainedModelFacts | None = None
     processes: Count
     provenance: Provenance
     earlier: list[Provenance] = field(default_factory=list)
@@ -139,6 +142,7 @@ class TrainedModel:
             self.training,
             self.method_code,
             self.method_options,
+            self.start,
         )
 
     @classmethod
@@ -168,7 +172,8 @@ class TrainedModel:
             raise Damaged(path, "has other weights than were trained (their SHA-256 differs)", REMEDY)
         _check_tensors(path, record.network | record.method_state)
         if training:
-            check_owner(path, record, training, ("dataset", "model", "method", "seed", "digest"), REMEDY)
+            keys = ("dataset", "model", "method", "seed", "member", "digest")
+            check_owner(path, record, training, keys, REMEDY)
             check_data(path, [record.content_sha256], training.data)
             if tuple(record.class_names) != tuple(training.data.dataset.class_names):
                 raise Damaged(path, "does not belong to its folder: its classes have other names", REMEDY)
@@ -180,6 +185,7 @@ class TrainedModel:
 
         content = {key: getattr(self, key) for key in self.__dataclass_fields__}
         content |= {"provenance": asdict(self.provenance), "earlier": [asdict(one) for one in self.earlier]}
+        content["start"] = asdict(self.start) if self.start else None
         with replacing(path, "wb") as file:
             torch.save(content, file)
 
@@ -252,59 +258,3 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor | Any]) -> None:
     for name, value in state.items():
         if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
             raise Damaged(path, f"has weights that are no finite numbers ({name})", REMEDY)
-
-
-@dataclass(frozen=True)
-class LogLine:
-    """One line of `training.jsonl`.
-
-    Attributes:
-        iteration: How many iterations are done.
-        loss: The mean loss since the line before.
-        learning_rate: The encoder's.
-        images_per_second: Since the line before.
-        waiting_for_data: The share of that time in which no batch was there.
-        seconds: Since the start of training, interruptions left out.
-        diagnostics: What the method says about its latest step.
-    """
-
-    iteration: Count
-    loss: float
-    learning_rate: Amount
-    images_per_second: Amount
-    waiting_for_data: Amount
-    seconds: Amount
-    diagnostics: dict[str, float] = field(default_factory=dict)
-
-    def flat(self) -> dict[str, float]:
-        """The line as it stands in the file: diagnostics beside the others."""
-        content = asdict(self)
-        return content | content.pop("diagnostics")
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> LogLine:
-        """A line from what stands in the file.
-
-        Raises:
-            ValueError: It is none.
-        """
-        own = {key: value for key, value in content.items() if key in cls.__dataclass_fields__}
-        if not all(map(math.isfinite, own.values())):
-            raise ValueError("a number is not finite")
-        others = {key: value for key, value in content.items() if key not in own}
-        return msgspec.convert(own | {"diagnostics": others}, cls)
-
-
-def read_log(path: Path) -> list[LogLine]:
-    """The lines of a training log; the last one may be half written, and then is left out.
-
-    Lines that are none are left out, too: the log is for people and charts, and nothing is computed from it.
-
-    Raises:
-        UserError: The file is missing or cannot be read.
-    """
-    lines = []
-    for text in read_bytes(path, "delete it; training writes it anew").splitlines():
-        with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
-            lines.append(LogLine.of(json.loads(text)))
-    return lines

@@ -20,7 +20,7 @@ MODEL = "deeplabv3plus-test_resnet"
 BASE = ROOT / "config.yaml"
 
 WRONG = [
-    ("datasets: [digitz]", r"datasets: unknown dataset 'digitz' \(did you mean digits\?\); choose from camvid, cityscapes, digits"),
+    ("datasets: [digitz]", r"datasets: unknown dataset 'digitz' \(did you mean digits\?\); choose from ade20k, camvid, cityscapes, digits"),
     ("datasets: digits", "datasets: 'digits' must be a list of at least 1, each a text"),
     ("datasets: []", r"datasets: \[\] must be a list of at least 1, each a text"),
     ("datasets: null", "datasets: null must be a list of at least 1"),
@@ -29,12 +29,12 @@ WRONG = [
     ("models: [resnet50]", "models: 'resnet50' must be <architecture>-<backbone> .* deeplabv3, deeplabv3plus"),
     ("models: [unet-resnet50]", "models: 'unet-resnet50' must be .* deeplabv3, deeplabv3plus"),
     ("models: [deeplabv3-resnet5]", "the backbone 'resnet5' is known neither to .* nor to timm"),
-    ("methods: [ce, rmii]", r"methods: unknown method 'rmii' \(did you mean rmi\?\); choose from affinity, bce, ce, crf-1"),
+    ("methods: [ce, rmii]", r"methods: unknown method 'rmii' \(did you mean rmi\?\); choose from active_boundary, affinity, bce"),
     ("methods: [ce, ce]", "methods: 'ce' stands twice in the list: leave one out"),
     ("seeds: [zero]", "seeds.0: 'zero' must be an integer from 0 to 4294967295"),
     ("seeds: [-1]", "seeds.0: -1 must be an integer from 0 to"),
     ("seed: [1]", r"the configuration: unknown key 'seed' \(did you mean seeds\?\)"),
-    ("method_options: {x: {module: crf}}\nmethods: [x]", "method_options.x: unknown module .* 'crf' .*; choose from affinity"),
+    ("method_options: {x: {module: crf}}\nmethods: [x]", "method_options.x: unknown module .* 'crf' .*; choose from active_boundary"),
     ("method_options: {rmi: {radios: 3}}\nmethods: [rmi]", r"method_options.rmi: unknown option 'radios' \(did you mean radius\?\); choose from radius, pool"),
     ("method_options: {ce: {radius: 3}}", "method_options.ce: unknown option 'radius'; there are none"),
     ("method_options: {rmi: {radius: three}}\nmethods: [rmi]", "method_options.rmi.radius: 'three' is not of type int"),
@@ -63,11 +63,20 @@ WRONG = [
     ("dataset_options: {digts: {size: 50}}", "dataset_options.digts: unknown module of common/datasets/ 'digts'"),
     ("evaluation: {per_model: {nonsense: {split: val}}}", "models: 'nonsense' must be <architecture>-<backbone>"),
     ("training: {scale: [2, 1]}", r"training.scale \(for digits\): 2 is greater than 1"),
-    ("tuning: {method: crf}", r"tuning.method: unknown method 'crf' .*; choose from affinity"),
-    ("tuning: {method: ce}", "tuning.method: ce refines no other method's output"),
-    ("tuning: {method: crf-1, grid: {gausian: [[1], [2]]}}", r"tuning.grid: unknown option 'gausian' \(did you mean gaussian\?\)"),
-    ("tuning: {method: crf-1, grid: {iterations: [5, [1, 2]]}}", "tuning.grid.iterations: give either values, or a list of values"),
-    ("tuning: {method: crf-1, grid: {gaussian: [[1], [0]]}}", "method_options.crf-1: gaussian must be 2 positive numbers"),
+    ("tuning: {methods: {crf: {a: [1]}}}", r"tuning.methods: unknown method 'crf' .*; choose from"),
+    ("tuning: {methods: {crf-1: {gausian: [[1], [2]]}}}", r"tuning.methods.crf-1: unknown option 'gausian' \(did you mean gaussian\?\)"),
+    ("tuning: {methods: {crf-1: {iterations: [5, [1, 2]]}}}", "tuning.methods.crf-1.iterations: give either values, or a list of values"),
+    ("tuning: {methods: {crf-1: {gaussian: [[1], [0]]}}}\nmethods: [crf-1]", "method_options.crf-1: gaussian must be 2 positive numbers"),
+    ("tuning: {methods: {crf-1: {training.learning_rate: [1]}}}", "crf-1 uses the model of ce and trains none: tune that"),
+    ("tuning: {methods: {ce: {training.iterations: [1]}}}", "tuning.methods.ce.training.iterations: they are the budget"),
+    ("tuning: {methods: {ce: {training.learning_rate: [0]}}}", "tuning.methods.ce.training.learning_rate: 0 must be a number above 0"),
+    ("tuning: {methods: {rmi: {radius: [x0.5]}}}", "tuning.methods.rmi.radius: 1.5 is not of type int"),
+    ("tuning: {methods: {ce: {training.optimizer: [x2]}}}", "tuning.methods.ce.training.optimizer: 2 must be sgd or adamw"),
+    ("tuning: {methods: {ce: {training.rate: [1]}}}", "tuning.methods.ce.training: unknown key 'rate'"),
+    ("tuning: {methods: {ce: []}}", "tuning.methods.ce: .* must be null or a mapping of options to lists of values"),
+    ("tuning: {rungs: [0.5, 0.25, 1]}", r"tuning.rungs: \[0.5, 0.25, 1\] must be shares of the iterations that grow"),
+    ("tuning: {rungs: [0.5]}", r"tuning.rungs: \[0.5\] must be shares of the iterations"),
+    ("tuning: {methods: {e: {a: [1]}}}\nmethod_options: {e: {ensemble: {of: ce, members: 2}}}", "e is an ensemble: tune ce"),
     ("training: {split: training}", r"training.split \(for digits\): unknown split 'training' \(did you mean train\?\)"),
     ("training: {split: train+test}", r"evaluation.split \(for digits\): test is also trained on"),
     ("training: {per_dataset: {digit: {flip: true}}}", r"training.per_dataset: unknown dataset 'digit'"),
@@ -103,7 +112,7 @@ WRONG = [
     ("method_options: {crf-1: {module: densecrf, iterations: 1000000000}}\nmethods: [crf-1]", "iterations must be at least 1 and at most 1000"),
     (f"seeds: {[*range(20_000)]}", "seeds: 20000 are too many: give at most 10000"),
     ("seeds: [99999999999999999999]", "seeds.0: 99999999999999999999 must be an integer from 0 to 4294967295"),
-    ("tuning: {grid: {" + ", ".join(f"x{i}: [1, 2, 3]" for i in range(12)) + "}}", "tuning.grid: it has 531441 combinations"),
+    ("tuning: {methods: {ce: {" + ", ".join(f"x{i}: [1, 2, 3]" for i in range(12)) + "}}}", "tuning.methods.ce: it has 531441 combinations"),
     ("method_options: {p: {predictions: '{seed:>1000000000}'}}", "method_options.p.predictions: .* may have only"),
     ("tables: {baseline: cee}", r"tables.baseline: unknown method 'cee' \(did you mean ce\?\)"),
 ]  # fmt: skip
@@ -288,7 +297,7 @@ def test_presets_are_valid(preset: Path) -> None:
 def test_the_default_configuration_is_the_benchmark_of_the_readme() -> None:
     config = reading.load([], base=BASE)
     values.check_values(config)
-    assert len(plan.runs(config)) == 12
+    assert len(plan.runs(config)) == 24
 
 
 def test_a_method_that_would_refine_something_unknown_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,8 +118,12 @@ EFFECTS = [
         "tables.baseline: ce is not among the methods: no differences are shown",
     ),
     (
-        "tuning: {method: null, images: 5}",
-        "tuning.images has no effect: tuning.method is null",
+        "tuning: {methods: {ce: null, rmi: null, ddcrf: null, crf-5: null}, images: 5}",
+        "tuning.images has no effect: tuning.methods has nothing to try of any method",
+    ),
+    (
+        "tuning: {methods: {dice: {weight: [0.5]}}}",
+        "tuning.methods.dice has no effect: dice is not among the methods",
     ),
     (
         "execution: {gpus_per_run: 2}\nresources: {gpu: 0}",

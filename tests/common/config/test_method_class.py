@@ -54,6 +54,13 @@ CLASSES = {
     "refines none": ("refines = None", "own.py: refines must be trained or softmax, not None"),
     "refines two": ('refines = ("trained", "softmax")', "refines must be trained or softmax, not"),
     "refines as a method": ("def refines(self): return 'softmax'", "refines must be trained or softmax, not"),
+    "a grid of none": ("grid = 0", "own.py: grid must be 1, a larger whole number, or full, not 0"),
+    "a grid of a half": ("grid = 0.5", "grid must be 1, a larger whole number, or full, not 0.5"),
+    "a grid of pixels": ('grid = "fine"', "grid must be 1, a larger whole number, or full, not 'fine'"),
+    "a grid as a method": (
+        "def grid(self): return 2",
+        "grid must be 1, a larger whole number, or full, not <",
+    ),
     "trained as a number": (
         "trained_as = 1",
         "own.py: trained_as must be the name of an entry or None, not 1",
@@ -76,11 +83,42 @@ CLASSES = {
         "def forward(self, x): return x",
         "forward is no hook .*the hooks are structure, loss, refine",
     ),
+    "skipping when it is built": (
+        "def skip(self, setting): return None",
+        "own.py: skip is asked before the method is built: write @classmethod above def skip",
+    ),
+    "skipping without a setting": (
+        "@classmethod\n    def skip(cls): return None",
+        r"skip must be callable as a method, def skip\(self, setting\)",
+    ),
     "a loss of one": (
         "def loss(self, logits): return 0",
         r"loss must be callable as a method, def loss\(self, logits",
     ),
-    "a loss of three": ("def loss(self, x, y, z): return 0", "loss must be callable as a method"),
+    "a loss of something else": (
+        "def loss(self, x, y, image): return 0",
+        "own.py: loss asks for image, which there is not: beside logits and labels it may ask for images, fe",
+    ),
+    "an auxiliary loss of something else": (
+        "def auxiliary_loss(self, x, y, image=None): return 0",
+        "own.py: auxiliary_loss asks for image, which there is not: beside logits",
+    ),
+    "a loss of images by place": (
+        "def loss(self, x, y, images, /): return 0",
+        "loss must be callable as a method",
+    ),
+    "a loss of what nobody prepares": (
+        "def loss(self, x, y, prepared): return 0",
+        r"own.py: loss asks for prepared: define prepare\(self, labels\), which makes it",
+    ),
+    "a preparation for nobody": (
+        "def prepare(self, labels): return labels",
+        "own.py: prepare makes something that no loss asks for: let loss have a parameter prepared",
+    ),
+    "a preparation of images": (
+        "def prepare(self, images, labels): return labels",
+        r"prepare must be callable as a method, def prepare\(self, labels\)",
+    ),
     "a loss by name": ("def loss(self, *, logits, labels): return 0", "loss must be callable as a method"),
     "a loss without self": ("def loss(logits, labels): return 0", "loss must be callable as a method"),
     "a loss that is a number": ("loss = 0.5", "loss must be callable as a method"),
@@ -126,6 +164,14 @@ INITS = {
     ),
     "a division": (f"{INIT}): 1 / 0", "own.py:6: __init__ fails with ZeroDivisionError: division by zero"),
     "a refusal": (f"{INIT}): raise ValueError('too few')", "^method_options.own: too few$"),
+    "a grid set in it": (
+        f"{INIT}):\n        super().__init__(2, 3)\n        self.grid = 2",
+        "own.py: grid is 2 once it is built, and was 1: it is an attribute of the class, or an option",
+    ),
+    "a grid that is not kept": (
+        f"{INIT}, grid=2): super().__init__(2, 3)",
+        "own.py: grid is 1 once it is built, and was 2: it is an attribute of the class, or an option",
+    ),
     "refines set in it": (
         f"{INIT}):\n        super().__init__(2, 3)\n        self.refines = 'x'",
         "own.py: refines must be trained or softmax, not 'x'",

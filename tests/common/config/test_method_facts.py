@@ -12,6 +12,7 @@ import pytest
 
 import methods
 from common.config.memory import recall, remember
+from common.config.method_entry import KEYS
 from common.config.method_facts import MethodFacts, facts_digest, method_facts
 from common.config.options import Option, OptionType, complete_options, options_of
 from common.errors import UserError
@@ -126,3 +127,9 @@ def test_the_options_of_a_class() -> None:
 def test_wrong_options_are_one_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         complete_options("place", values, OPTIONS)
+
+
+def test_no_option_is_called_like_a_key_of_entries() -> None:
+    """A configuration could never set it."""
+    names = {(module, option.name) for module in methods.names() for option in method_facts(module).options}
+    assert not [name for name in names if name[1] in KEYS]

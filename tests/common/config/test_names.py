@@ -28,7 +28,7 @@ def named(kind: str, name: str) -> dict[str, Any]:
         "method": {"methods": ["ce", name], "method_options": {name: {"module": "ce"}}},
         "unused method": {"method_options": {name: {"module": "ce"}}},
         "trained_as": {"methods": ["crf"], "method_options": reusing},
-        "tuning.method": {"tuning": {"method": name}, "method_options": {name: crf}},
+        "tuning.methods": {"tuning": {"methods": {name: None}}, "method_options": {name: crf}},
         "per_dataset": {"training": {"per_dataset": {name: {"flip": True}}}},
         "per_model": {"evaluation": {"per_model": {name: {"flip": True}}}},
     }[kind]  # fmt: skip
@@ -38,7 +38,7 @@ def named(kind: str, name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "kind",
     ["dataset", "unused dataset", "model", "unused model", "method", "unused method", "trained_as",
-     "tuning.method", "per_dataset", "per_model"],
+     "tuning.methods", "per_dataset", "per_model"],
 )  # fmt: skip
 def test_what_can_be_no_name_is_one_sentence(kind: str, name: str) -> None:
     with pytest.raises(UserError, match="can be no name: it must begin|a name that the tables use") as caught:

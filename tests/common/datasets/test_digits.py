@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
-from common.datasets import digits
+import numpy as np
+import pytest
+
+from common.datasets import canvases, digits, fingerprints
 from common.datasets.digits import SOURCE, Digits, source
 
 
@@ -57,3 +60,21 @@ def test_the_digits_are_those_that_scikit_learn_loads() -> None:
     loaded = load_digits()
     assert np.array_equal(images, (loaded.images / 16).astype(np.float32))
     assert np.array_equal(targets, loaded.target) and targets.dtype == loaded.target.dtype
+
+
+def test_canvases_that_were_kept_are_the_drawn_ones_or_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    dataset = Digits(size=48, train_images=3, val_images=2, test_images=2)
+    drawn = fingerprints.read(dataset, "train", "train-00002")
+    assert dataset.kept("train", "train-00002") is None, "nothing was kept yet"
+    dataset.keep()
+    kept = fingerprints.read_kept(dataset, "train", "train-00002", drawn.line)
+    assert kept is not None and kept.fingerprints == drawn.fingerprints
+    assert np.array_equal(kept.image, drawn.image) and np.array_equal(kept.labels, drawn.labels)
+    assert fingerprints.read_kept(dataset, "train", "train-00001", drawn.line) is None, "it is another"
+    for path in (tmp_path / "structseg").glob("digits-*.npy"):
+        path.write_bytes(path.read_bytes()[:-9])
+    canvases._read.cache_clear()
+    assert dataset.kept("train", "train-00002") is None, "a damaged file is none"

@@ -189,7 +189,8 @@ def test_published_data_sets_have_names_below_their_folders(tmp_path: Path, camv
 
 MISSING = [
     ("aa", "images/aa.jpg is missing: named in {root}/train.txt, line 1; it was looked for in {root}/images, "
-     "as aa with .jpg, .jpeg, .png, .bmp, .tif, .tiff, .webp, .ppm, .gif (the nearest name there is a.png)"),
+     "as aa with .jpg, .jpeg, .png, .bmp, .tif, .tiff, .webp, .ppm, .gif, .heic, .heif (the nearest "
+     "name there is a.png)"),
     ("IMG_0002.JPG", "images/IMG_0002.JPG is missing: named in {root}/train.txt, line 1; it was looked for "
      "in {root}/images (the nearest name there is IMG_0001.JPG)"),
     ("city/dd", "(the nearest name there is d.png)"),

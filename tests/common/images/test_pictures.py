@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from common.images import pictures
+from common.images import decoding, pictures
 
 
 def test_pictures_are_upright_and_rgb(tmp_path: Path) -> None:
@@ -35,7 +36,9 @@ def test_folders_are_searched_and_names_are_unique(tmp_path: Path) -> None:
         for picture in pictures.find([tmp_path], leave_out=lambda path: tmp_path / "out" in path.parents)
     ]
     assert names == ["a/x", "b/x"]
-    with pytest.raises(UserError, match=r"a/x.png and .*b/x.JPG would both be called x"):
+    assert [picture.name for picture in pictures.find([tmp_path / "a", tmp_path / "b"])] == ["x.png", "x.JPG"]
+    (tmp_path / "b/x.png").touch()
+    with pytest.raises(UserError, match=r"a/x.png and .*b/x.png would both be called x.png"):
         pictures.find([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(UserError, match="nowhere is not there"):
         pictures.find([tmp_path / "nowhere"])
@@ -70,4 +73,26 @@ def test_a_video_without_pyav_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "drive.mp4").touch()
     (picture,) = pictures.find([tmp_path / "drive.mp4"])
     with pytest.raises(UserError, match="videos need PyAV: pip install -r requirements-extra.txt"):
+        picture.read()
+
+
+def test_pictures_of_telephones_are_read(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, 48:] = 255
+    heif.from_bytes("RGB", (96, 64), pixels.tobytes()).save(tmp_path / "photo.HEIC", quality=-1)
+    (picture,) = pictures.find([tmp_path])
+    assert picture.name == "photo"
+    assert np.abs(picture.read().astype(int) - pixels).max() < 8
+
+
+def test_what_reads_pictures_of_telephones_may_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    monkeypatch.setattr(decoding, "_known", [])
+    (picture,) = pictures.find([tmp_path])
+    with pytest.raises(UserError, match=r"needs pillow-heif: pip install -r requirements-extra.txt"):
         picture.read()

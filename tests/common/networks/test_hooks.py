@@ -99,7 +99,7 @@ def in_place(x: Tensor) -> Tensor:
     return result
 
 
-GRID = r"must return logits \[2, 3, 4, 6\], those of the output grid, or .* up to \[16, 24\] cells"
+GRID = r"must return logits \[2, 3, 4, 6\], as its grid is 1: another one, 2, 3, … or full, is declared by"
 WRONG_STRUCTURE: dict[str, tuple[Hook, str]] = {
     "nothing": (lambda s, i, f, u: None, f"returns None, and {GRID}"),
     "a pair": (lambda s, i, f, u: (u, u), f"returns a tuple, and {GRID}"),
@@ -206,7 +206,6 @@ ONES = r"must return probabilities of shape \[2, 3, 16, 24\] on cpu"
 SUMS = "and must return probabilities: not negative, summing to one over classes, as a softmax does"
 WRONG_PROBABILITIES: dict[str, tuple[Hook, str]] = {
     "nothing": (lambda s, *x: None, f"returns None, and {ONES}"),
-    "labels": (lambda s, *x: x[-1].argmax(1), rf"of shape \[2, 16, 24\] and type int64 on cpu, and {ONES}"),
     "whole numbers": (lambda s, *x: x[-1].softmax(1).byte(), f"type uint8 on cpu, and {ONES}"),
     "one image": (lambda s, *x: x[-1].softmax(1)[:1], rf"of shape \[1, 3, 16, 24\] .*{ONES}"),
     "fewer classes": (lambda s, *x: x[-1].softmax(1)[:, 1:], rf"of shape \[2, 2, 16, 24\] .*{ONES}"),
@@ -278,6 +277,40 @@ def test_a_wrong_loss(name: str, hook: Hook, sentence: str) -> None:
 def test_wrong_probabilities(name: str, hook: Hook, sentence: str) -> None:
     told = refusal(lambda: scored(model(name, hook)))
     assert name in told and re.search(sentence, told), told
+
+
+def test_labels_are_no_probabilities() -> None:
+    told = refusal(lambda: scored(model("probabilities", lambda s, x: x.argmax(1))))
+    assert re.search(rf"of shape \[2, 16, 24\] and type int64 on cpu, and {ONES}", told), told
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_refine_may_decide_labels(dtype: torch.dtype) -> None:
+    own = model("refine", lambda s, i, p: p.argmin(1).to(dtype)).eval()
+    images, _ = batch()
+    with torch.inference_mode():
+        probabilities = own.probabilities(images)
+        result = refined(own.method, images, probabilities)
+    assert result.decided is not None and result.decided.dtype == torch.uint8
+    assert torch.equal(result.decided, probabilities.argmin(1).to(torch.uint8))
+    assert result.probabilities is probabilities, "calibration is theirs"
+    assert [torch.equal(one.decided[0], all) for one, all in zip(result.each(), result.decided)] == [True] * 2
+
+
+DECIDED = r"must return labels of shape \[2, 16, 24\] in 0..2 on cpu, or probabilities"
+
+
+@pytest.mark.parametrize(
+    ("hook", "sentence"),
+    [
+        (lambda s, i, p: p.argmax(1) + 1, f"refine returns labels from . to 3, and {DECIDED}"),
+        (lambda s, i, p: p.argmax(1) - 3, f"refine returns labels from -. to -1, and {DECIDED}"),
+        (lambda s, i, p: p.argmax(1)[:, ::2], rf"of shape \[2, 8, 24\] and type int64 on cpu, and {DECIDED}"),
+        (lambda s, i, p: p.argmax(1) > 0, f"type bool on cpu, and {ONES}"),
+    ],
+)
+def test_wrong_labels_are_refused(hook: Hook, sentence: str) -> None:
+    assert re.search(sentence, told := refusal(lambda: scored(model("refine", hook)))), told
 
 
 @pytest.mark.parametrize("run", [trained, scored])

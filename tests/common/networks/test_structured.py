@@ -22,12 +22,16 @@ CLASSES = 3
 class Doubling(Method):
     """Doubles the scores, and the size of the grid."""
 
+    grid = 2
+
     def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
         return functional.interpolate(2 * unary, scale_factor=2, mode="nearest")
 
 
 class FullSize(Method):
     """Gives logits at the size of the network's input."""
+
+    grid = "full"
 
     def structure(self, images: Tensor, features: Tensor, unary: Tensor) -> Tensor:
         return self.enlarged(unary, images)
@@ -174,13 +178,23 @@ def test_logits_of_full_size_lie_where_upsampled_ones_do(
 
 @pytest.mark.parametrize(
     "shape",
-    [(2, CLASSES, 4, 5), (2, CLASSES + 1, 8, 10), (1, CLASSES, 8, 10), (2, CLASSES, 8), (2, CLASSES, 8, 41)],
-    ids=["coarser grid", "other classes", "other images", "other dimensions", "more than full size"],
+    [(2, CLASSES, 4, 5), (2, CLASSES + 1, 8, 10), (1, CLASSES, 8, 10), (2, CLASSES, 8), (2, CLASSES, 16, 20)],
+    ids=["coarser grid", "other classes", "other images", "other dimensions", "finer grid"],
 )
 def test_structure_of_another_shape_is_one_sentence(shape: tuple[int, ...]) -> None:
     model = structured(OfShape)
     model.method.shape = shape
     with pytest.raises(UserError, match=r"test_structured\.py: structure returns a tensor of shape") as error:
         model.probabilities(images(32, 40))
-    for part in ([*shape], [2, CLASSES, 8, 10], [32, 40]):
+    for part in ([*shape], [2, CLASSES, 8, 10]):
         assert str(part) in str(error.value), "and says what it must be"
+
+
+@pytest.mark.parametrize(
+    ("grid", "wanted"), [(1, [2, CLASSES, 8, 10]), (3, [2, CLASSES, 24, 30]), ("full", [2, CLASSES, 32, 40])]
+)
+def test_logits_are_on_the_grid_that_is_declared(grid: int | str, wanted: list[int]) -> None:
+    model = structured(Doubling)
+    model.method.grid = grid
+    with pytest.raises(UserError, match=rf"must return logits \{wanted}, as its grid is {grid}: another one"):
+        model.probabilities(images(32, 40))

@@ -99,6 +99,20 @@ def test_torchscript_takes_any_size_and_type(config: Config, tmp_path: Path) -> 
             torch.testing.assert_close(model(pictures.float()), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.long
+def test_a_program_takes_any_size_and_type(config: Config, tmp_path: Path) -> None:
+    stored = trained(config, "rmi")
+    export(stored, tmp_path / "model.pt2", "program")
+    files = {"run.json": ""}
+    model = torch.export.load(tmp_path / "model.pt2", extra_files=files).module()
+    assert json.loads(files["run.json"])["method"] == "rmi"
+    reference = Exported(stored.predictor(torch.device("cpu"))).eval()
+    with torch.no_grad():
+        for shape in ((3, 3, 37, 81), (2, 3, 100, 50), (4, 3, 64, 64)):
+            pictures = images(*shape)
+            torch.testing.assert_close(model(pictures), reference(pictures), atol=1e-5, rtol=0)
+
+
 def test_onnx_takes_any_size(config: Config, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     stored = trained(config, "bce")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from common.runs.jobs import TrainedRun
 from common.runs.records import state_sha256
 from common.scoring.counts import SplitCounts
 from common.scoring.metrics import confusion
+from methods.base import Method
 from tests.common.prediction.conftest import CPU, METHODS, scored, stored
 
 
@@ -87,6 +89,54 @@ def test_batches_do_not_change_predictions(config: Config, images: Path, tmp_pat
         predict(run, pictures.find([odd]), PredictionFolder(folder), CPU, size)
     for (name, a), b in zip(labels_in(one / "labels").items(), labels_in(many / "labels").values()):
         assert a.shape == b.shape and (a == b).mean() > 0.999, name
+
+
+@pytest.mark.parametrize(
+    ("later", "sentence"),
+    [
+        (lambda p: 2 * p, "have sums over classes from 2 to 2, not of one: methods/ce.py cannot work with"),
+        (lambda p: p / 0 * 0, "are not finite: the model has diverged, or methods/ce.py cannot work with"),
+    ],
+)
+def test_every_picture_has_probabilities_not_the_first_alone(
+    later: Callable[[torch.Tensor], torch.Tensor],
+    sentence: str,
+    config: Config,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+
+    def refine(self: Method, images: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        seen.append(1)
+        return probabilities if len(seen) == 1 else later(probabilities)
+
+    monkeypatch.setattr("methods.ce.CrossEntropy.refine", refine)
+    first, second, *_ = sorted(images.iterdir())
+    with pytest.raises(UserError, match=f"the probabilities of {second} {sentence}"):
+        predict(stored(config, "ce"), pictures.find([images]), PredictionFolder(tmp_path), CPU, 1)
+    assert [*labels_in(tmp_path / "labels")] == [first.stem]
+
+
+def test_every_picture_has_labels_of_classes_not_the_first_alone(
+    config: Config, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that decides."""
+    decided: list[int] = []
+
+    def refine(self: Method, images: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        decided.append(1)
+        labels = probabilities.argmax(dim=1)
+        return labels if len(decided) == 1 else torch.full_like(labels, 11)
+
+    monkeypatch.setattr("methods.ce.CrossEntropy.refine", refine)
+    first, second, *_ = sorted(images.iterdir())
+    with pytest.raises(
+        UserError, match=f"methods/ce.py: refine returns labels of {second} that are no class"
+    ):
+        predict(stored(config, "ce"), pictures.find([images]), PredictionFolder(tmp_path), CPU, 1)
+    assert [*labels_in(tmp_path / "labels")] == [first.stem]
 
 
 def test_an_interrupted_prediction_goes_on(config: Config, images: Path, tmp_path: Path) -> None:

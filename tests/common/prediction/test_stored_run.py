@@ -11,6 +11,7 @@ import torch
 from common.config.entries import Config
 from common.errors import UserError
 from common.prediction.stored_run import StoredRun
+from tests.common.datasets.prepared import call
 from tests.common.prediction.conftest import CPU, scored
 from tests.conftest import raise_recipe
 
@@ -36,6 +37,12 @@ def test_a_run_is_found_by_its_files_alone(
         StoredRun.read(tmp_path)
 
 
+def test_texts_are_paths_and_results_have_no_gradients(config: Config) -> None:
+    predictor = StoredRun.read(str(scored(config, "ddcrf").folder)).predictor("cpu")
+    probabilities = predictor(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).probabilities
+    assert probabilities.shape == (1, 11, 64, 64) and not probabilities.requires_grad
+
+
 def test_the_model_of_a_run_is_the_one_whose_scores_it_has(config: Config, tmp_path: Path) -> None:
     """However it came there: the pictures that it predicts would be another model's."""
     folder = tmp_path / "run"
@@ -52,6 +59,19 @@ def test_a_model_that_does_not_fit_the_code_is_one_sentence(config: Config, tmp_
     with pytest.raises(UserError, match="does not fit the code") as caught:
         StoredRun.read(tmp_path).predictor(CPU)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", ["predict", "export"])
+def test_a_model_of_an_unknown_architecture_is_one_sentence(
+    verb: str, config: Config, images: Path, tmp_path: Path
+) -> None:
+    model = torch.load(scored(config, "ce").training.file, weights_only=True)
+    torch.save(model | {"model": "nonet-resnet18"}, tmp_path / "model.pt")
+    output = str(tmp_path / "output.pt2")
+    wanted = {"predict": [str(images), "--output", output], "export": [output]}
+    status, errors = call(verb, "--run", str(tmp_path), *wanted[verb])
+    sentence = "models: 'nonet-resnet18' must be <architecture>-<backbone> with one of the architectures"
+    assert status == 2 and sentence in errors and "Traceback" not in errors
 
 
 def test_a_method_that_was_edited_is_pointed_out(

@@ -31,7 +31,7 @@ from common.runs.records import Metrics
 from common.stages import controls, prepare, report
 from common.tables.results import read_results
 from tests.conftest import TINY
-from tests.synthetic import WRONG, make_config, write_all, write_run
+from tests.synthetic import WRONG, add_validations, make_config, write_all, write_run
 
 VOID_ELEMENTS = {"meta", "link", "img", "input", "br", "use", "path"}
 
@@ -92,6 +92,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     (group,) = benchmark.groups
     prepare.prepare(group.data)
     write_all(benchmark)
+    for run in benchmark.runs:
+        if run.training.method == run.method:
+            add_validations(run.training)
     controls.score(group.controls)
     report.publish(benchmark)
     return config
@@ -164,6 +167,7 @@ def test_what_it_says(page: Page) -> None:
     for method in WRONG:
         assert f"Confusion matrix of {method}" in words
     assert "Times measured on: a CPU." in words
+    assert "mIoU on val (5 images) during training" in words
     assert "gap/cell" in words and "0.250" in words
     assert "a" * 10 in words, "the commit of the runs"
     assert "arXiv 1910.12037" in words and "arXiv 1912.02937" in words
@@ -173,7 +177,16 @@ def test_what_it_says(page: Page) -> None:
 
 def test_charts_for_papers_lie_in_figures(config: Config) -> None:
     folder = Path(config["results"]) / "figures"
-    kinds = {"latency", "training-cost", "trimap", "calibration", "training", "classes", "confusion"}
+    kinds = {
+        "latency",
+        "training-cost",
+        "trimap",
+        "calibration",
+        "training",
+        "validation",
+        "classes",
+        "confusion",
+    }
     stem = "digits-deeplabv3plus-test_resnet"
     for kind in kinds:
         assert (folder / f"{stem}-{kind}.png").read_bytes().startswith(b"\x89PNG")

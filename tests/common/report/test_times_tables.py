@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from common import phases
+from common.files import digest
 from common.phases import COMPUTING, LOADING, PHASES, STARTING, WAITING, WRITING
-from common.report.times_tables import by_device, by_job, times_tables
+from common.report.timeline import draw_timeline, in_lanes
+from common.report.times_tables import by_device, by_job, times_of, times_tables
 from common.runs import plan
 from common.runs.records import JobTimes
 from tests.synthetic import make_config
@@ -66,11 +68,30 @@ def test_how_busy_devices_were() -> None:
 
 def test_jobs_of_other_configurations_and_none_at_all(tmp_path: Path) -> None:
     benchmark = plan.benchmark(make_config(tmp_path))
-    assert times_tables(benchmark) == []
+    assert times_tables(times_of(benchmark)) == [] and draw_timeline([], tmp_path) is None
     results = benchmark.outputs.results
     job(0.0, "n: GPU 0", computing=1.0).write(results)
-    assert times_tables(benchmark) == []
+    assert times_of(benchmark) == []
     run = benchmark.runs[0]
-    record = JobTimes.of(phases.Clock(), "evaluate", digest=run.digest, dataset=run.dataset)
-    record.write(results)
-    assert len(times_tables(benchmark)[0].rows) == 1
+    for verb, code, dataset in (
+        ("evaluate", run.digest, run.dataset),
+        ("tabulate", digest(benchmark.configuration), ""),
+    ):
+        JobTimes.of(phases.Clock(), verb, digest=code, dataset=dataset).write(results)
+    assert {job.stage for job in times_of(benchmark)} == {"evaluate", "tabulate"}
+    assert len(times_tables(times_of(benchmark))[0].rows) == 2
+
+
+def test_jobs_at_the_same_time_are_in_lines_of_their_own(tmp_path: Path) -> None:
+    """The third begins after the first has ended; the fourth after a pause of which a minute is drawn."""
+    times = [
+        job(1000.0, "n: GPU 0", computing=10.0),
+        job(1005.0, "n: GPU 0", loading=2.0, computing=90.0),
+        job(1020.0, "n: GPU 0", computing=5.0),
+        job(1497.0, "n: GPU 1", waiting=1.0),
+    ]
+    bars, counts = in_lanes(times)
+    assert [(bar.lane, bar.start) for bar in bars] == [(0, 0), (1, 5), (0, 20), (2, 157)]
+    assert counts == {"n: GPU 0": 2, "n: GPU 1": 1}
+    chart = draw_timeline(times, tmp_path)
+    assert chart and "4 jobs on n: GPU 0, n: GPU 1" in chart.alt and (tmp_path / "timeline.pdf").exists()

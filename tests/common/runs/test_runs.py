@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.config import reading
-from common.runs import plan
+from common.runs import plan, searches
 from common.runs.jobs import TrainedRun
 from tests.conftest import TINY, raise_recipe
 
@@ -99,7 +99,7 @@ def test_another_recipe_is_another_result(
     (folder / "test-00000.png").write_bytes(b"a PNG")
     entry = {"theirs": {"predictions": str(tmp_path / "theirs" / "{split}")}}
     config = reading.complete(TINY | {"method_options": TINY["method_options"] | entry})
-    config["tuning"] |= {"method": "crf-1", "split": "val"}
+    config["tuning"] |= {"methods": {"crf-1": {"iterations": [2]}}}
 
     def places() -> dict[str, Path]:
         run = plan.run(config, "digits", MODEL, "ce", 0)
@@ -111,7 +111,7 @@ def test_another_recipe_is_another_result(
             "cost": run.cost.relative_to(run.folder),
             "read run": plan.run(config, "digits", MODEL, "theirs", 0).folder,
             "control": plan.controls(config, "digits", MODEL)[0].folder,
-            "tuning": plan.tuning(config, "digits", MODEL).folder,
+            "tuning": searches.search(config, "digits", MODEL, "crf-1").folder,
         }
 
     before = places()

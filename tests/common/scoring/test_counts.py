@@ -87,3 +87,24 @@ def test_counts_of_other_shapes_are_one_sentence(change: dict, message: str, tmp
     np.savez(path, **(asdict(counts_of_two(certain=True)) | change))
     with pytest.raises(UnreadableRecord, match=f"{message}.*: delete its folder and evaluate again"):
         SplitCounts.read(path)
+
+
+def test_counts_that_are_older_than_objects_have_the_other_scores(tmp_path: Path) -> None:
+    new = counts_of_two(certain=True)
+    path = tmp_path / "per_image.npz"
+    np.savez(path, **{key: array for key, array in asdict(new).items() if key != "objects"})
+    old = SplitCounts.read(path)
+    assert old.objects is None
+    ours, theirs = new.scores(["a", "b"]), old.scores(["a", "b"])
+    assert theirs["recall_by_size"] == {"small": None, "medium": None, "large": None}
+    assert ours["recall_by_size"]["small"] == pytest.approx((1 + 0) / 2)
+    assert ours | {"recall_by_size": None} == theirs | {"recall_by_size": None}
+
+
+def test_objects_of_other_pixels_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "per_image.npz"
+    arrays = asdict(counts_of_two(certain=True))
+    arrays["objects"] = arrays["objects"] + 1
+    np.savez(path, **arrays)
+    with pytest.raises(UnreadableRecord, match="objects have other pixels than confusion"):
+        SplitCounts.read(path)

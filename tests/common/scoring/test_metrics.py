@@ -46,3 +46,31 @@ def test_a_split_without_labels_has_no_score() -> None:
     for score in (metrics.mean_iou, metrics.pixel_accuracy):
         with pytest.raises(ValueError, match="no pixel is labelled"):
             score(counts)
+
+
+def counts_of_images(*pairs: tuple[list[int], list[int]], classes: int = 3) -> np.ndarray:
+    """Confusion counts of images, from their labels and what is predicted."""
+    return np.stack([metrics.confusion(torch.tensor(p), torch.tensor(t), classes) for t, p in pairs])
+
+
+def test_scores_of_images() -> None:
+    # IoU of the classes in the truth: 1/2 and 1/2; 1; 3/4 (class 2 is predicted, but not there)
+    images = [([0, 0, 1], [0, 1, 1]), ([1, 1], [1, 1]), ([0, 0, 0, 0], [0, 0, 0, 2])]
+    counts = counts_of_images(*images)
+    assert metrics.image_mious(counts).tolist() == [0.5, 1, 0.75]
+    scores = metrics.image_scores(counts)
+    assert scores["miou_i"] == pytest.approx((0.5 + 1 + 0.75) / 3)
+    assert scores["miou_c"] == pytest.approx(((0.5 + 0.75) / 2 + (0.5 + 1) / 2) / 2), "no image has class 2"
+    assert scores["worst_quarter"] == 0.5, "one image at least"
+    assert scores["worst_class"] == pytest.approx(4 / 6), "class 0; class 2 is in no truth"
+
+
+def test_the_worst_quarter_is_of_whole_images_with_labels() -> None:
+    images = [([0] * 10, [0] * right + [1] * (10 - right)) for right in (9, 1, 5, 3, 8, 7, 6, 4)]
+    counts = counts_of_images(*images, ([255, 255], [0, 0]))
+    assert np.isnan(metrics.image_mious(counts)[-1])
+    scores = metrics.image_scores(counts)
+    assert scores["worst_quarter"] == pytest.approx((0.1 + 0.3) / 2)
+    assert scores["miou_i"] == pytest.approx(0.5375)
+    with pytest.raises(ValueError, match="no pixel is labelled"):
+        metrics.image_scores(counts[-1:])

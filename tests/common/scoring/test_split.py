@@ -124,7 +124,7 @@ def test_on_a_cpu_a_method_may_refine_as_many_images_as_there_are_threads(
 
     alone = scored(run, ALONE)
     predictions = source(run, torch.device("cpu"))
-    monkeypatch.setattr(predictions._predictor, "method", Refining(11, 1))
+    monkeypatch.setattr(predictions._pipeline, "method", Refining(11, 1))
     monkeypatch.setattr(Predictor, "unrefined", counted)
     torch.set_num_threads(3)
     assert same(scored(run, ALONE, predictions), alone)
@@ -145,8 +145,8 @@ def test_an_image_that_changed_is_named_whoever_reads_it(
 def test_scores_of_a_gpu_are_those_of_the_cpu_but_for_rounding(run: Run) -> None:
     device = torch.device("cuda")
     predictions = source(run, device)
-    predictions._predictor.model.to(device)
-    predictions._predictor.device = device
+    predictions._pipeline.model.to(device)
+    predictions._pipeline.device = device
     predictions._on_gpu = True
     alone, helped = scored(run, ALONE, predictions), scored(run, Workers(2, 3), predictions)
     assert same(alone, helped)

@@ -28,6 +28,7 @@ def config(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(estimates, "REPEATS", 1)
     monkeypatch.setattr(phases, "process_began", lambda: time.time() - 2)
     tiny |= {"methods": ["ce", "crf-1", "rmi+crf"], "seeds": [0, 1]}
+    tiny["execution"] |= {"validate_every": 3, "validate_images": 1}  # after 3 and 4 iterations
     tiny["method_options"]["rmi+crf"] = {"module": "densecrf", "trained_as": "rmi", "iterations": 1}
     tiny["method_options"]["rmi"] = {"pool_size": 1, "radius": 2}
     config = reading.complete(tiny)
@@ -46,7 +47,7 @@ def test_what_is_shared_or_done_is_counted_once(config: Config) -> None:
     assert list(table["to_measure"]) == [1, 1, 1], "the first seed of each"
     assert list(table["to_train"]) == [2, 0, 2], "the models of ce are used twice, those of rmi by one method"
     line = table.loc["ce"]
-    seconds = 4 * line["step_ms"] / 1000 + line["job_seconds"]
+    seconds = (4 * line["step_ms"] + 2 * line["image_ms"]) / 1000 + line["job_seconds"]
     assert line["job_seconds"] == pytest.approx(2, abs=1) and line["training_hours"] == pytest.approx(
         2 * seconds / 3600
     )

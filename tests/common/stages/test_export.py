@@ -21,4 +21,4 @@ def test_the_command(tiny: dict, tmp_path: Path) -> None:
     assert "Warning" not in result.stderr
     assert (tmp_path / "model.pt").stat().st_size > 100_000
     result = run(*arguments, str(tmp_path / "model.bin"), cwd=ROOT, check=False)
-    assert result.returncode == 2 and "end it with .pt or .onnx, or give --format" in result.stderr
+    assert result.returncode == 2 and "end it with .pt2, .pt or .onnx, or give --format" in result.stderr

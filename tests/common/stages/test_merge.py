@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -222,6 +223,12 @@ def metrics(source: Machine) -> Path:
     return source.run.metrics
 
 
+def edit_score(source: Machine) -> None:
+    """Gives the run a better score, by hand: the checksum stays."""
+    content = json.loads(metrics(source).read_text())
+    metrics(source).write_text(json.dumps(content | {"miou": 0.99}))
+
+
 DAMAGES: list[tuple[Callable[[Machine], object], str, str]] = [
     (flip(lambda source: source.run.training.file), "model.pt", "models"),
     (lambda source: source.run.training.file.write_bytes(b""), "model.pt cannot be read", "models"),
@@ -234,6 +241,7 @@ DAMAGES: list[tuple[Callable[[Machine], object], str, str]] = [
     (edit(metrics, seed=5), "does not belong there", "runs"),
     (edit(metrics, method="bce"), "does not belong there", "runs"),
     (edit(metrics, miou=5), "metrics.json cannot be read", "runs"),
+    (edit_score, "metrics.json is not as it was written (its checksum differs): evaluate again", "runs"),
     (lambda source: metrics(source).write_text("{}"), "metrics.json cannot be read", "runs"),
     (lambda source: metrics(source).write_text("5"), "metrics.json cannot be read", "runs"),
     (lambda source: metrics(source).write_text(""), "metrics.json cannot be read", "runs"),
@@ -421,7 +429,7 @@ def test_records_of_merged_results_are_sound(
     training = dataclasses.replace(source.run.training, results=target.folder)
     data = dataclasses.replace(training.data, results=target.folder)
     training = dataclasses.replace(training, data=data)
-    run = dataclasses.replace(run, data=data, training=training)
+    run = dataclasses.replace(run, data=data, members=(training,))
     assert TrainedModel.read(training.file, training) and Metrics.read(run)
     write_model(run, content_sha256="e" * 64)
     with pytest.raises(Exception, match="other images or labels") as error:

@@ -104,6 +104,21 @@ def test_a_failed_measurement_is_a_failure(config: Config) -> None:
     assert states(config)["ce", 0] == "failed"
 
 
+def test_it_is_watched_until_all_is_done(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def done(benchmark: plan.Benchmark) -> list[Progress]:
+        asked.append(benchmark)
+        return [Progress(run, "done" if len(asked) > 2 else "training") for run in benchmark.runs]
+
+    monkeypatch.setattr(status, "status", done)
+    monkeypatch.setattr(status.time, "sleep", lambda seconds: None)
+    status.watch(plan.benchmark(config), 10)
+    assert len(asked) == 3 and capsys.readouterr().out.count("6 training") == 2
+
+
 def test_predictions_of_another_system(config: Config, tmp_path: Path) -> None:
     folder = tmp_path / "theirs" / "test"
     folder.mkdir(parents=True)

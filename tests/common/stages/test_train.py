@@ -104,7 +104,7 @@ def test_a_finished_model_that_snakemake_deleted_is_brought_back(
     training = plan.training(config, "digits", MODEL, "ce", 0)
     training.file.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train_model", None)
+        patch.setattr("common.training.train.train_model", None)
         assert equal_weights(trained(config), before)
     training.file.unlink()
     (training.state / "finished.pt").write_bytes(b"damaged")

@@ -15,13 +15,15 @@ from common.tables import latex
 from common.tables.writing import write_tables
 from tests.synthetic import make_config, write_all
 
-DOCUMENT = r"\documentclass{article}\usepackage{graphicx}\begin{document}\input{tables}\end{document}"
+DOCUMENT = (
+    r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{tables}\end{document}"
+)
 
 
 def compiled(folder: Path, tables: str) -> str:
     """Compiles tables with pdflatex and returns its log."""
     if shutil.which("pdflatex") is None:
-        pytest.skip("there is no pdflatex on this machine (on Debian: texlive-latex-base)")
+        pytest.skip("there is no pdflatex on this machine (on Debian: texlive-latex-recommended)")
     (folder / "tables.tex").write_text(tables, encoding="utf-8")
     (folder / "document.tex").write_text(DOCUMENT)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
@@ -50,6 +52,6 @@ def test_the_tables_of_a_benchmark_compile(tmp_path: Path) -> None:
     write_all(benchmark)
     write_tables(benchmark)
     text = (tmp_path / "results/leaderboard.tex").read_text()
-    assert len(re.findall(r"\\begin\{table\}", text)) == 4 and r"deeplabv3plus-test\_resnet" in text
+    assert len(re.findall(r"\\begin\{table\}", text)) == 7 and r"deeplabv3plus-test\_resnet" in text
     log = compiled(tmp_path, text)
     assert "Overfull" not in log and "LaTeX Warning: Reference" not in log

@@ -15,11 +15,12 @@ from common.files import write_record
 from common.runs import plan, recipes
 from common.runs.jobs import TrainedRun
 from common.runs.plan import Benchmark
+from common.runs.records import LATER
 from common.tables.frames import Tables, read_csv
 from common.tables.results import READ, TRAINED, Result, Row, read_controls, read_results, rows_of
 from common.tables.writing import write_tables
 from tests.conftest import raise_recipe
-from tests.synthetic import cost_of, plain_counts, write_scores
+from tests.synthetic import cost_of, plain_counts, rewrite, write_scores
 
 
 @pytest.fixture
@@ -68,6 +69,17 @@ def test_a_damaged_cost_leaves_the_scores(
     assert f"it was renamed to {trained['rmi'].cost.name}.damaged, and the next" in (rmi.error or "")
     again = results(benchmark)["rmi"]
     assert again.error == rmi.error and not again.unreadable, "it is missing now, and the reason is kept"
+
+
+def test_records_that_are_older_than_a_score_are_not_edited(
+    benchmark: Benchmark, trained: dict[str, TrainedRun]
+) -> None:
+    rewrite(trained["rmi"].metrics, lambda content: [content.pop(name) for name in LATER])
+    rmi, ce = results(benchmark)["rmi"], results(benchmark)["ce"]
+    assert not rmi.edited and rmi.metrics and ce.metrics
+    assert rmi.metrics.miou_i == ce.metrics.miou_i == pytest.approx(0.6), "as the counts give it"
+    rewrite(trained["rmi"].metrics, lambda content: content.update(miou_i=0.9))
+    assert results(benchmark)["rmi"].edited == ["miou_i"]
 
 
 def test_a_score_out_of_range_is_refused(benchmark: Benchmark, trained: dict[str, TrainedRun]) -> None:

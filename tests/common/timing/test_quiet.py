@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common import devices, machine
+from common import gpu_locks, machine
 from common.timing import quiet
 from tests.synthetic import QUIET
 
@@ -85,7 +85,7 @@ def test_what_it_does_itself_is_not_another_s_work(pretended: Machine) -> None:
         while time.process_time() < end:
             pass
         load = watch.load()
-    assert load.own_cores > 0 and load.other_cores == 0 and load.busy == ""
+    assert load.own_cores > 0 and load.other_cores < 0.1 and load.busy == ""
 
 
 def test_it_waits_until_the_machine_is_quiet(pretended: Machine, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +168,7 @@ def test_other_processes_on_a_gpu_are_counted(
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin" if listed is not None else str(tmp_path))
     monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="1-2"))
-    monkeypatch.setattr(devices, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(gpu_locks, "POLL_SECONDS", 0.01)
     with quiet.measuring(torch.device("cuda", 0), patience=0) as watch:
         load = watch.load()
     assert load.on_gpu and load.gpu_processes == others

@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from common.training import contract
 from common.training.contract import CHECKS, Specimen, failure, title
 
 HEAD = '''"""A method of a user, which is documented in so many words that nobody asks for more."""
 import torch
-from torch import nn
+from torch import multiprocessing, nn
 from methods.base import Method, cross_entropy
 
 
@@ -20,6 +19,7 @@ class Own(Method):
     """Says what it is."""
 
 '''
+PREPARED = """def loss(self, x, y, prepared): return cross_entropy(x, y)"""
 INIT = """def __init__(self, num_classes, feature_channels):
         super().__init__(num_classes, feature_channels)
 """
@@ -44,13 +44,31 @@ BROKEN = {
     "can_be_built_for_any_number_of_classes": [
         (own(f"{INIT}        1 / (num_classes - 3)"), "own.py:12: __init__ fails with ZeroDiv"),
     ],
+    "skip_gives_a_reason_or_none": [
+        (
+            own("@classmethod\n    def skip(cls, setting): return setting.num_classes > 100"),
+            "own.py: skip returns False, and must return a reason, a text, or None",
+        ),
+        (
+            own("@classmethod\n    def skip(cls, setting): return setting.size"),
+            "own.py:11: skip.* AttributeError",
+        ),
+        (
+            own("@classmethod\n    def skip(cls, setting): return str(torch.rand(()))"),
+            "something else when it is",
+        ),
+    ],
     "trains_and_predicts_with_a_network": [
         (own("def refine(self, images, p): return p.log()"), "refine returns values of at least -"),
         (own("def structure(self, i, f, u): return u[..., ::2]"), "structure returns a tensor of shape"),
     ],
-    "structure_gives_logits_on_the_grid_or_a_finer_one": [
+    "structure_gives_logits_on_the_grid_that_it_declares": [
         (own("def structure(self, i, f, u): return 0 * u"), "structure does not depend on the network's"),
         (own("def structure(self, i, f, u): return u[:, :2]"), "own.py: structure returns a tensor of shape"),
+        (
+            own("grid = 2\n    def structure(self, i, f, u): return u"),
+            r"must return logits .*, as its grid is 2",
+        ),
     ],
     "parameters_get_gradients": [
         (own(f"{INIT}        self.a = nn.Linear(1, 1)"), "its parameter a.weight has no gradient: it is not"),
@@ -59,10 +77,46 @@ BROKEN = {
         (own(f"{INIT}        self.parts = [nn.Linear(1, 1)]"), "parts is a list, and what is in it is n"),
         (own(f"{INIT}        self.p = {{1: nn.Parameter(torch.ones(1))}}"), "p is a dict, and what is in it"),
     ],
+    "what_is_prepared_is_the_same_each_time": [
+        (
+            own(f"{PREPARED}\n    def prepare(self, y): return y + bool(multiprocessing.parent_process())"),
+            "prepare makes something else of the same labels in another process",
+        ),
+        (
+            own(f"{PREPARED}\n    def prepare(self, y): return y[y != 255]"),
+            "prepare returns a tensor of shape .* for one image of a batch and of shape .* for another",
+        ),
+        (
+            own(f"{PREPARED}\n    def prepare(self, y): return None"),
+            "prepare returns None, and must return a t",
+        ),
+        (
+            own(f"{PREPARED}\n    def prepare(self, y): return y.fill_(0)"),
+            "prepare changes labels in place: let it work on a copy",
+        ),
+        (
+            own(f"{PREPARED}\n    def prepare(self, y): return y / (0 * y)"),
+            r"prepare returns (NaN|infinite values) at its first call, for labels",
+        ),
+        (
+            own(f"{PREPARED}\n    def prepare(self, y): return y.nothing"),
+            r"own.py:11: prepare\(labels\) fails with AttributeError",
+        ),
+    ],
     "loss_is_a_finite_scalar_with_a_correct_gradient": [
         (
+            own(
+                "def loss(self, x, y, images): return cross_entropy(x, y) + x.detach().mean() * images.mean()"
+            ),
+            "the gradient of loss by logits is wrong: along a direction it is",
+        ),
+        (
+            own("def loss(self, x, y, unary): return cross_entropy(x, y) + unary.detach().square().mean()"),
+            "the gradient of loss by unary is wrong: along a direction it is",
+        ),
+        (
             own("def loss(self, x, y): return cross_entropy(x.detach() + 2 * (x - x.detach()), y)"),
-            "the gradient of loss is wrong: along a direction it is",
+            "the gradient of loss by logits is wrong: along a direction it is",
         ),
         (own("def loss(self, x, y): return x.mean(0)"), "own.py: loss returns a tensor of shape"),
     ],
@@ -95,6 +149,14 @@ BROKEN = {
     ],
     "probabilities_and_refinements_sum_to_one": [
         (own("def probabilities(self, x): return x.sigmoid()"), "probabilities returns values of at least"),
+        (
+            own("def refine(self, i, p): return p.argmax(1) + 1"),
+            "refine returns labels from . to ., and must",
+        ),
+        (
+            own("def refine(self, i, p): return (p.argmax(1) + (p.mean() * 0 + len(p)).long()) % 4"),
+            "refine gives an image something else alone than together with another",
+        ),
         (
             own("def refine(self, i, p): return 0.5 * (p + p.mean(0, keepdim=True))"),
             "refine gives an image something else alone than together with another",
@@ -179,7 +241,8 @@ def test_a_method_that_breaks_it_fails(
     name: str, text: str, sentence: str, own_method: Callable[[str], str]
 ) -> None:
     specimen = Specimen(own_method(text))
-    reason = failure(getattr(contract, name), specimen)
+    check = next(check for check in CHECKS if check.__name__ == name)
+    reason = failure(check, specimen)
     assert reason and "own" in reason and "\n" not in reason
     assert re.search(sentence, reason), reason
 
