@@ -19,6 +19,8 @@ from common.files import read_json
 from tests.conftest import clone, run
 from tests.workflow.commands import CONFIG, planned, snakemake
 
+pytestmark = pytest.mark.long
+
 HEAD = '''import torch
 from scipy import ndimage
 from torch import Tensor
@@ -160,7 +162,6 @@ def test_decided_labels_are_predicted(finished: Path, tmp_path: Path) -> None:
     assert (labels["rarest"] == rule).mean() > 0.9 and (labels["rarest"] != labels["ce"]).any()
 
 
-@pytest.mark.long
 def test_a_training_that_prepares_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     """Its model is that of a training that nobody disturbed, whichever processes load the images."""
     states = []

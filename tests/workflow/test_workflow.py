@@ -144,6 +144,7 @@ def test_results_copied_to_a_fresh_clone_are_found(finished: Path, tmp_path: Pat
     assert not {*planned(other)} - {"publish"}, "the page may be older than the tables: cp sets times anew"
 
 
+@pytest.mark.long
 def test_measuring_again_renews_the_tables(finished: Path) -> None:
     table = finished / "results/leaderboard.csv"
     before = table.stat().st_mtime_ns
@@ -183,6 +184,7 @@ def test_what_a_partial_copy_lacks_is_made_again(finished: Path) -> None:
         assert not {"train", "measure"} & {*plan}, pattern
 
 
+@pytest.mark.long
 def test_a_model_whose_folder_is_deleted_is_trained_again_with_what_was_made_with_it(finished: Path) -> None:
     (model,) = (finished / "results/models").glob("*/*/bce/*/model.pt")
     shutil.rmtree(model.parent)
@@ -297,6 +299,7 @@ def test_a_user_s_pythonpath_is_kept(edited: Path, tmp_path: Path) -> None:
     assert len(list((edited / "results/models").glob("*/*/weighted/*/model.pt"))) == 1
 
 
+@pytest.mark.long
 def test_predictions_of_another_system_are_a_row_without_a_cost(finished: Path, tmp_path: Path) -> None:
     dataset = entries.dataset(reading.complete(yaml.safe_load(yaml.safe_dump(CONFIG))), "digits")
     for name in dataset.names("test"):
