@@ -204,7 +204,8 @@ if internals.is_main(workflow):
 
 def tell_where():
     """Says where what there is to read is, whatever started this."""
-    if not ASIDE and BENCHMARK.outputs.report.exists():
+    shown = not ASIDE or {"tables", "report"} & ASKED
+    if shown and BENCHMARK.outputs.report.exists():
         leaderboard = BENCHMARK.outputs.results / "leaderboard.md"
         page = BENCHMARK.outputs.report.absolute()
         print(f"structseg: {leaderboard}, file://{page}", file=sys.stderr)

@@ -94,7 +94,7 @@ def test_files_lie_over_config_yaml(tmp_path: Path) -> None:
     file = tmp_path / "seeds.yaml"
     file.write_text("seeds: [7]\n")
     lines = door("status", "--configfile", str(file), check=True).stdout.splitlines()
-    assert [line.split()[3] for line in lines[2:10]] == ["7"] * 8 and lines[-1] == "8 waiting"
+    assert [line.split()[3] for line in lines[2:9]] == ["7"] * 7 and lines[-1] == "7 waiting"
 
 
 def test_a_complete_configuration_stands_alone(tmp_path: Path) -> None:

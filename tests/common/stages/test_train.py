@@ -111,7 +111,8 @@ def test_a_finished_model_that_snakemake_deleted_is_brought_back(
     assert equal_weights(trained(config), before), "a damaged one is trained again"
 
 
-@pytest.mark.parametrize("method", ["ddcrf", pytest.param("ce", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["ddcrf", "ce"])
 def test_killed_and_the_same_command_again_gives_the_same_weights(
     method: str, tiny: Config, tmp_path: Path
 ) -> None:
