@@ -49,7 +49,7 @@ class Progress(logging.Filter):
         self._results = results
 
     def filter(self, record: Any) -> bool:
-        """Takes note of what a message of `logging` tells of jobs; every one is let through."""
+        """Takes note of what a message of `logging` tells of jobs; that some are chosen is told to nobody."""
         event = getattr(record, "event", None)
         if event == LogEvent.RUN_INFO:
             counts = {rule: count for rule, count in record.stats.items() if isinstance(count, int)}
@@ -58,7 +58,7 @@ class Progress(logging.Filter):
         elif event == LogEvent.JOB_INFO:
             paths = [*record.log, *record.output]
             self.running[record.jobid] = (record.rule_name, str(paths[0]) if paths else "", time.monotonic())
-        return True
+        return event != LogEvent.JOB_STARTED and record.msg != "Select jobs to execute..."
 
     def finished(self, job: int) -> str:
         """Takes note of the end of a job and says what it was.

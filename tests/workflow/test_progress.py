@@ -19,7 +19,7 @@ LOG = "results/models/digits/net/ce/seed1-0123/train.log"
 
 def started(shown: Progress, job: int, rule: str, path: str = LOG) -> None:
     shown.filter(
-        SimpleNamespace(event=LogEvent.JOB_INFO, jobid=job, rule_name=rule, log=[path], output=["x"])
+        SimpleNamespace(event=LogEvent.JOB_INFO, jobid=job, rule_name=rule, log=[path], output=["x"], msg="")
     )
 
 
@@ -33,7 +33,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_jobs_and_the_time_left_are_told(tmp_path: Path, clock: SimpleNamespace) -> None:
     shown = Progress(tmp_path)
     form = Format(shown, messages.DefaultFormatter(set(), False))
-    shown.filter(SimpleNamespace(event=LogEvent.RUN_INFO, stats={"train": 4, "evaluate": 4, "total": 8}))
+    counts = {"train": 4, "evaluate": 4, "total": 8}
+    assert shown.filter(SimpleNamespace(event=LogEvent.RUN_INFO, stats=counts, msg=""))
+    assert not shown.filter(SimpleNamespace(event=LogEvent.JOB_STARTED, msg="Execute 1 jobs..."))
     assert form.format_progress({"done": 0, "total": 8}) == "0 of 8 jobs done"
     started(shown, 1, "train")
     clock.seconds = 100
