@@ -297,7 +297,7 @@ def test_presets_are_valid(preset: Path) -> None:
 def test_the_default_configuration_is_the_benchmark_of_the_readme() -> None:
     config = reading.load([], base=BASE)
     values.check_values(config)
-    assert len(plan.runs(config)) == 21
+    assert len(plan.runs(config)) == 18
 
 
 def test_a_method_that_would_refine_something_unknown_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
