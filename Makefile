@@ -32,6 +32,7 @@ check-machine:
 		{ echo "structseg: no C++ compiler, which the dense CRF package needs: install one (on Debian: apt-get install g++ python3-dev)" >&2; exit 2; }
 
 .venv/installed: requirements.txt | check-machine
+	@echo "Installing into .venv: some minutes, 6 GB of disk"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	ln -sf ../../workflow/structseg $(BIN)/structseg

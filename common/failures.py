@@ -71,9 +71,7 @@ class Failure:
 
 
 @contextlib.contextmanager
-def recording_failure(
-    path: Path, stage: str, about: str = "this job", remedy: str = "use a GPU with more memory"
-) -> Iterator[None]:
+def recording_failure(path: Path, stage: str, about: str = "this job", smaller: str = "") -> Iterator[None]:
     """Leaves an `error.json` at `path` if the block fails, and removes its own old one if not.
 
     If a retry by the same workflow would fail as before, because of its input or because the loss is not
@@ -83,8 +81,8 @@ def recording_failure(
     Args:
         path: Where to write.
         stage: The name of the stage; stages that share a folder leave each other's files alone.
-        about: What is computed, for a GPU that is too small for it.
-        remedy: What to do then.
+        about: What is computed, for a GPU or a machine that is too small for it.
+        smaller: What takes less memory.
     """
     workflow = os.environ.get(WORKFLOW)
     before = Failure.last(path)
@@ -98,7 +96,7 @@ def recording_failure(
     try:
         yield
     except Exception as error:
-        error = explained(error, about, remedy, path.parent)
+        error = explained(error, about, smaller, path.parent)
         if isinstance(error, Damaged):
             error = renamed(error)
         with contextlib.suppress(OSError, UserError):  # a full disk must not hide the error itself
@@ -127,7 +125,7 @@ def renamed(error: Damaged, then: str = "the next `snakemake` makes it again") -
 def explained(
     error: Exception,
     about: str = "this",
-    remedy: str = "use a GPU with more memory",
+    smaller: str = "",
     folder: Path | None = None,
 ) -> Exception:
     """What PyTorch or the system says of a machine's limits, as a sentence of ours; other errors as they are.
@@ -135,20 +133,22 @@ def explained(
     Args:
         error: The error.
         about: What is computed.
-        remedy: What to do if a GPU is too small for it.
+        smaller: What takes less memory.
         folder: Where results are written, if the system does not say.
     """
     if isinstance(error, UserError):
         return error
     torch = sys.modules.get("torch")  # where it was not imported, nothing of it can have failed
     if torch and isinstance(error, torch.OutOfMemoryError):
-        return OutOfMemory(f"the GPU's memory is too small for {about}: {remedy}")
+        return OutOfMemory(
+            f"the GPU's memory is too small for {about}: use {_either(smaller)}a GPU with more memory"
+        )
     if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
         return LoaderDied()
     if no_memory(error):
         return OutOfMemory(
-            f"the machine's memory is too small for {about}: set resources.mem_mb higher, run less at a "
-            "time, or use a machine with more memory"
+            f"the machine's memory is too small for {about}: use {_either(smaller)}a machine with more "
+            "memory; or set resources.mem_mb higher, or run less at a time"
         )
     trouble = system_error(error)
     if trouble and trouble.errno in _TROUBLE:
@@ -160,6 +160,11 @@ def explained(
             "there and run again"
         )
     return error
+
+
+def _either(smaller: str) -> str:
+    """The first of two ways out, if there is one."""
+    return f"{smaller}, or " if smaller else ""
 
 
 def no_memory(error: BaseException | None) -> bool:

@@ -13,7 +13,7 @@ without which there would be no boundaries to pull. It has no derivative by the 
 against each other. Costs a third more than `ce+lovasz`, whose sorting is most of it; distances are computed
 in the processes that load images.
 
-Void counts as a true boundary, as in their code: data sets mark boundaries by it. Where the code differs from
+Void counts as a true boundary, as in their code: datasets mark boundaries by it. Where the code differs from
 the paper, this is as the paper: there, the others of a target have 0.2 / 8, and the predicted boundaries are
 up to 1 % of one image for a whole batch, found by a threshold that grows in steps of a fifth. Pairs of pixels
 of which one is void are no predicted boundary here.

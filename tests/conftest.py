@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,19 @@ def raise_recipe(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def tiny(tmp_path: Path) -> dict:
     """A configuration that trains in a second, with its results under `tmp_path`."""
     return yaml.safe_load(yaml.safe_dump(TINY)) | {"results": str(tmp_path / "results")}
+
+
+def examples(page: str, heading: str) -> list[str]:
+    """The Python code of a section of a page, block by block.
+
+    Args:
+        page: Its path in the project.
+        heading: That of the section.
+    """
+    section = (ROOT / page).read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert blocks, f"{page} has no example below {heading}"
+    return blocks
 
 
 def clone(folder: Path) -> Path:

@@ -22,8 +22,8 @@ from common.images.label_maps import LabelMaps
 from common.integrity import StoredFile
 from common.provenance import Provenance
 from common.runs import recipes
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import Control, Preparation, ReadRun, Run, TrainedRun, Training
-from common.runs.plan import Benchmark
 from common.runs.records import (
     ControlMetrics,
     Cost,

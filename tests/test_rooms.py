@@ -12,8 +12,8 @@ import methods
 from tests.conftest import ROOT
 
 GROUND = (
-    "errors", "installation", "phases", "files", "seeds", "provenance", "gpu_locks", "devices", "machine",
-    "failures", "integrity", "labels", "compiler",
+    "errors", "installation", "phases", "files", "seeds", "provenance", "machine", "failures", "integrity",
+    "labels", "compiler",
 )  # fmt: skip
 FLOORS = [
     {*GROUND}, {"kernels", "images", "downloads"}, {"methods", "datasets", "networks"}, {"config"}, {"runs"},

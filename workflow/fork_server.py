@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import compiler, provenance
-from common.gpu_locks import lock_folder
 from common.installation import IMPORTED_FROM, MODULE, PACKAGE
+from common.machine.lock_files import lock_folder
 from workflow.fork_client import READY, SERVER, STARTED
 
 THREADS = ("OMP_NUM_THREADS", "GOTO_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

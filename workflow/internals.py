@@ -12,7 +12,7 @@ import snakemake.api  # to be imported before the others, which import each othe
 from snakemake.settings.enums import RerunTrigger
 
 from common.errors import UserError
-from common.gpu_locks import scheduler_job
+from common.machine.lock_files import scheduler_job
 
 TESTED = "9.27.1"
 """The version of Snakemake that all of this is tested with, as in requirements.txt and in the Snakefile."""

@@ -35,6 +35,10 @@ def method_lines(config: Config) -> dict[str, str]:
             lines[name] = f"predictions that are read from {settings['predictions']}"
             continue
         settings.pop("per_dataset", None)
+        ensemble = settings.get("ensemble")
+        if ensemble:
+            lines[name] = f"the mean over {ensemble['members']} models of {ensemble['of']}"
+            continue
         if name == module or not settings:
             lines[name] = first_line(ROOT / "methods" / f"{module}.py")
         else:
@@ -65,15 +69,19 @@ def preset_lines() -> dict[str, str]:
     return {path.stem: _comment(path) for path in sorted(PRESETS.glob("*.yaml"))}
 
 
-def preset(name: str) -> Path:
+def preset(name: str, place: str = "--preset") -> Path:
     """The file of a preset.
+
+    Args:
+        name: Its name.
+        place: Where it was named, for the message.
 
     Raises:
         UserError: There is none of that name.
     """
     names = [path.stem for path in sorted(PRESETS.glob("*.yaml"))]
     if name not in names:
-        raise UserError(unknown("--preset", name, "preset", names))
+        raise UserError(unknown(place, name, "preset", names))
     return PRESETS / f"{name}.yaml"
 
 

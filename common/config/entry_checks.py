@@ -37,7 +37,10 @@ OF_NETWORKS_ALIKE = (
 )
 """The options of models that may differ where one network starts with the weights of another."""
 
-SPLITS = {"training": "trained on", "evaluation": "scored on"}
+SPLITS = {
+    "training": "trained on the same images, but for what is fitted after a frozen network",
+    "evaluation": "scored on the same images",
+}
 """What all rows of a table have in common."""
 
 
@@ -82,13 +85,18 @@ def _check_changes(name: str, options: Mapping[str, Any]) -> None:
                     )
         for section in SECTIONS:
             changes = own.get(section, {})
-            if "split" in changes and section in SPLITS:
+            if "split" in changes and section in SPLITS and not _is_fitted(section, options):
                 raise UserError(
-                    f"{'.'.join(place)}.{section}.split: all rows of a table are {SPLITS[section]} the same "
-                    "images: leave it out"
+                    f"{'.'.join(place)}.{section}.split: all rows of a table are {SPLITS[section]}: "
+                    "leave it out"
                 )
             if changes:
                 check_partial(changes, section, [*place, section])
+
+
+def _is_fitted(section: str, options: Mapping[str, Any]) -> bool:
+    """Whether an entry may have images of its own: the network learns nothing of them."""
+    return section == "training" and options.get("freeze") == "network"
 
 
 def _layers(name: str, options: Mapping[str, Any]) -> Iterator[tuple[Sequence[str], Mapping[str, Any]]]:

@@ -37,12 +37,12 @@ def load(files: Sequence[Path], over: Mapping[str, Any] | None = None, base: Pat
     Raises:
         UserError: A file cannot be read or something in it is wrong.
     """
-    contents = [_read(file) for file in files]
+    contents = [read(file) for file in files if not _same(file, base)]
     if any(content.get(COMPLETE) is True for content in contents):
         if len(contents) > 1:
             raise UserError(f"{files[0]}: a complete configuration stands alone: give it as the only file")
     elif base:
-        contents.insert(0, _read(base))
+        contents.insert(0, read(base))
     merged: Config = {}
     layers = [*contents, *([over] if over else [])]
     for content in layers:
@@ -54,8 +54,16 @@ def load(files: Sequence[Path], over: Mapping[str, Any] | None = None, base: Pat
     return config
 
 
-def _read(file: Path) -> Config:
+def _same(file: Path, base: Path | None) -> bool:
+    """Whether a file is the one that all are laid over."""
+    return base is not None and file.exists() and base.exists() and file.samefile(base)
+
+
+def read(file: Path) -> Config:
     """The content of one file.
+
+    Args:
+        file: YAML or JSON.
 
     Raises:
         UserError: It cannot be read, or is no mapping.
@@ -67,6 +75,11 @@ def _read(file: Path) -> Config:
     except UnicodeDecodeError:
         raise UserError(f"{file} cannot be read: it is not in UTF-8; save it in that encoding") from None
     except (OSError, ValueError) as error:
+        preset = ROOT / f"workflow/presets/{file}.yaml"
+        if isinstance(error, FileNotFoundError) and preset.is_file():
+            raise UserError(f"{file} is no file but a preset: name its file, {preset}") from None
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"{file} cannot be read: there is no such file") from None
         raise UserError(f"{file} cannot be read: {error}") from None
     if not isinstance(content, dict | None):
         raise UserError(f"{file} must be a mapping of keys to settings")

@@ -1,4 +1,4 @@
-"""Why a method is not run on a dataset with a model: as the configuration or its class says.
+"""Why a method is not run on a dataset with a model: the configuration or its class says so, or images lack.
 
 What a class says is remembered, so that planning need not import it again.
 """
@@ -46,10 +46,43 @@ def skip_reason(config: Config, name: str, dataset: str, model: str) -> str | No
     if isinstance(own, PredictionsEntry):
         return None
     for entry in (own, *entries.trained_methods(config, name, dataset)):
-        reason = entry.skip.get(dataset) or entry.skip.get(model) or _of_class(config, entry, dataset, model)
+        reason = (
+            entry.skip.get(dataset)
+            or entry.skip.get(model)
+            or _of_images(config, entry, dataset, model)
+            or _of_class(config, entry, dataset, model)
+        )
         if reason:
             return reason if entry.name == name else f"it needs the model of {entry.name}: {reason}"
     return None
+
+
+def _of_images(config: Config, entry: MethodEntry, dataset: str, model: str) -> str | None:
+    """Why an entry that is fitted on a split of its own cannot be: nothing else may see its images."""
+    split = entry.training.get("split")
+    if split is None or entry.start is None:
+        return None
+    data = entries.dataset(config, dataset)
+    try:
+        own = {*data.parts(split)}
+    except KeyError as error:
+        return f"there is no split {error.args[0]} to fit it on"
+    if own & {*data.unlabelled}:
+        return f"the labels of {split}, which it is to be fitted on, are not public"
+    if own & _parts(config, "evaluation", dataset, model):
+        return f"{split}, which it is to be fitted on, is what the tables score"
+    for start in entries.trained_methods(config, entry.start, dataset):
+        if own & _parts(config, "training", dataset, model, start):
+            return f"{split}, which it is to be fitted on, is what {start.name} is trained on"
+    return None
+
+
+def _parts(
+    config: Config, section: str, dataset: str, model: str, entry: MethodEntry | None = None
+) -> set[str]:
+    """The splits of a dataset that are trained on or scored."""
+    split = entries.settings(config, section, dataset, model, entry)["split"]
+    return {*entries.dataset(config, dataset).parts(split)}
 
 
 def _of_class(config: Config, entry: MethodEntry, dataset: str, model: str) -> str | None:

@@ -11,11 +11,20 @@ from typing import Any
 
 from common.config import tuning
 from common.config.checks import check_partial
-from common.config.entries import Config, dataset, entry, method_names, parts, settings
+from common.config.entries import (
+    Config,
+    dataset,
+    entry,
+    method_names,
+    parts,
+    settings,
+    trained_methods,
+)
 from common.config.method_entry import MethodEntry, PredictionsEntry
 from common.config.method_facts import method_facts
 from common.config.options import complete_options
 from common.config.schema import unknown
+from common.config.skips import skip_reason
 from common.config.tuning import TRAINING, Grid
 from common.errors import UserError
 
@@ -108,6 +117,8 @@ def check_searches(config: Config) -> None:
     if wanted.hold_out is None:
         for pair in itertools.product(config["datasets"], config["models"]):
             _check_split(config, *pair)
+            for name in tuning.searched(config):
+                _check_fitted(config, name, *pair)
 
 
 def _check_split(config: Config, dataset_name: str, model: str) -> None:
@@ -121,4 +132,19 @@ def _check_split(config: Config, dataset_name: str, model: str) -> None:
             raise UserError(
                 f"{place}: {split} is {what}: choose another, or set tuning.hold_out to the share of the "
                 "training images to validate on, such as 0.1"
+            )
+
+
+def _check_fitted(config: Config, name: str, dataset_name: str, model: str) -> None:
+    """Checks that no candidates of an entry are tried on the images that it is fitted on."""
+    if skip_reason(config, name, dataset_name, model) is not None:
+        return
+    data, split = dataset(config, dataset_name), config["tuning"]["split"]
+    for trained in trained_methods(config, name, dataset_name):
+        own = trained.training.get("split")
+        if own is not None and {*data.parts(split)} & {*data.parts(own)}:
+            raise UserError(
+                f"tuning.split (for {dataset_name}): {split} is what {trained.name} is fitted on: leave "
+                f"{name} out of tuning.methods, or set tuning.hold_out to the share of images to validate "
+                "on, such as 0.1"
             )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 
 from common.config import tuning
@@ -29,6 +32,21 @@ def check_values_once(config: Config) -> None:
     if not recall(name, bool):
         check_values(config)
         remember(name, True)
+
+
+def check_values_apart(config: Config) -> None:
+    """As `check_values_once`, in a process of its own, with which the memory goes that imports have taken.
+
+    That is more than the plan of thousands of runs needs.
+
+    Raises:
+        UserError: Something is wrong; the sentence names the entry.
+    """
+    with ProcessPoolExecutor(1, get_context("fork")) as process:
+        try:
+            process.submit(check_values_once, config).result()
+        except BrokenProcessPool:  # it was killed, or died of what it imported: whoever asks is to see why
+            check_values_once(config)
 
 
 def check_values(config: Config) -> None:

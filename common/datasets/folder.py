@@ -102,15 +102,9 @@ class Folder(FileDataset):
         drawn = voc_colours(1, count) if colours is None else colours
         self._check(drawn, void_colours)
         self.colours = tuple(map(_colour, drawn))
-        self._code = None
-        if colour_coded:
-            if colours is None:
-                raise ValueError("colour_coded needs colours: give one per class")
-            code: dict[Colour, int] = dict.fromkeys(map(_colour, void_colours), VOID)
-            code |= {colour: label for label, colour in enumerate(self.colours)}
-            if len(code) != len(void_colours) + count:
-                raise ValueError("colours and void_colours must all differ where label maps are colour_coded")
-            self._code = ColourCode(code, refuse=unknown_colours == "refuse")
+        if colour_coded and colours is None:
+            raise ValueError("colour_coded needs colours: give one per class")
+        self._code = self._colour_code(void_colours, unknown_colours == "refuse") if colour_coded else None
 
     def _check(self, colours: Sequence[Sequence[int]], void_colours: Sequence[Sequence[int]]) -> None:
         """Checks that all options fit together.
@@ -141,6 +135,22 @@ class Folder(FileDataset):
             raise ValueError(f"values and void must be different numbers from 0 to 255, not {values}")
         if self.lists is None and "{split}" not in self.images:
             raise ValueError("without lists, images must have {split} in it, such as images/{split}")
+
+    def _colour_code(self, void_colours: Sequence[Sequence[int]], refuse: bool) -> ColourCode:
+        """How label maps are drawn in the colours of the classes.
+
+        Args:
+            void_colours: The colours of void in them.
+            refuse: Whether other colours are an error.
+
+        Raises:
+            ValueError: Two colours are the same.
+        """
+        code: dict[Colour, int] = dict.fromkeys(map(_colour, void_colours), VOID)
+        code |= {colour: label for label, colour in enumerate(self.colours)}
+        if len(code) != len(void_colours) + len(self.colours):
+            raise ValueError("colours and void_colours must all differ where label maps are colour_coded")
+        return ColourCode(code, refuse=refuse)
 
     def pairs(self, split: str) -> Pairs:
         images, labels = (self.folder / _of(split, path) for path in (self.images, self.labels))

@@ -201,18 +201,18 @@ class Witness:
         void = sum(int(self._splits[part].pixels[255]) for part in parts if part in self._splits)
         return self._dataset.remedy(absent, void > 0)
 
-    def _single(self, told: Sequence[str]) -> list[str]:
+    def _single(self, reported: Sequence[str]) -> list[str]:
         """Splits with one class only.
 
         Args:
-            told: Splits whose absent classes are told anyway.
+            reported: Splits whose absent classes are told anyway.
         """
         labelled = self._labelled()
         names = self._dataset.class_names
         if len(names) == 1:
             remedy = self._remedy("+".join(labelled), set()) if labelled else ""
             return [f"there is only one class, {names[0]}, which every pixel must have{remedy}"]
-        parts = {part for split in told for part in self._dataset.parts(split)}
+        parts = {part for split in reported for part in self._dataset.parts(split)}
         sentences = []
         for split, pixels in labelled.items():
             if np.count_nonzero(pixels) == 1 and split not in parts:

@@ -1,4 +1,4 @@
-"""What the lines of a list of images mean, by the files that there are in the folders of a data set."""
+"""What the lines of a list of images mean, by the files that there are in the folders of a dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ListedFiles:
     def __init__(self, root: Path, images: Path, labels: Path, label_suffix: str) -> None:
         """
         Args:
-            root: The folder of the data set.
+            root: The folder of the dataset.
             images: That of a split's images.
             labels: That of its label maps.
             label_suffix: What the path of an image ends in, in place of its own suffix, in `labels`.

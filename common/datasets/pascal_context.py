@@ -33,7 +33,7 @@ VOC2010 = Archive(
     "VOCtrainval_03-May-2010.tar",
     {"VOCdevkit/VOC2010": "VOCdevkit/VOC2010"},
     "https://thor.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
-    # as in torchvision's prototype data sets
+    # as in torchvision's prototype datasets
     "1af4189cbe44323ab212bff7afbc7d0f55a267cc191eb3aac911037887e5c7d4",
 )
 MASKS = Archive(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -98,14 +98,35 @@ def survey(root: Path) -> Survey:
         for split, names in members.items()
         for name in names
     ]
+    notes = _left_out(root, pattern, members, pictures, {*label_maps})
     if "{split}" in pattern.images:
-        return Survey(root, pattern, _in_order(members), label_maps, None)
+        return Survey(root, pattern, _in_order(members), label_maps, None, notes)
     (names,) = members.values()
     listed = _lists(root, [path for path in files if path.suffix == ".txt"], names)
     if listed:
-        return Survey(root, pattern, _in_order(listed[1]), label_maps, listed[0])
+        return Survey(root, pattern, _in_order(listed[1]), label_maps, listed[0], notes)
     note = "there are no splits: the images were divided at random, 70 : 15 : 15"
-    return Survey(root, pattern, divided(names), label_maps, "", [note])
+    return Survey(root, pattern, divided(names), label_maps, "", [*notes, note])
+
+
+def _left_out(
+    root: Path,
+    pattern: Pattern,
+    members: Mapping[str, Sequence[str]],
+    pictures: Iterable[Path],
+    label_maps: Container[Path],
+) -> list[str]:
+    """A sentence about images that have no label map, if there are any."""
+    folders = {pattern.images.replace("{split}", split): {*names} for split, names in members.items()}
+    lonely = [
+        path.as_posix()
+        for path in pictures
+        if path.stem not in folders.get(path.parent.as_posix(), {path.stem}) and root / path not in label_maps
+    ]
+    if not lonely:
+        return []
+    more = f" and {len(lonely) - 1} others" if len(lonely) > 1 else ""
+    return [f"no label map was found for {lonely[0]}{more}: left out"]
 
 
 def usual(split: str) -> str | None:

@@ -29,7 +29,7 @@ VOC2012 = Archive(
     "VOCtrainval_11-May-2012.tar",
     {"VOCdevkit/VOC2012": "VOCdevkit/VOC2012"},
     "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-    # as in torchvision's prototype data sets and TensorFlow Datasets
+    # as in torchvision's prototype datasets and TensorFlow Datasets
     "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
 )
 SBD = Archive(
@@ -39,7 +39,7 @@ SBD = Archive(
         for name in ("cls", "val.txt", "train.txt")
     },
     "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
-    # as in torchvision's prototype data sets
+    # as in torchvision's prototype datasets
     "6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
 )
 

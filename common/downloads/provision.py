@@ -91,7 +91,7 @@ def _digest(archive: Archive, path: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if archive.sha256 and digest != archive.sha256.lower():
         raise BadArchive(
-            f"{path} has the SHA-256 {digest}, not {archive.sha256.lower()} as in the data set or in "
+            f"{path} has the SHA-256 {digest}, not {archive.sha256.lower()} as in the dataset or in "
             f"download.files.{archive.name}.sha256: it is damaged or another file"
         )
     return digest

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from common.kernels import cpu
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WIDEST = 181
 """The widest trimap: twice its square is a number of 16 bits."""
@@ -151,6 +153,8 @@ def evidence(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Ten
     library = cpu.library("counts")
     if library is None:
         return None
+    import torch  # tables, which only add counts, have no other need of it
+
     pixels, truth = probabilities.float().flatten(1), labels.to(torch.uint8).contiguous()
     guess, sums = torch.empty_like(truth), torch.empty(2)
     confidence, likelihood = torch.empty(truth.shape), torch.empty(truth.shape)

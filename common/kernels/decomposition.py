@@ -234,6 +234,9 @@ def hard_marginals(
     options = (factored, iterations, accelerate, False)
     logits, _, thetas, messages, _ = _decompose(grid, unary, scores, gamma, *options)
     theta, message = thetas[0] * _unit(gamma), messages[0]
+    # Long steps round away some of the unary scores; without them, the chains' maxima would be no bound.
+    lacking = unary - grid.unpack_each(theta).double().sum(dim=0)
+    theta = theta + grid.pack(lacking.to(theta.dtype)) / (2 * len(gaps))
     hard = -torch.ones_like(gamma)
     grid.messages(hard, theta, grid.pack_scores(hard, scores, factored, weigh=False), message)
     return logits, grid.unpack_each(grid.marginals(theta, message)[0])

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from common import devices
 from common.errors import UserError
 from common.files import locked, read_record, replacing, write_record
 from common.images.legend import draw_legend
 from common.images.palette import Colour, coloured
 from common.images.pictures import RGB
+from common.machine import devices
 from common.networks.structured import Refined
 from common.prediction.predictor import labels_of
 from common.prediction.stored_run import Description, StoredRun

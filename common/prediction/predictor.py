@@ -140,8 +140,8 @@ class Predictor(Pipeline):
         """
         training = run.training
         trained = [TrainedModel.read(member.file, member) for member in run.members]
-        options, seen = training.model_options, views(run.evaluation)
-        return cls.build(trained, options, training.entry, run.entry, device, seen)
+        options, looks = training.model_options, views(run.evaluation)
+        return cls.build(trained, options, training.entry, run.entry, device, looks)
 
     @classmethod
     def build(

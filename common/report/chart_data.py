@@ -17,8 +17,8 @@ from common.report.chart_style import Style
 from common.report.charts import Curve, Point
 from common.report.contents import Chart
 from common.report.validation_chart import validation_chart
+from common.runs.benchmark import Group
 from common.runs.jobs import TrainedRun
-from common.runs.plan import Group
 from common.runs.records import read_log
 from common.tables.cells import device_of
 from common.tables.frames import Tables
@@ -127,6 +127,8 @@ def _draw_costs(drawn: GroupCharts, board: pd.DataFrame) -> None:
 def _draw_trimap(drawn: GroupCharts, trimap: pd.DataFrame) -> None:
     """Accuracy near boundaries."""
     bands = _trimap_curves(trimap)
+    if not bands:
+        return
     drawn.add(
         "trimap",
         charts.curves(bands, drawn.style, "width of the band in pixels", "mIoU in %"),

@@ -11,11 +11,11 @@ from common.config.settings import TableSettings
 from common.datasets.base import Dataset
 from common.datasets.manifest import Manifest
 from common.errors import Damaged, UserError
-from common.report.contents import Section
+from common.report.contents import ModelPart
 from common.report.examples import Example, draw_example
 from common.report.method_labels import MethodLabels
 from common.runs.jobs import Preparation
-from common.tables.results import Row, told
+from common.tables.results import Row, recorded
 
 
 @dataclass(frozen=True)
@@ -35,27 +35,27 @@ class Choice:
     manifest: Manifest | None = None
 
 
-def fill_galleries(sections: Sequence[Section], rows: Sequence[Row], settings: TableSettings) -> int:
-    """Gives every section its examples, and returns how many did not fit.
+def fill_galleries(parts: Sequence[ModelPart], rows: Sequence[Row], settings: TableSettings) -> int:
+    """Gives every part its examples, and returns how many did not fit.
 
     Args:
-        sections: What the page says about every dataset and model.
+        parts: What the page says about every dataset and model.
         rows: Of all of them.
         settings: How many examples of each kind there are, and how large all may be together.
     """
     choices = {}
-    for section in sections:
-        own = [row for row in rows if row.group.key == (section.dataset, section.model)]
+    for part in parts:
+        own = [row for row in rows if row.group.key == (part.dataset, part.model)]
         methods, missing = _labels(own)
-        section.seeds = {labels.method: labels.run.seed for labels in methods if labels.run}
+        part.seeds = {labels.method: labels.run.seed for labels in methods if labels.run}
         if missing:
-            section.gallery_note = f"Not shown: {'; '.join(missing)}."
+            part.gallery_note = f"Not shown: {'; '.join(missing)}."
         names = choose(methods, settings.gallery)
         data = own[0].group.data
-        choices[section.id] = Choice(methods, data.dataset, names, _manifest(data))
+        choices[part.id] = Choice(methods, data.dataset, names, _manifest(data))
     taken, left_out = fill(choices, int(1e6 * settings.report_mb))
-    for section in sections:
-        section.examples = taken[section.id]
+    for part in parts:
+        part.examples = taken[part.id]
     return left_out
 
 
@@ -78,7 +78,7 @@ def _labels(rows: Sequence[Row]) -> tuple[list[MethodLabels], list[str]]:
             labels = MethodLabels.of(row.method, results)
         except Damaged as error:
             error_file = error.path.with_name(results[0].run.error.name)
-            missing.append(f"{row.method}: {told(error, error_file, 'evaluate')}")
+            missing.append(f"{row.method}: {recorded(error, error_file, 'evaluate')}")
             continue
         except UserError as error:
             missing.append(f"{row.method}: {error}")
@@ -114,14 +114,14 @@ def choose(methods: Sequence[MethodLabels], count: int) -> list[tuple[str, str]]
 
 
 def fill(choices: Mapping[str, Choice], limit: int) -> tuple[dict[str, list[Example]], int]:
-    """Examples of several sections, taken in turns as long as they fit, and then put in order by kind.
+    """Examples of several models, taken in turns as long as they fit, and then put in order by kind.
 
     Args:
-        choices: Per section what is to be shown.
+        choices: Per part of the page what is to be shown.
         limit: Bytes at most of all pictures together.
 
     Returns:
-        The examples per section, and how many did not fit or could not be read.
+        The examples per part, and how many did not fit or could not be read.
     """
     taken: dict[str, list[Example]] = {key: [] for key in choices}
     left, left_out = limit, 0

@@ -38,28 +38,40 @@ class ShownColumn:
 
 
 def leaderboard(lines: pd.DataFrame, compared: pd.DataFrame, baseline: str, caption: str) -> SortableTable:
-    """The leaderboard of one dataset and model.
+    """The leaderboard of a dataset over all models, best first; what else costs buy and controls come last.
 
     Args:
-        lines: Its lines of `leaderboard.csv`, best first. Columns without a value are left out.
+        lines: Its lines of `leaderboard.csv`. Columns without a value are left out.
         compared: Its lines of `comparisons.csv`.
         baseline: The method that the others are compared with.
         caption: Of the table.
     """
-    over_images = compared.loc[compared["metric"] == "miou", ["method", "images_low", "images_high"]]
-    lines = lines.merge(over_images, on="method", how="left")
+    key = ["model", "method"]
+    over_images = compared.loc[compared["metric"] == "miou", [*key, "images_low", "images_high"]]
+    lines = _best_first(lines).merge(over_images, on=key, how="left")
     columns = (*_accuracy(baseline), *_OTHERS)
     shown = [s for s in columns if s.key in lines and lines[s.key].notna().any()]
     if {*lines.get("kind", [])} <= {"method", "control"}:
         shown = [s for s in shown if s.key != "kind"]
+    if lines["model"].nunique() > 1:
+        shown.insert(0, _worded("model", "model", "architecture and backbone", ""))
     table = SortableTable(caption, [Column("method", words=True), *(s.column for s in shown)])
     for line in lines.to_dict("records"):
         name = word(line["method"])
         if isinstance(line["error"], str):
             name.note = line["error"]
         cells = [name, *(column.cell(line) for column in shown)]
-        table.rows.append(TableRow(cells, str(line["method"]), bool(line["control"])))
+        table.rows.append(TableRow(cells, line["method"], bool(line["control"]), line["model"]))
     return table
+
+
+def _best_first(lines: pd.DataFrame) -> pd.DataFrame:
+    """The lines of all models in one order, kinds apart, as those of one model are."""
+    if lines["model"].nunique() < 2:
+        return lines
+    kinds = lines["kind"].map({"method": 0, "alternative": 1, "control": 2})
+    keys = pd.DataFrame({"kind": kinds, "worse": -lines["miou_mean"]})  # without a score comes last
+    return lines.loc[keys.sort_values(["kind", "worse"], kind="stable").index]
 
 
 def _plain(key: str, title: str, about: str, group: str, digits: int, scale: float = 1.0) -> ShownColumn:
@@ -142,11 +154,11 @@ def _seeds(line: Line) -> Cell:
 
 def _accuracy(baseline: str) -> list[ShownColumn]:
     """The columns of accuracy, which have the baseline's name in them."""
-    rank = "by mIoU; those not shown to be worse than its best share one"
+    rank = "by mIoU within a model; those not shown to be worse than its best share one"
     miou = "mean over classes of intersection over union"
     difference = (
-        f"difference of mIoU to {baseline}, paired by seed; below it the interval over seeds and images, "
-        "or with one seed, marked by *, over images alone"
+        f"difference of mIoU to {baseline} of the same model, paired by seed; below it the interval over "
+        "seeds and images, or with one seed, marked by *, over images alone"
     )
     detectable = "the smallest difference that these seeds and images show in 4 of 5 cases"
     pixels = "share of labelled pixels that are right"

@@ -21,12 +21,11 @@ WORDS = ("best", "not shown to be worse (Δ)")
 
 
 def make_overview(
-    identifier: str, dataset: str, tables: Tables, style: Style, figures: Path
+    dataset: str, tables: Tables, style: Style, figures: Path
 ) -> tuple[Overview | None, set[str]]:
     """What the page says about a dataset, and the names of the charts that were written; None without costs.
 
     Args:
-        identifier: What its links begin with.
         dataset: The dataset's name.
         tables: The lines about it.
         style: Of the methods in charts.
@@ -46,7 +45,7 @@ def make_overview(
         alt = " ".join(part.sentences for part in parts)
         chart = Chart(chart_files.save(figure, figures / name), _caption(measured, device), alt)
     sentences = [part.sentences for part in parts]
-    return Overview(identifier, dataset, sentences, chart, [*map(_budgets, parts)]), files
+    return Overview(sentences, chart, [*map(_budgets, parts)]), files
 
 
 def _caption(measured: pd.DataFrame, device: str) -> str:

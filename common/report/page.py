@@ -13,14 +13,13 @@ from common.report.chart_files import forget_charts
 from common.report.chart_style import Style
 from common.report.contents import Section
 from common.report.gallery import fill_galleries
-from common.report.overview import make_overview
 from common.report.runs_table import other_results_table, package_versions, runs_table
 from common.report.section import make_section
 from common.report.sources import emphasised, linked, module_sources
 from common.report.timeline import draw_timeline
 from common.report.times_tables import times_of, times_tables
 from common.report.tuning_tables import tuning_table
-from common.runs.plan import Benchmark
+from common.runs.benchmark import Benchmark
 from common.tables.frames import Tables
 from common.tables.legend import legend
 from common.tables.notes import notes
@@ -45,19 +44,14 @@ def make_page(benchmark: Benchmark, tables: Tables) -> str:
     style = Style(list(dict.fromkeys([*benchmark.methods, *tables.leaderboard["method"]])))
     sections: list[Section] = []
     drawn: set[str] = set()
-    for index, group in enumerate(benchmark.groups, 1):
-        own = [row for row in rows if row.group.key == group.key]
-        section, files = make_section(
-            f"b{index}", group, tables.of(*group.key), own, baseline, style, figures
-        )
-        if group.dataset not in {other.dataset for other in sections}:
-            own_dataset = tables.of(group.dataset)
-            section.overview, more = make_overview(f"d{index}", group.dataset, own_dataset, style, figures)
-            drawn |= more
+    for index, name in enumerate(dict.fromkeys(group.dataset for group in benchmark.groups), 1):
+        groups = [group for group in benchmark.groups if group.dataset == name]
+        section, files = make_section(f"d{index}", groups, tables.of(name), rows, baseline, style, figures)
         sections.append(section)
         drawn |= files
     forget_charts(figures, drawn)
-    left_out = fill_galleries(sections, rows, benchmark.tables)
+    parts = [part for section in sections for part in section.parts]
+    left_out = fill_galleries(parts, rows, benchmark.tables)
     warnings = notes(rows, read_controls(benchmark), tables.comparisons)
     warnings += other_notes(benchmark, results, list_others(benchmark))
     return _render(
@@ -79,7 +73,7 @@ def _render(
     Args:
         benchmark: What was asked.
         tables: What the tabulate stage wrote of it.
-        sections: What there is to say about every dataset and model.
+        sections: What there is to say about every dataset.
         results: Of all runs.
         left_out: How many examples did not fit.
         explanations: What the tables mean.
@@ -96,6 +90,7 @@ def _render(
     times = times_of(benchmark)
     return environment.get_template("report.html.j2").render(
         sections=sections,
+        models=list(dict.fromkeys(group.model for group in benchmark.groups)),
         explanations=explanations,
         baseline=benchmark.tables.baseline,
         done=sum(result.complete for result in results),

@@ -37,7 +37,7 @@ def runs_table(results: Sequence[Result]) -> SortableTable:
             word((provenance.commit or "")[:10] if provenance else ""),
             word(run.digest),
         ]
-        table.rows.append(TableRow(cells, run.method))
+        table.rows.append(TableRow(cells, run.method, model=run.model))
     return table
 
 
@@ -57,7 +57,7 @@ def other_results_table(others: pd.DataFrame, title: str) -> SortableTable | Non
     table = SortableTable(title, [Column(titles.get(key, key), words=key in words) for key in order])
     for line in others.to_dict("records"):
         cells = [word(line[key]) if key in words else number(line[key], numbers[key]) for key in order]
-        table.rows.append(TableRow(cells, line["method"]))
+        table.rows.append(TableRow(cells, line["method"], model=line["model"]))
     return table
 
 

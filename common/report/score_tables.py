@@ -32,6 +32,7 @@ def comparison_table(lines: pd.DataFrame, caption: str) -> SortableTable:
         caption: Of the table.
     """
     metrics = {"miou": "mIoU", "boundary_iou": "boundary IoU", "miou_i": "mIoU-I"}
+    several = lines["model"].nunique() > 1
     tests = {
         "images": (
             "over images",
@@ -44,10 +45,11 @@ def comparison_table(lines: pd.DataFrame, caption: str) -> SortableTable:
         caption,
         [
             Column("method", words=True),
+            *([Column("model", words=True)] if several else []),
             Column("score", "what is compared", words=True),
             Column("difference", "in points; positive is better than the baseline"),
             *(Column(title, about) for title, about in tests.values()),
-            Column("p (Holm)", "of the two-level interval, corrected for the number of methods"),
+            Column("p (Holm)", "of the two-level interval, corrected for the number of the model's methods"),
             Column("could show", "the smallest difference these seeds and images show in 4 of 5 cases"),
             Column("reading", words=True),
         ],
@@ -55,6 +57,7 @@ def comparison_table(lines: pd.DataFrame, caption: str) -> SortableTable:
     for line in lines.to_dict("records"):
         cells = [
             word(line["method"]),
+            *([word(line["model"])] if several else []),
             word(metrics.get(line["metric"], line["metric"])),
             number(value_of(line, "difference"), 2, "+"),
         ]
@@ -62,7 +65,7 @@ def comparison_table(lines: pd.DataFrame, caption: str) -> SortableTable:
         reading = word(line["reading"])
         reading.note = word(line.get("note")).text
         cells += [number(value_of(line, "p_holm"), 4), number(value_of(line, "detectable"), 2), reading]
-        table.rows.append(TableRow(cells, str(line["method"])))
+        table.rows.append(TableRow(cells, line["method"], model=line["model"]))
     return table
 
 

@@ -55,11 +55,13 @@ class TableRow:
         cells: One per column.
         method: The method it is about, for the filter.
         control: Whether it is a control, which no method is compared with.
+        model: The model it is about, for the filter.
     """
 
     cells: list[Cell]
     method: str = ""
     control: bool = False
+    model: str = ""
 
 
 @dataclass

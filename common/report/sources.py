@@ -11,8 +11,8 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from common.installation import ROOT
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
-from common.runs.plan import Benchmark
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from common.files import digest
 from common.phases import COMPUTING, PHASES
 from common.report.sortable_tables import Column, SortableTable, TableRow, number, word
-from common.runs.plan import Benchmark
+from common.runs.benchmark import Benchmark
 from common.runs.records import JobTimes
 
 ABOUT = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from common.report.sortable_tables import Column, SortableTable, TableRow, number, word
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
-from common.runs.plan import Benchmark
 from common.runs.records import Chosen
 
 COLUMNS = [

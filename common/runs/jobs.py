@@ -15,6 +15,7 @@ from common.config.method_entry import Kind, MethodEntry
 from common.config.settings import EvaluationSettings, TrainingSettings
 from common.datasets.base import Dataset
 from common.datasets.manifest import Manifest
+from common.errors import UnreadableRecord
 from common.images.foreign_predictions import ForeignPredictions
 from common.networks.options import ModelOptions
 from common.runs import recipes
@@ -75,6 +76,9 @@ class Preparation:
         Raises:
             UserError: It has not run, or its file is damaged.
         """
+        if not self.path.exists():
+            how = f"`structseg prepare --dataset {self.name}` with the same --configfile writes it"
+            raise UnreadableRecord(f"{self.path} is missing: {how}")
         return Manifest.read(self.path)
 
 

@@ -281,14 +281,16 @@ def _check_place(folder: Path, *names: str) -> None:
 
 def _scores(record: Scores) -> dict[str, Any]:
     """What scores say, but for how they came to be."""
-    content = {key: value for key, value in vars(record).items() if key not in MADE_SO}
+    names = {field.name for field in dataclasses.fields(record)}.difference(MADE_SO)
+    content = {name: getattr(record, name) for name in names}  # `vars` lacks what its file lacks
     trained = getattr(record, "trained", None)
     return content | {"model": (record.model, trained and trained.state_sha256)}
 
 
 def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two results differ in a score that both have."""
-    return any(one[key] != other[key] and not (key in LATER and not (one[key] and other[key])) for key in one)
+    missing = {key for key in LATER for scores in (one, other) if scores[key] in (None, {})}
+    return any(one[key] != other[key] for key in {*one} - missing)
 
 
 def _collision(path: Path, target: Path, reason: str) -> UserError:

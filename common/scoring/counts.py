@@ -34,6 +34,9 @@ OPTIONAL = (*OF_PROBABILITIES, "objects")
 
 REMEDY = "delete its folder and evaluate again"
 
+_ONE = 2**20
+"""What the score of an image is at most where scores are whole numbers, whose sums are exact."""
+
 _MOST = 2**40
 """Counts of one image are smaller, so that those of a million images are summed without an overflow."""
 
@@ -72,11 +75,37 @@ class SplitScores(LabelScores, total=False):
 
 
 class ComparedCounts(NamedTuple):
-    """The counts that comparisons need, as of `SplitCounts`."""
+    """What comparisons need of the counts of a split.
 
-    names: NDArray[np.str_]
-    confusion: NDArray[np.int64]
-    boundary: NDArray[np.int32]
+    Attributes:
+        names: The images, `<split>/<name>`.
+        ratios: Numerators and denominators, `[2, N, K]`, whose sums over images give `miou`, `boundary_iou`
+            and, as a single ratio of scores to images, `miou_i`.
+    """
+
+    names: tuple[str, ...]
+    ratios: dict[str, NDArray[np.int64]]
+
+    @classmethod
+    def of(
+        cls, names: NDArray[np.str_], confusion: NDArray[np.int64], boundary: NDArray[np.int32]
+    ) -> ComparedCounts:
+        """From the arrays of these names of `SplitCounts`."""
+        hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+        union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits
+        each = metrics.image_mious(confusion)[:, None]
+        whole = np.stack([np.rint(_ONE * np.nan_to_num(each)), np.where(np.isnan(each), 0, _ONE)])
+        ratios = {
+            "miou": np.stack([hits, union]),
+            "boundary_iou": np.moveaxis(boundary, 1, 0).astype(np.int64),
+            "miou_i": whole.astype(np.int64),
+        }
+        return cls(tuple(map(str, names)), ratios)
+
+    @property
+    def size(self) -> int:
+        """How much memory the ratios take, in bytes."""
+        return sum(array.nbytes for array in self.ratios.values())
 
 
 @dataclass(frozen=True)
@@ -163,11 +192,12 @@ class SplitCounts:
         Raises:
             UserError: The file is missing or another one.
         """
-        arrays = read_arrays(path, REMEDY, stored, ComparedCounts._fields)
-        lacking = sorted({*ComparedCounts._fields} - {*arrays})
+        wanted = {"names", "confusion", "boundary"}
+        arrays = read_arrays(path, REMEDY, stored, wanted)
+        lacking = sorted(wanted - {*arrays})
         if lacking:
             raise Damaged(path, f"lacks {', '.join(lacking)}", REMEDY)
-        return ComparedCounts(**arrays)
+        return ComparedCounts.of(**arrays)
 
     def impossible(self) -> str:
         """What is wrong with the counts, whoever counted: empty if they can be."""
@@ -214,6 +244,11 @@ class SplitCounts:
         arrays = {key: array for key, array in asdict(self).items() if array is not None}
         with replacing(path, "wb") as file:
             np.savez_compressed(file, **arrays)
+
+    @property
+    def compared(self) -> ComparedCounts:
+        """What comparisons need of them."""
+        return ComparedCounts.of(self.names, self.confusion, self.boundary)
 
     @property
     def total(self) -> NDArray[np.int64]:

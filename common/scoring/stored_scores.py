@@ -14,9 +14,12 @@ from common.errors import Damaged
 from common.files import digest, is_as_written, read_bytes
 from common.integrity import StoredFile
 from common.runs.records import LATER, Metrics, Reliability, Scores
-from common.scoring.counts import REMEDY, SplitCounts
+from common.scoring.counts import REMEDY, LabelScores, SplitCounts
 
 AnyScores = TypeVar("AnyScores", bound=Scores)
+
+Known = MutableMapping[str, msgspec.Raw]
+"""The scores that files of counts give, all of `COUNTED` as JSON, by `key_of` the file."""
 
 UNCOUNTED = "what no counts give"
 """What is not computed from counts, such as diagnostics and times."""
@@ -24,12 +27,15 @@ UNCOUNTED = "what no counts give"
 OF_PROBABILITIES = ("ece", "nll", "reliability")
 """What is None for labels without probabilities."""
 
+COUNTED = (*OF_PROBABILITIES, "images", *LabelScores.__annotations__)
+"""What counts give of a record of scores."""
+
 
 def computed(
     record: AnyScores,
     folder: Path,
     class_names: Sequence[str],
-    known: MutableMapping[str, dict[str, Any]] | None = None,
+    known: Known | None = None,
 ) -> tuple[AnyScores, list[str]]:
     """A record with the scores that its counts per image give.
 
@@ -50,46 +56,75 @@ def computed(
     if path.name not in record.files:
         raise Damaged(folder / "metrics.json", f"does not tell of {path.name}", REMEDY)
     stored = record.files[path.name]
-    key = digest([stored.sha256, list(class_names)], length=24)
+    key = key_of(stored, class_names)
     if known is not None and key in known:
         stored.check_content(path, read_bytes(path, REMEDY), REMEDY)
-        plain = known[key]
+        counted = known[key]
     else:
-        plain = _counted(path, stored, class_names)
+        counted = scores_of(read_counts(path, stored, class_names), class_names)
         if known is not None:
-            known[key] = plain
-    if isinstance(record, Metrics):
-        plain = dict.fromkeys(OF_PROBABILITIES) | plain
-    told = {name: msgspec.to_builtins(getattr(record, name)) for name in plain}
-    known_to_record = (name for name in plain if told[name] or name not in LATER)
-    same = told == plain and msgspec.json.encode(told) == msgspec.json.encode(plain)
-    edited = [] if same else [name for name in known_to_record if not _equal(told[name], plain[name])]
+            known[key] = counted
+    written = {name: getattr(record, name, None) for name in COUNTED}
+    edited: list[str] = []
+    if msgspec.json.encode(written) != bytes(counted):
+        record, edited = _corrected(record, written, msgspec.json.decode(counted))
     if not edited and not is_as_written(folder / "metrics.json"):
         edited = [UNCOUNTED]
+    return record, edited
+
+
+def _corrected(
+    record: AnyScores, written: Mapping[str, Any], counted: Mapping[str, Any]
+) -> tuple[AnyScores, list[str]]:
+    """A record with other scores than it has, and the names of those that differ.
+
+    Args:
+        record: What `metrics.json` says.
+        written: What it has of `COUNTED`.
+        counted: What counts give, as plain values.
+    """
+    before = msgspec.to_builtins(written)
+    comparable = (name for name in COUNTED if name not in LATER or before[name] not in (None, {}))
+    edited = [name for name in comparable if not _equal(before[name], counted[name])]
     scores: dict[str, Any] = {
         name: msgspec.convert(value, Reliability | None) if name == "reliability" else value
-        for name, value in plain.items()
+        for name, value in counted.items()
+        if hasattr(record, name)
     }
     return dataclasses.replace(record, **scores), edited
 
 
-def _counted(path: Path, stored: StoredFile, class_names: Sequence[str]) -> dict[str, Any]:
-    """The scores that a file of counts gives, as plain values.
+def key_of(stored: StoredFile, class_names: Sequence[str]) -> str:
+    """What the scores of a file of counts are known by: its content, and one name per class."""
+    return digest([stored.sha256, list(class_names)], length=24)
+
+
+def scores_of(counts: SplitCounts, class_names: Sequence[str]) -> msgspec.Raw:
+    """All of `COUNTED` as JSON, which is null where counts say nothing of it."""
+    scores: dict[str, Any] = {"images": counts.names.size, **counts.scores(class_names)}
+    return msgspec.Raw(msgspec.json.encode({name: scores.get(name) for name in COUNTED}))
+
+
+def read_counts(path: Path, stored: StoredFile, class_names: Sequence[str]) -> SplitCounts:
+    """The counts in a file, if they give scores of these classes.
 
     Args:
         path: The file.
         stored: What the record of the scores says of it.
         class_names: One name per class.
+
+    Raises:
+        UserError: They are missing, damaged, of other classes, of no labelled pixel, or out of reach.
     """
     counts = SplitCounts.read(path, stored)
     if counts.confusion.shape[-1] != len(class_names):
         raise Damaged(path, f"is of {counts.confusion.shape[-1]} classes, not {len(class_names)}", REMEDY)
     if not counts.total.any():
         raise Damaged(path, "has no labelled pixel", REMEDY)
-    return msgspec.to_builtins({"images": counts.names.size, **counts.scores(class_names)})
+    return counts
 
 
-def in_folder(folder: Path, known: MutableMapping[str, dict[str, Any]] | None = None) -> Metrics:
+def in_folder(folder: Path, known: Known | None = None) -> Metrics:
     """The scores in the folder of a run, as their counts give them, whichever run it is.
 
     Args:

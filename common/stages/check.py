@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import methods
-from common.config import reading, values
+from common.config import catalogue, reading, values
 from common.config.schema import unknown
 from common.errors import UserError
 from common.runs import plan
@@ -37,21 +37,32 @@ def check_method(name: str) -> int:
     return failures
 
 
-def check_configuration(files: list[Path]) -> None:
+def check_configuration(names: list[str]) -> None:
     """Checks a configuration, as far as it can be without data, and says what it asks for.
 
     Args:
-        files: Laid over `config.yaml`, later ones over earlier ones.
+        names: Files or presets that are laid over `config.yaml`, later ones over earlier ones.
 
     Raises:
         UserError: Something in it is wrong.
     """
-    config = reading.load(files)
+    config = reading.load([_file(name) for name in names])
     values.check_values_once(config)
-    asked = plan.benchmark(config)
+    benchmark = plan.benchmark(config)
     counts = {name: len(config[f"{name}s"]) for name in ("dataset", "model", "method", "seed")}
     parts = [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()]
-    print(f"ok: {' × '.join(parts)}, {len(asked.runs)} runs; `structseg run -n` shows the jobs")
+    print(f"ok: {' × '.join(parts)}, {len(benchmark.runs)} runs; `structseg run -n` shows the jobs")
+
+
+def _file(name: str) -> Path:
+    """The file of a name: itself, or if it is a plain word and no file, that of the preset.
+
+    Raises:
+        UserError: There is no such preset.
+    """
+    file = Path(name)
+    plain_word = file.name == name and not file.suffix
+    return catalogue.preset(name, "check config") if plain_word and not file.exists() else file
 
 
 def check_methods(files: list[str]) -> None:
@@ -86,7 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help="modules of methods/, or their files; of a configuration, files that are laid over config.yaml",
+        help="modules of methods/, or their files; of a configuration, files or presets that are laid over "
+        "config.yaml",
     )
     entry.add_threads(parser)
 
@@ -98,6 +110,6 @@ def run(arguments: entry.Arguments) -> None:
         UserError: It is not as it should be, or there is no such method.
     """
     if arguments.kind == "config":
-        check_configuration([Path(name) for name in arguments.names])
+        check_configuration(arguments.names)
     else:
         check_methods(arguments.names)

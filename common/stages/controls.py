@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import torch
 
-from common import failures, machine
+from common import failures
 from common.datasets.split import Split
 from common.integrity import StoredFile, forget
+from common.machine import job_locks
 from common.provenance import Provenance
 from common.runs import recipes
 from common.runs.jobs import Control
@@ -33,7 +34,7 @@ def score(controls: Sequence[Control]) -> None:
         UserError: The manifest or the data are missing.
     """
     first = controls[0]
-    with failures.recording_failure(first.error, "controls"), machine.shared("cpu"):
+    with failures.recording_failure(first.error, "controls"), job_locks.shared("cpu"):
         start = time.monotonic()
         dataset, manifest = first.data.dataset, first.data.manifest()
         split = Split(dataset, manifest, first.split)

@@ -12,17 +12,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
-from common import devices, phases, provenance
+from common import phases, provenance
 from common.config import entries, reading, tuning, tuning_checks
+from common.config.schema import unknown
 from common.config.settings import Execution
 from common.errors import WORKFLOW, UserError
 from common.failures import explained
 from common.files import digest
+from common.machine import devices
 from common.runs import plan, searches
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import Control, Preparation, Run, TrainedRun, Training
 from common.runs.places import check_places
-from common.runs.plan import Benchmark
 from common.runs.records import JobTimes
 from common.runs.searches import Search
 
@@ -31,6 +34,23 @@ Arguments = argparse.Namespace
 
 OF_ALL = ("tabulate", "report")
 """Verbs of jobs that are about all runs: their digest is that of the configuration."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with arguments as everything else is said."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"structseg: {message}; `{self.prog} --help` says more", file=sys.stderr)
+        sys.exit(2)
+
+    def check_options(self, arguments: Sequence[str]) -> None:
+        """Ends if there is an unknown option, before others are told to be missing."""
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        for name in (argument.partition("=")[0] for argument in arguments):
+            if name == "--":
+                return
+            if name.startswith("--") and name not in known:
+                self.error(unknown(self.prog, name, "option", known))
 
 
 def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) -> None:
@@ -42,8 +62,10 @@ def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) ->
         about: What it does, in a line.
         arguments: Those of the command line behind the verb.
     """
-    parser = argparse.ArgumentParser(prog=f"structseg {verb}", description=f"{about}.", allow_abbrev=False)
+    parser = _Parser(prog=f"structseg {verb}", description=f"{about}.", allow_abbrev=False)
     stage.add_arguments(parser)
+    if parser.get_default("others") is None:
+        parser.check_options(arguments)
     parsed, others = parser.parse_known_args(arguments)
     if "others" in parsed:
         parsed.others = others
@@ -135,9 +157,9 @@ def benchmark(arguments: Arguments) -> Benchmark:
     Raises:
         UserError: A dataset is not the one that its results were made with.
     """
-    asked = plan.benchmark(arguments.config)
-    check_places(asked.datasets)
-    return asked
+    planned = plan.benchmark(arguments.config)
+    check_places(planned.datasets)
+    return planned
 
 
 def execution(arguments: Arguments) -> Execution:

@@ -12,10 +12,10 @@ from typing import get_args
 
 import pandas as pd
 
-from common import devices
 from common.files import replacing
+from common.machine import devices
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
-from common.runs.plan import Benchmark
 from common.stages import entry
 from common.tables.cells import number
 from common.tables.markdown import github

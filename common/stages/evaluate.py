@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import time
 
-from common import devices, failures, machine, phases
+from common import failures, phases
 from common.config.settings import Execution
 from common.datasets.split import Split
 from common.errors import UserError
 from common.images.label_maps import LabelMaps
 from common.integrity import StoredFile, forget
+from common.machine import devices, job_locks
 from common.provenance import Provenance, peak_memory
 from common.runs import jobs, recipes
 from common.runs.jobs import ReadRun, Run
@@ -35,7 +36,7 @@ def evaluate(run: Run, execution: Execution) -> None:
         devices.leased(
             "cpu" if isinstance(run, ReadRun) else execution.device, execution.runs_per_gpu
         ) as device,
-        machine.shared(device.type),
+        job_locks.shared(device.type),
     ):
         start = time.monotonic()
         dataset, manifest = run.data.dataset, run.data.manifest()

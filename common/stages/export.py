@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from common import devices
 from common.errors import UserError
+from common.machine import devices
 from common.prediction.export import SUFFIXES, WRITERS, export
 from common.prediction.predictor import View
 from common.prediction.stored_run import StoredRun

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
-from common import devices, failures
+from common import failures
 from common.config import entries, reading
 from common.config.entries import Config
 from common.config.settings import typed
 from common.files import write_json
 from common.kernels import resources
+from common.machine import devices
 from common.networks.options import ModelOptions
 from common.runs import plan
 from common.stages import entry
@@ -73,9 +74,9 @@ def run(arguments: argparse.Namespace) -> None:
         quiet.measuring(device, patience) as watch,
     ):
         known = families(arguments.config, device)
-        asked = {name: family for name, family in known.items() if name in arguments.family}
+        selected = {name: family for name, family in known.items() if name in arguments.family}
         effort = QUICK if arguments.quick else FULL[device.type]
-        kernel_benchmark.run(folder, asked, device, effort, arguments.baselines, watch)
+        kernel_benchmark.run(folder, selected, device, effort, arguments.baselines, watch)
     print(folder / kernel_tables.PAGE)
 
 

@@ -14,10 +14,11 @@ import time
 
 import torch
 
-from common import devices, failures, machine, phases
+from common import failures, phases
 from common.config.settings import Execution, plain
 from common.datasets.split import Split
 from common.errors import UserError
+from common.machine import devices, job_locks
 from common.prediction.predictor import Predictor
 from common.provenance import Provenance, peak_memory
 from common.runs import jobs, recipes
@@ -43,7 +44,7 @@ def measure(run: TrainedRun, execution: Execution) -> None:
         stack.enter_context(failures.recording_failure(run.error, "measure", about))
         device = stack.enter_context(devices.leased(execution.device))
         start = time.monotonic()
-        with machine.shared(device.type), phases.during(phases.LOADING):
+        with job_locks.shared(device.type), phases.during(phases.LOADING):
             predictor = Predictor.of(run, device)
             split = Split(run.data.dataset, run.data.manifest(), run.evaluation.split)
             images = example_images(split, device)

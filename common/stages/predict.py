@@ -6,9 +6,9 @@ import argparse
 import re
 from pathlib import Path
 
-from common import devices, machine
 from common.errors import UserError
 from common.images import pictures
+from common.machine import devices, job_locks
 from common.prediction.folder import SUBMISSION, PredictionFolder, is_output
 from common.prediction.pictures import BATCH_SIZE, predict
 from common.prediction.stored_run import StoredRun
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     stored = StoredRun.read(arguments.run)
     wanted = pictures.find(arguments.images, leave_out=is_output)
-    with devices.leased(arguments.device) as device, machine.shared(device.type):
+    with devices.leased(arguments.device) as device, job_locks.shared(device.type):
         tally = predict(stored, wanted, folder, device, arguments.batch_size)
     kinds = ", ".join(sorted({*folder.files("x")} - {"submission"}))
     print(f"{tally.predicted} predicted, {tally.skipped} were there already: {kinds} in {arguments.output}")

@@ -12,12 +12,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from common import failures, machine
+from common import failures
 from common.datasets.inspection import inspect
 from common.datasets.manifest import Manifest
 from common.files import replacing
 from common.integrity import StoredFile
 from common.labels import VOID
+from common.machine import job_locks
 from common.provenance import Provenance
 from common.runs.jobs import Preparation, Run
 from common.runs.places import check_results, remember
@@ -35,7 +36,7 @@ def prepare(job: Preparation, runs: Iterable[Run] = ()) -> None:
         UserError: Files are missing, damaged or not legal, and the message lists them all; or there are
             results of other data.
     """
-    with failures.recording_failure(job.error, "prepare"), machine.shared("cpu"):
+    with failures.recording_failure(job.error, "prepare"), job_locks.shared("cpu"):
         start = time.monotonic()
         inspection = inspect(job.dataset, job.trained)
         check_results(job, inspection.content_sha256, runs)

@@ -12,7 +12,7 @@ from pathlib import Path
 from common.errors import UnreadableRecord
 from common.files import read_json, replacing, write_json
 from common.report.page import make_page
-from common.runs.plan import Benchmark
+from common.runs.benchmark import Benchmark
 from common.stages import entry
 from common.tables.frames import Tables
 from common.tables.writing import up_to_date, write_tables

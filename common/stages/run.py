@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from common.config import catalogue
+from common.config import catalogue, reading
 from common.errors import UserError
 from common.installation import IMPORTED_FROM, PACKAGE, ROOT
 from common.stages import entry
@@ -32,7 +32,7 @@ def command(preset: str | None, files: list[Path], others: list[str]) -> list[st
         others: Snakemake's own arguments.
 
     Raises:
-        UserError: There is no such preset.
+        UserError: There is no such preset, or a file cannot be read.
     """
     _check_executor(others)
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
@@ -42,6 +42,8 @@ def command(preset: str | None, files: list[Path], others: list[str]) -> list[st
         words += ["--quiet", "rules"]
     if preset:
         files = [catalogue.preset(preset), *files]
+    for file in files:
+        reading.read(file)  # what cannot be read is a sentence of ours, not Snakemake's traceback
     if files:
         words += ["--configfile", *map(str, files)]
     return [*words, *_with_profiles(others)]

@@ -21,8 +21,8 @@ from tabulate import tabulate
 
 from common.errors import UnreadableRecord, UserError
 from common.failures import Failure
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import Run, TrainedRun, Training
-from common.runs.plan import Benchmark
 from common.runs.records import Cost, LogLine, read_log
 from common.runs.soundness import quick
 from common.stages import entry
@@ -81,15 +81,16 @@ def _checked(progress: Progress) -> Progress:
 
 def _of_trained(run: TrainedRun) -> Progress:
     """Where a run is whose model is trained here."""
-    training = _pending(run)
+    scored = run.metrics.exists()
     total = sum(one.settings.iterations for one in run.trainings)
     note = _origin(run)
-    if run.metrics.exists() and run.lost:
+    if scored and run.lost:
         note = "; ".join(filter(None, [note, "its model is gone: `snakemake` trains it again"]))
     finished = Progress(run, "done", total, total, note=note)
-    if run.metrics.exists() and (run.cost.exists() or not run.measured):
+    if scored and (not run.measured or run.cost.exists()):
         return finished
-    if run.metrics.exists():
+    training = _pending(run)
+    if scored:
         older = Cost.read_outdated(run)
         notes = [note, f"measured by recipe {older.recipe}" if older else ""]
         progress = dataclasses.replace(finished, state="evaluated", note="; ".join(filter(None, notes)))

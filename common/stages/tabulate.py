@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from common.errors import UnreadableRecord
-from common.runs.plan import Benchmark
+from common.runs.benchmark import Benchmark
 from common.stages import entry
 from common.tables.writing import write_tables
 

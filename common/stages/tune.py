@@ -13,12 +13,13 @@ import argparse
 import shutil
 from collections.abc import Sequence
 
-from common import devices, failures, machine
+from common import failures
 from common.config.entries import Config
 from common.config.settings import Execution
 from common.datasets.split import Split
 from common.errors import Diverged, UserError
 from common.files import locked
+from common.machine import devices, job_locks
 from common.prediction.predictor import Predictor
 from common.provenance import Provenance
 from common.runs.jobs import TrainedRun, Training
@@ -107,7 +108,7 @@ def _score(search: Search, run: TrainedRun, candidate: int, name: str, execution
     split, indices = _images(search)
     with (
         devices.leased(execution.device, execution.runs_per_gpu) as device,
-        machine.shared(device.type),
+        job_locks.shared(device.type),
     ):
         predictor = Predictor.of(run, device)
         counts = candidate_counts(search.counts(name), predictor, [predictor.method], split, indices)
@@ -139,7 +140,7 @@ def _refine(search: Search, execution: Execution) -> Chosen:
     split, indices = _images(search)
     with (
         devices.leased(execution.device, execution.runs_per_gpu) as device,
-        machine.shared(device.type),
+        job_locks.shared(device.type),
     ):
         predictor = Predictor.of(search.run, device)
         folder = search.counts("refined")

@@ -70,7 +70,8 @@ def answers(board: pd.DataFrame, budgets: pd.DataFrame) -> list[Answer]:
         if len(own):
             measured = _measured(board, own, cost)
             about = f"Best for no more than a {_WORDS[cost.column].name}, on {own['device'].iloc[0]}"
-            result.append(Answer(_sentences(measured, own, cost, several), _cells(own, cost, several), about))
+            sentences = _sentences(measured, own, cost, several) + _unmeasured(board, measured, several)
+            result.append(Answer(sentences, _cells(own, cost, several), about))
     return result
 
 
@@ -104,6 +105,13 @@ def _sentences(measured: pd.DataFrame, budgets: pd.DataFrame, cost: Cost, severa
     if kinds["worse"]:
         parts.append(f"Shown to be worse than something that costs no more: {_listed(kinds['worse'])}.")
     return " ".join(parts)
+
+
+def _unmeasured(board: pd.DataFrame, measured: pd.DataFrame, several: bool) -> str:
+    """Which rows with a score are left out, as their cost is not known."""
+    out = board[~board["control"].astype(bool) & board["miou_mean"].notna()].drop(measured.index)
+    names = [_name(line, several) for line in lines_of(out)]
+    return f" Not measured there, so not compared: {_listed(names)}." if names else ""
 
 
 def _worth(names: Sequence[str], words: Words) -> str:

@@ -17,11 +17,13 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 Place = tuple[str, int]
 """The sequence that an image belongs to, and a number that grows along it."""
@@ -177,6 +179,8 @@ def _autocovariances(
 @lru_cache(maxsize=6)
 def weights(blocks: Blocks, resamples: int, kind: torch.dtype) -> torch.Tensor:
     """How often each resample has each of the images, `[N, resamples]`."""
+    import torch  # tables that were made before need none
+
     images = len(blocks.following)
     random = np.random.Generator(np.random.PCG64([_STREAM, images]))
     result = torch.empty(images, resamples, dtype=kind)

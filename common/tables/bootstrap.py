@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from common.files import digest, read_record, write_record
 from common.integrity import StoredFile
-from common.scoring import metrics
-from common.scoring.counts import SplitCounts
+from common.scoring.counts import ComparedCounts, SplitCounts
 from common.tables import blocks, intervals
 from common.tables.blocks import Blocks
 from common.tables.intervals import ImageLevel
@@ -30,9 +29,6 @@ from common.tables.sides import METRICS, Side
 _VERSION = 3
 _RESAMPLES_KEPT = 5000  # 40 KB each
 _COUNTS_KEPT = 16  # up to 6 MB each
-
-_ONE = 2**20
-"""What the score of an image is at most where scores are whole numbers, whose sums are exact."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -87,6 +83,19 @@ class SideCounts(NamedTuple):
     names: tuple[str, ...]
     ratios: Mapping[str, NDArray[np.int64]]
 
+    @classmethod
+    def of(cls, seeds: Sequence[ComparedCounts]) -> SideCounts:
+        """From the counts of every seed.
+
+        Raises:
+            UserError: They are of different images.
+        """
+        names = seeds[0].names
+        if any(seed.names != names for seed in seeds):
+            raise UserError("different images")
+        stacked = {metric: np.stack([seed.ratios[metric] for seed in seeds], axis=1) for metric in METRICS}
+        return cls(names, stacked)
+
     def contributions(self, metric: str) -> NDArray[np.float64]:
         """What each image adds to a score, as the mean over the seeds, `[N]`."""
         return blocks.contributions(*self.ratios[metric]).mean(axis=0)
@@ -101,12 +110,14 @@ class SideCounts(NamedTuple):
 class Bootstrap:
     """What resampling the images says of differences between sides."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, counted: Mapping[str, ComparedCounts] | None = None) -> None:
         """
         Args:
             path: Where to remember, or None. A file that cannot be read is as good as none.
+            counted: Counts that were read before, by the SHA-256 of their files.
         """
         self.path = path
+        self._counted = counted or {}
         self.known: dict[str, list[Any]] = {}
         self.changed = False
         self._contents: dict[Path, str | None] = {}
@@ -190,10 +201,18 @@ class Bootstrap:
 
     def _side(self, contents: tuple[str, ...], paths: list[Path]) -> SideCounts:
         """The counts of a side."""
-        stored = [self._stored.get(content) for content in contents]
-        side = _kept(self._counts, contents, _COUNTS_KEPT, lambda: read_side(paths, stored))
+        side = _kept(
+            self._counts, contents, _COUNTS_KEPT, lambda: SideCounts.of([*map(self._seed, contents, paths)])
+        )
         self._sides_names[contents] = side.names
         return side
+
+    def _seed(self, content: str, path: Path) -> ComparedCounts:
+        """The counts in the file of one seed; those that gave scores are possible ones."""
+        if content in self._counted:
+            return self._counted[content]
+        stored = self._stored.get(content)
+        return SplitCounts.read_compared(path, stored) if stored else SplitCounts.read(path).compared
 
     def _images(self, contents: tuple[str, ...], paths: list[Path]) -> tuple[str, ...]:
         """The images of a side, which all of its files have."""
@@ -239,35 +258,3 @@ def _kept(store: OrderedDict[Key, Value], key: Key, most: int, compute: Callable
             store.popitem(last=False)
     store.move_to_end(key)
     return store[key]
-
-
-def read_side(paths: Sequence[Path], stored: Sequence[StoredFile | None] = ()) -> SideCounts:
-    """Reads the counts of all seeds of a side.
-
-    Args:
-        paths: The files.
-        stored: What is known of each, if it gave scores, which only possible counts do; by default nothing.
-
-    Raises:
-        UserError: A file cannot be read or is another one, or the files are of different images.
-    """
-    names, ratios = zip(*map(_ratios, paths, stored or [None] * len(paths)))
-    if len(set(names)) > 1:
-        raise UserError("different images")
-    return SideCounts(
-        names[0], {metric: np.stack([seed[metric] for seed in ratios], axis=1) for metric in METRICS}
-    )
-
-
-def _ratios(path: Path, stored: StoredFile | None) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
-    """The images' names; and for each of `METRICS` numerators and denominators, `[2, N, K]`."""
-    counts = SplitCounts.read_compared(path, stored) if stored else SplitCounts.read(path)
-    hits = np.diagonal(counts.confusion, axis1=-2, axis2=-1)
-    union = counts.confusion.sum(axis=-1) + counts.confusion.sum(axis=-2) - hits
-    each = metrics.image_mious(counts.confusion)[:, None]
-    whole = np.stack([np.rint(_ONE * np.nan_to_num(each)), np.where(np.isnan(each), 0, _ONE)])
-    return tuple(map(str, counts.names)), {
-        "miou": np.stack([hits, union]),
-        "boundary_iou": np.moveaxis(counts.boundary, 1, 0).astype(np.int64),
-        "miou_i": whole.astype(np.int64),
-    }

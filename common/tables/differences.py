@@ -10,8 +10,8 @@ from common.config.method_code import code_digest
 from common.config.settings import plain
 from common.datasets.manifest import content_of
 from common.runs import recipes
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import Run, TrainedRun
-from common.runs.plan import Benchmark
 from common.runs.records import Metrics, TrainedModelFacts
 
 NAMED = 6

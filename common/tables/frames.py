@@ -66,9 +66,10 @@ class Tables:
 
     def of(self, dataset: str, model: str | None = None) -> Tables:
         """The lines about one dataset and model, or about all models of a dataset."""
-        kept = {name: table[table["dataset"] == dataset] for name, table in self._named()}
-        if model is not None:
-            kept = {name: table[table["model"] == model] for name, table in kept.items()}
+        kept = {}
+        for name, table in self._named():
+            wanted = table["dataset"] == dataset
+            kept[name] = table[wanted if model is None else wanted & (table["model"] == model)]
         return Tables(**kept)
 
     def write(self, folder: Path) -> None:

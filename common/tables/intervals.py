@@ -19,9 +19,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special  # and not stats, which takes most of a second to import
 
 from common.tables import blocks as resampling
 from common.tables.blocks import Blocks
@@ -39,7 +38,8 @@ BETTER, WORSE, UNDECIDED = "better", "worse", "no difference shown"
 ONE_SEED = "one seed"
 """What `reading` says."""
 
-_CHUNK = 2_000
+_CHUNK = 2_000  # with another one the sums over classes have another order
+_ROWS = 100  # so much at a time stays in a cache
 _EXACT_FLOAT32 = 2**24
 
 
@@ -76,7 +76,7 @@ def paired_t(differences: Sequence[float]) -> float:
         return float("nan")
     if deviation == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(mean) / deviation * len(differences) ** 0.5, len(differences) - 1))
+    return float(2 * special.stdtr(len(differences) - 1, -abs(mean) / deviation * len(differences) ** 0.5))
 
 
 def resampled_mean_iou(
@@ -99,6 +99,8 @@ def resampled_mean_iou(
     Returns:
         `[…, resamples]` in 0..1; NaN where no class occurs in a resample.
     """
+    import torch  # tables that were made before need none
+
     images, classes = union.shape[-2:]
     exact = int(union.max(initial=0)) * images < _EXACT_FLOAT32
     kind = torch.float32 if exact else torch.float64
@@ -107,13 +109,16 @@ def resampled_mean_iou(
         torch.from_numpy(np.ascontiguousarray(counts.swapaxes(-1, -2))).to(kind).view(-1, images)
         for counts in (intersection, union)
     ]
+    few = classes * max(1, _ROWS // classes)
     means = []
-    for chunk in weights.split(_CHUNK, dim=1):
-        hits, unions = ((counts @ chunk).view(-1, classes, chunk.shape[1]) for counts in columns)
-        missing = unions == 0
-        values = hits.div_(unions).masked_fill_(missing, 0).sum(dim=1)
-        means.append(values.div_(classes - missing.sum(dim=1)).float())
-    return torch.cat(means, dim=1).numpy().reshape(*union.shape[:-2], resamples)
+    for parts in zip(*(counts.split(few) for counts in columns)):
+        of_chunks = []
+        for chunk in weights.split(_CHUNK, dim=1):
+            hits, unions = ((counts @ chunk).view(-1, classes, chunk.shape[1]) for counts in parts)
+            scores = hits.div_(unions.clamp(min=1)).sum(dim=1)  # of classes that do not occur nothing is hit
+            of_chunks.append(scores.div_(unions.clamp_(max=1).sum(dim=1)).float())
+        means.append(torch.cat(of_chunks, dim=1))
+    return torch.cat(means).numpy().reshape(*union.shape[:-2], resamples)
 
 
 class ImageLevel(NamedTuple):
@@ -233,14 +238,14 @@ def detectable(
     # The variance over seeds is itself an estimate: the power is a mean over what it might come out as.
     share = (np.arange(64) + 0.5) / 64
     freedom = np.maximum(seeds - 1, 1)[..., None]
-    spread = by_seeds[..., None] * stats.chi2.ppf(share, freedom) / freedom
+    spread = by_seeds[..., None] * 2 * special.gammaincinv(freedom / 2, share) / freedom
     margin = _margin(level[..., None], spread, seeds[..., None], by_images[..., None], images[..., None])
     deviation = np.sqrt(by_seeds + by_images)
     safe = np.where(deviation > 0, deviation, 1.0)
     low, high = np.zeros(deviation.shape), margin.max(axis=-1) + 10 * deviation
     for _ in range(50):
         middle = (low + high) / 2
-        power = stats.norm.cdf((middle[..., None] - margin) / safe[..., None]).mean(axis=-1)
+        power = special.ndtr((middle[..., None] - margin) / safe[..., None]).mean(axis=-1)
         low, high = np.where(power < POWER, middle, low), np.where(power < POWER, high, middle)
     return np.where(deviation > 0, high, 0.0 * deviation)
 

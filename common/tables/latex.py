@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from common.runs.plan import Group
+from common.runs.benchmark import Group
 from common.tables import cells
 from common.tables.answers import answers
 from common.tables.frames import Tables

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from tabulate import tabulate as format_table
 
-from common.runs.plan import Group
+from common.runs.benchmark import Group
 from common.tables import cells, others, published
 from common.tables.answers import answers
 from common.tables.frames import Tables

@@ -34,6 +34,7 @@ def notes(rows: Sequence[Row], controls: Sequence[ControlRow], compared: pd.Data
         *_classes(rows),
         *_weights(rows),
         *_decided(rows),
+        *_fitted(rows),
         *_tuned(rows),
         *_outdated(rows),
         *_batches(rows),
@@ -117,6 +118,17 @@ def _weights(rows: Sequence[Row]) -> list[str]:
         f"WARNING: rows of {model} started from different files of weights."
         for model, digests in weights.items()
         if len(digests) > 1
+    ]
+
+
+def _fitted(rows: Sequence[Row]) -> list[str]:
+    """Which rows are fitted on other images than those that all are trained on."""
+    own = {
+        row.method: row.entry.training["split"] for row in rows if row.entry and "split" in row.entry.training
+    }
+    return [
+        f"{method} is fitted on {split}, after a network that stays as it is and was trained on other images."
+        for method, split in own.items()
     ]
 
 

@@ -14,15 +14,15 @@ from typing import Any
 import pandas as pd
 
 from common.errors import UserError
+from common.runs.benchmark import Benchmark
 from common.runs.configurations import made_by
 from common.runs.outputs import TABLES
-from common.runs.plan import Benchmark
 from common.runs.records import Metrics
-from common.scoring.stored_scores import in_folder, owned
+from common.scoring.stored_scores import Known, in_folder, owned
 from common.tables.cells import DASH, number, scored_on
 from common.tables.differences import differences
 from common.tables.frames import read_csv
-from common.tables.results import Known, Result
+from common.tables.results import Result
 
 TITLE = "Other results here"
 

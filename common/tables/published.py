@@ -23,7 +23,7 @@ from common.config.method_entry import MethodEntry
 from common.config.method_facts import method_facts
 from common.config.options import complete_options
 from common.installation import ROOT
-from common.runs.plan import Group
+from common.runs.benchmark import Group
 from common.tables.frames import Line, lines_of
 from common.tables.results import Row
 
@@ -40,8 +40,11 @@ percent and `source`, in the order of the file."""
 def numbers(rows: Iterable[Row]) -> Numbers:
     """What is published about the rows of the leaderboard, of those about which there is something."""
     published = {}
+    of_groups: dict[tuple[str, str], pd.DataFrame] = {}
     for row in rows:
-        candidates = _candidates(row.group)
+        if row.group.key not in of_groups:
+            of_groups[row.group.key] = _candidates(row.group)
+        candidates = of_groups[row.group.key]
         if len(candidates) and row.entry and not _is_otherwise(row.entry):
             same = [_is(row.entry, label) for label in candidates["method"]]
             columns = candidates.loc[same, ["metric", "value", "source"]]

@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from common import provenance
 from common.errors import UserError
 from common.files import read_bytes, replacing
-from common.runs.plan import Benchmark
+from common.runs.benchmark import Benchmark
 
 MOST = 200_000
 """So many are kept, the newest ones."""
@@ -34,11 +33,11 @@ class RememberedScores:
             path: The file. One that cannot be read, is damaged, or is of other code is as good as none.
         """
         self.path = path
-        self.known: dict[str, dict[str, Any]] = {}
+        self.known: dict[str, msgspec.Raw] = {}
         with contextlib.suppress(UserError, msgspec.MsgspecError, UnicodeDecodeError):
             head, _, content = read_bytes(path, "delete it").partition(b"\n")
             if head == self._head(content):
-                self.known = msgspec.json.decode(content, type=dict[str, dict[str, Any]])
+                self.known = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
         self.before = len(self.known)
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,11 @@ from common.config.settings import EvaluationSettings
 from common.errors import Damaged, Unreachable, UserError
 from common.failures import Failure, renamed
 from common.files import write_record
+from common.runs.benchmark import Benchmark, Group, Skipped
 from common.runs.jobs import Control, ReadRun, Run, TrainedRun, Training
-from common.runs.plan import Benchmark, Group, Skipped
 from common.runs.records import ControlMetrics, Cost, Metrics, Scores
-from common.scoring.stored_scores import computed
+from common.scoring.stored_scores import Known, computed
 
-Known = MutableMapping[str, dict[str, Any]]
 Record = TypeVar("Record")
 AnyScores = TypeVar("AnyScores", bound=Scores)
 
@@ -339,11 +338,11 @@ def _record(
         failure = Failure.last(error_file)
         if not _is_unreadable(error) and failure and failure.kind == Damaged.kind:
             error = UserError(failure.error)  # why something is missing
-        faults.append(told(error, error_file, stage))
+        faults.append(recorded(error, error_file, stage))
         return None
 
 
-def told(error: UserError, error_file: Path, stage: str) -> UserError:
+def recorded(error: UserError, error_file: Path, stage: str) -> UserError:
     """An error, once a file that it finds damaged is renamed and that is written down.
 
     Args:

@@ -7,8 +7,8 @@ from os.path import lexists
 from pathlib import Path
 
 from common.errors import UserError
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import Control, Preparation, Run, TrainedRun, Training
-from common.runs.plan import Benchmark
 from common.runs.records import ControlMetrics, Metrics, TrainedModel, TrainedModelFacts, read_tensors
 from common.runs.soundness import noting, quick, written_with
 from common.scoring.counts import REMEDY as EVALUATE

@@ -15,9 +15,9 @@ import pandas as pd
 from common.errors import UnreadableRecord, UserError
 from common.files import read_record, replacing, write_record
 from common.integrity import StoredFile, read_arrays
+from common.runs.benchmark import Benchmark, Group
 from common.runs.outputs import Outputs, forget_tables
-from common.runs.plan import Benchmark, Group
-from common.tables import latex, markdown, panels, published
+from common.tables import latex, markdown, published
 from common.tables.bootstrap import Bootstrap
 from common.tables.budgets import budget_table
 from common.tables.costs import cost_table
@@ -29,6 +29,7 @@ from common.tables.leaderboard import (
     per_class_table,
     trimap_table,
 )
+from common.tables.new_counts import count_new
 from common.tables.notes import notes
 from common.tables.others import check_kept, other_notes, read_others
 from common.tables.published import Numbers
@@ -40,8 +41,8 @@ from common.tables.results import (
     Row,
     read_controls,
     read_results,
+    recorded,
     rows_of,
-    told,
 )
 
 
@@ -55,6 +56,7 @@ def write_tables(benchmark: Benchmark) -> Path:
     outputs, baseline = benchmark.outputs, benchmark.tables.baseline
     folder = outputs.results
     remembered = RememberedScores.of(benchmark)
+    counted = count_new(benchmark, remembered.known)
     results = read_results(benchmark, remembered.known)
     others = read_others(benchmark, remembered.known)
     remembered.save()
@@ -62,7 +64,7 @@ def write_tables(benchmark: Benchmark) -> Path:
         check_kept(benchmark, others)
     rows, controls = rows_of(benchmark, results), read_controls(benchmark)
     numbers = published.numbers(rows)
-    bootstrap = Bootstrap(folder / "cache" / "bootstrap.json")
+    bootstrap = Bootstrap(folder / "cache" / "bootstrap.json", counted)
     tables = make_tables(rows, controls, baseline, numbers, bootstrap, others.table(benchmark))
     bootstrap.save()
     tables.write(folder)
@@ -176,14 +178,16 @@ def _draw_panel(path: Path, group: Group, rows: Sequence[Row], faults: list[User
                 stored = result.metrics.files.get(run.panel.name)
                 arrays = read_arrays(run.panel, "delete it and evaluate again", stored)
             except UserError as error:  # it costs its column
-                faults.append(told(error, run.error, "evaluate"))
+                faults.append(recorded(error, run.error, "evaluate"))
                 continue
             columns[f"{row.method} (seed {run.seed})"] = [arrays[key] for key in sorted(arrays)]
     data = group.data
     if not columns or not data.panel.exists():
         return
+    from common.tables import panels  # with Matplotlib, which only they need
+
     split = data.dataset.parts(group.evaluation.split)[0]  # of joined splits, the panel shows the first
     try:
         panels.draw_panel(path, data.dataset, data.panel, data.manifest().panel, split, columns)
     except UserError as error:  # it costs the panel
-        faults.append(told(error, data.error, "prepare"))
+        faults.append(recorded(error, data.error, "prepare"))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from common import devices
+from common.machine import devices
 
 Value = TypeVar("Value")
 

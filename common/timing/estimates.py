@@ -17,14 +17,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from common import devices, machine, phases
+from common import phases
 from common.config.settings import Execution
 from common.datasets.base import VALIDATION
 from common.datasets.split import Split
 from common.errors import OutOfMemory, UserError
+from common.machine import devices, job_locks
 from common.prediction.predictor import Pipeline, views
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun, Training
-from common.runs.plan import Benchmark
 from common.runs.records import Cost, JobTimes
 from common.timing.inference import example_images, inference_cost
 from common.timing.job_seconds import Besides, measuring_seconds, scoring_seconds
@@ -149,7 +150,7 @@ def estimates(benchmark: Benchmark, cores: int | None = None) -> pd.DataFrame:
     for group in benchmark.groups:
         group.data.manifest()  # without one there is no estimate at all, not just no line
     started = time.time() - phases.process_began()
-    with devices.leased(benchmark.execution.device) as device, machine.shared(device.type):
+    with devices.leased(benchmark.execution.device) as device, job_locks.shared(device.type):
         if cores and device.type == "cpu":
             devices.set_threads(cores)
         besides = Besides.of(JobTimes.read_all(benchmark.outputs.results), started)

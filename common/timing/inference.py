@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import devices
 from common.datasets.split import Split
+from common.machine import devices
 from common.networks.structured import StructuredNetwork, refined
 from common.prediction.operators import CustomOperators
 from common.prediction.predictor import Pipeline, View

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from common import gpu_locks, phases
+from common import phases
 from common.datasets.split import Split
+from common.machine import lock_files
 from common.prediction.predictor import labels_of
 from common.runs.records import JobTimes
 from common.scoring.counts import image_counts
@@ -60,7 +61,7 @@ class Besides:
         known = {stage: statistics.median(seconds) for stage, seconds in by_stage.items()}
         if known:
             return cls(known, statistics.median(known.values()))
-        return cls(known, FORKED if gpu_locks.scheduler_job() is None else started)
+        return cls(known, FORKED if lock_files.scheduler_job() is None else started)
 
     def seconds(self, stage: str) -> float:
         """Those of a job of a stage."""

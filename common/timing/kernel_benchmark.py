@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from common import devices
 from common.errors import UserError
+from common.machine import devices
 from common.provenance import Provenance
 from common.timing import card, kernel_tables
 from common.timing.cases import Bench, Case, Effort, Family, Timing

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common import devices
+from common.machine import devices
 from common.timing.cases import Bench, Timing
 from common.timing.clock import enough
 

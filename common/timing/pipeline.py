@@ -23,8 +23,8 @@ from common.datasets.split import Split
 from common.errors import UserError
 from common.images.label_maps import LabelMaps
 from common.installation import MODULE, ROOT
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
-from common.runs.plan import Benchmark
 from common.scoring.sources import Source, source
 from common.scoring.split import Workers, score, workers
 from common.timing.cases import QUICK, Bench, Case, Timing

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from common import machine, phases
+from common import phases
+from common.machine import job_locks
 from common.runs.records import Load
 
 STATISTICS = Path("/proc/stat")
@@ -28,10 +29,10 @@ def measuring(device: torch.device, patience: float) -> Iterator[Watch]:
 
     Args:
         device: What is timed.
-        patience: How many seconds are a while (`execution.quiet_wait`); see `machine.alone` for jobs of ours.
+        patience: How many seconds are a while (`execution.quiet_wait`), as of `job_locks.alone` for our jobs.
     """
     start = time.monotonic()
-    with machine.alone(device.type, patience) as alone:
+    with job_locks.alone(device.type, patience) as alone:
         with phases.during(phases.WAITING):
             _wait_for_quiet(device, patience)
         yield Watch(device, alone, time.monotonic() - start)

@@ -199,6 +199,6 @@ def check_reference(reference: str, methods: Iterable[str]) -> None:
     """
     if reference not in methods:
         raise UserError(
-            f"--same-cost-as: {reference!r} is not among the methods that are trained here; choose from "
+            f"--same-cost-as: {reference!r} is not among the methods of this benchmark; choose from "
             f"{', '.join(methods)}"
         )

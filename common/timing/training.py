@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from common import devices
 from common.config.settings import Execution, TrainingSettings
+from common.machine import devices
 from common.networks.structured import StructuredNetwork
 from common.runs.jobs import Training
 from common.timing.clock import WARM_UP, enough, rounded

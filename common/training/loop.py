@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from common import devices, phases
+from common import phases
 from common.config.method_code import code_digest
 from common.config.settings import Execution, plain
 from common.datasets.manifest import Manifest
+from common.machine import devices
 from common.networks.hooks import Hooks
 from common.networks.structured import StructuredNetwork
 from common.provenance import Provenance, peak_memory
@@ -71,14 +72,14 @@ def train_model(training: Training, execution: Execution, group: ProcessGroup) -
             monitor.step(training_step(objective, optimizer, batches, settings, group.device, seed))
             done = iteration + 1
             ends = done == total
-            preempted = group.any(preemption.asked) and not ends
+            preempted = group.any(preemption.requested) and not ends
             validates = monitor.validates(done) and not preempted
             saves = preempted or (done % execution.checkpoint_every == 0 and not ends)
             if saves or ends or validates or done % execution.log_every == 0:
                 monitor.write(done, rate, model.hooks.diagnostics())
                 checkpoints.look()
             if validates:
-                monitor.validate(model, done, lambda: preemption.asked)
+                monitor.validate(model, done, lambda: preemption.requested)
             if saves and group.leads:
                 checkpoints.begin(Checkpoint.of(monitor.position(done), model, optimizer))
             if preempted:
@@ -116,7 +117,8 @@ def _batches(
     """The batches of all iterations from `first` on, this process's share of each."""
     settings = training.settings
     split = training_images(training.data.dataset, manifest, settings)
-    split.check_classes()
+    if "split" not in training.entry.training:  # what is fitted on images of its own need not see every class
+        split.check_classes()
     return training_batches(
         split,
         settings,

@@ -10,21 +10,21 @@ class Preemption:
     """Notices SIGTERM, with which clusters warn a job before they kill it.
 
     Attributes:
-        asked: Whether it has come.
+        requested: Whether it has come.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> Preemption:
         if threading.current_thread() is threading.main_thread():  # others cannot have handlers
-            self.before = signal.signal(signal.SIGTERM, self._ask)
+            self.before = signal.signal(signal.SIGTERM, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.before)
 
-    def _ask(self, *_: object) -> None:
+    def _request(self, *_: object) -> None:
         """Handles the signal."""
-        self.asked = True
+        self.requested = True

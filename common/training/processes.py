@@ -25,10 +25,10 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from common import devices
 from common.errors import UserError
 from common.failures import Failure, recording_failure
 from common.installation import IMPORTED_FROM
+from common.machine import devices, main_memory
 from common.training.group import ProcessGroup
 
 PATIENCE = timedelta(hours=1)
@@ -162,7 +162,7 @@ def started() -> bool:
 
 
 @contextlib.contextmanager
-def member(folder: Path, stage: str, about: str, remedy: str) -> Iterator[ProcessGroup]:
+def member(folder: Path, stage: str, about: str, smaller: str) -> Iterator[ProcessGroup]:
     """Joins the other processes that `launch` has started.
 
     If the block raises, the process ends at once, and what failed is told in the folder.
@@ -171,7 +171,7 @@ def member(folder: Path, stage: str, about: str, remedy: str) -> Iterator[Proces
         folder: As given to `launch`.
         stage: The name of the stage.
         about: What is computed, as in `recording_failure`.
-        remedy: What to do if a GPU is too small for it.
+        smaller: What takes less memory, as there.
     """
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _die_with_parent()
@@ -180,7 +180,7 @@ def member(folder: Path, stage: str, about: str, remedy: str) -> Iterator[Proces
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     try:
         with (
-            recording_failure(folder / f"failure-{rank}.json", stage, about, remedy),
+            recording_failure(folder / f"failure-{rank}.json", stage, about, smaller),
             _blaming_others(),
             contextlib.ExitStack() as stack,
         ):
@@ -204,6 +204,7 @@ def _join(rank: int, size: int, stack: contextlib.ExitStack) -> ProcessGroup:
     if os.environ[DEVICE] == "cpu":
         device, backend = torch.device("cpu"), "gloo"
         devices.keep_memory()
+        main_memory.limit()
     else:
         device, backend = devices.choose(f"cuda:{rank}"), "cpu:gloo,cuda:nccl"
         stack.enter_context(devices.held(rank))

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from common import devices, machine
 from common.config.checks import check_share
 from common.config.entries import Config
 from common.config.settings import Execution
 from common.failures import recording_failure
 from common.files import locked, write_json
 from common.installation import MODULE
+from common.machine import devices, job_locks
 from common.runs import jobs
 from common.runs.jobs import Training
 from common.training import finished_model, processes
@@ -53,7 +53,7 @@ def train(training: Training, execution: Execution, config: Config | None = None
         count = execution.gpus_per_run if gpus is None else gpus
         with (
             devices.lease(execution.device, count, execution.runs_per_gpu) as processors,
-            machine.shared(processors[0].type),
+            job_locks.shared(processors[0].type),
         ):
             if len(processors) > 1:
                 _train_together(training, processors, config)
@@ -78,11 +78,12 @@ def _train_together(training: Training, processors: Sequence[torch.device], conf
 
 
 def _about(training: Training) -> tuple[str, str]:
-    """What is trained, and what to do if that is too much for a GPU."""
+    """What is trained, and what takes less memory."""
     settings = training.settings
     crop = f" of {settings.crop[0]}×{settings.crop[1]}" if settings.crop else ""
     return (
-        f"training {jobs.described(training)}, in batches of {settings.batch_size} images{crop}",
-        "use a smaller training.batch_size (with a larger accumulate), training.crop or model, or a GPU with "
-        "more memory",
+        f"training {jobs.described(training)}, in batches of {settings.batch_size} images{crop} "
+        f"with {len(training.data.dataset.class_names)} classes",
+        "a smaller training.batch_size (with a larger accumulate) or training.crop, a larger "
+        "model_options.output_stride, a smaller model",
     )

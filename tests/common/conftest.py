@@ -1,4 +1,4 @@
-"""Small data sets that the tests of several rooms read, and a server that has them."""
+"""Small datasets that the tests of several rooms read, and a server that has them."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ from common.files import write_json
 from common.integrity import StoredFile, set_aside
 from common.report import gallery
 from common.runs import plan
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import Control, TrainedRun
-from common.runs.plan import Benchmark
 from common.runs.records import Cost, Metrics, TrainedModel, read_tensors, state_sha256
 from common.runs.soundness import quick
 from common.scoring.counts import SplitCounts
@@ -598,9 +598,10 @@ def test_a_damaged_checkpoint_is_left_out(
     else:
         put(checkpoints.current, kind)
     assert checkpoints.latest().position.iteration == 2
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "renamed to checkpoint.pt.damaged, and training goes on without it" in said and said.count("\n") == 1
+        "renamed to checkpoint.pt.damaged, and training goes on without it" in output
+        and output.count("\n") == 1
     )
     put(checkpoints.previous, kind if kind != "a flipped bit" else "noise")
     assert checkpoints.latest() is None
@@ -628,8 +629,8 @@ def test_damaged_pictures_of_the_panel_cost_the_panel(
     panel = benchmark.groups[0].data.panel
     put(panel, kind)
     assert command(config, "tabulate") == 2
-    said = capfd.readouterr().err
-    assert str(panel) in said and "Traceback" not in said and not panel.exists()
+    output = capfd.readouterr().err
+    assert str(panel) in output and "Traceback" not in output and not panel.exists()
     assert board(benchmark)["error"].isna().all() and not benchmark.outputs.stamp.exists()
     prepare.prepare(benchmark.groups[0].data)
     assert command(config, "tabulate") == 0 and benchmark.outputs.stamp.exists()
@@ -748,8 +749,8 @@ def verified(config: Config, capfd: pytest.CaptureFixture) -> tuple[int, str]:
 def test_status_reads_all_files_if_asked_and_changes_none(
     config: Config, benchmark: Benchmark, capfd: pytest.CaptureFixture
 ) -> None:
-    status, said = verified(config, capfd)
-    assert status == 0 and "All files were read: they are as they were written." in said
+    status, output = verified(config, capfd)
+    assert status == 0 and "All files were read: they are as they were written." in output
     files = sorted(path for path in benchmark.outputs.results.rglob("*") if path.is_file())
     run, other = run_of(benchmark, "bce"), run_of(benchmark, "rmi")
     majority: Control = benchmark.groups[0].controls[0]
@@ -766,8 +767,8 @@ def test_status_reads_all_files_if_asked_and_changes_none(
         path.write_bytes(content)
     edit(run.metrics, {"miou": 0.99})
     edit(other.cost, {"latency_ms": 1.0})
-    status, said = verified(config, capfd)
-    assert status == 2 and "8 files are not as they were written" in said
+    status, output = verified(config, capfd)
+    assert status == 2 and "8 files are not as they were written" in output
     assert sorted(path for path in benchmark.outputs.results.rglob("*") if path.is_file()) == files
     assert command(config, "status") == 0, "without reading them, all sizes are right"
 
@@ -778,15 +779,15 @@ def test_status_compares_sizes(config: Config, benchmark: Benchmark, capfd: pyte
         path.write_bytes(path.read_bytes()[:100])
     run_of(benchmark, "rmi").per_image.unlink()
     assert command(config, "status") == 0
-    said = capfd.readouterr().out
+    output = capfd.readouterr().out
     for words in (
         "panel.npz has 100 bytes",
         "labels.zip has 100 bytes",
         "model.pt is smaller than",
         "2 damaged",
     ):
-        assert words in said
-    assert "per_image.npz is missing" in said
+        assert words in output
+    assert "per_image.npz is missing" in output
 
 
 def test_damaged_files_are_kept_all(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_a_gpu_that_is_too_small_names_run_and_batch(tiny: Config, monkeypatch: 
     training = prepared(config)
     message = (
         f"the GPU's memory is too small for training {MODEL} with ce on digits, seed 0, in batches of 2 "
-        "images of 32×40: use a smaller training.batch_size"
+        "images of 32×40 with 11 classes: use a smaller training.batch_size"
     )
     with pytest.raises(OutOfMemory, match=message):
         train.train(training, plan.execution(config))

@@ -96,9 +96,9 @@ def command(config: Config, verb: str, file: Path, *arguments: str) -> int:
 
 
 def check_sentence(capfd: pytest.CaptureFixture, *words: str) -> None:
-    said = capfd.readouterr()
-    assert "Traceback" not in said.out + said.err
-    (line,) = [line for line in said.err.splitlines() if line.startswith("structseg: ")]
+    output = capfd.readouterr()
+    assert "Traceback" not in output.out + output.err
+    (line,) = [line for line in output.err.splitlines() if line.startswith("structseg: ")]
     assert all(word in line for word in words), line
 
 

@@ -7,25 +7,12 @@ import torch
 from torch import Tensor
 
 from methods.convcrf import ConvCRF
-
-CLASSES = 3
-
-
-def example(h: int, w: int) -> tuple[Tensor, Tensor]:
-    """Two images and the scores of their pixels."""
-    generator = torch.Generator().manual_seed(0)
-    images = 60 * torch.rand(2, 3, h, w, generator=generator, dtype=torch.double)
-    return images, 3 * torch.randn(2, CLASSES, h, w, generator=generator, dtype=torch.double)
+from tests.methods.layers import CLASSES, computes_in_float32, example, has_right_derivatives, moved
 
 
 def layer(**options: object) -> ConvCRF:
     """A layer whose parameters are not those that it starts with."""
-    method = ConvCRF(CLASSES, 1, **{"size": 5, "blur": 1, "weight": 0.3} | options).double()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in method.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return method
+    return moved(ConvCRF(CLASSES, 1, **{"size": 5, "blur": 1, "weight": 0.3} | options), 0.1)
 
 
 def published(method: ConvCRF, image: Tensor, unary: Tensor) -> Tensor:
@@ -82,25 +69,11 @@ def test_works_at_the_size_of_the_images() -> None:
 
 
 def test_derivatives_of_scores_and_parameters() -> None:
-    images, unary = example(5, 6)
-    method = layer(iterations=2, blur=2, size=3)
-    names = [name for name, _ in method.named_parameters()]
-
-    def logits(unary: Tensor, *values: Tensor) -> Tensor:
-        state = dict(zip(names, values, strict=True))
-        return torch.func.functional_call(method, state, (images, unary))
-
-    method.forward = lambda images, unary: method.structure(images, unary, unary)
-    inputs = [unary, *(parameter.detach() for parameter in method.parameters())]
-    assert torch.autograd.gradcheck(logits, [tensor.requires_grad_() for tensor in inputs], fast_mode=True)
+    assert has_right_derivatives(layer(iterations=2, blur=2, size=3), *example(5, 6), fast=True)
 
 
 def test_half_precision_is_computed_in_float32() -> None:
-    images, unary = (x.float() for x in example(8, 8))
-    method = ConvCRF(CLASSES, 1)
-    with torch.autocast("cpu", torch.bfloat16):
-        result = method.structure(images, unary, unary.bfloat16())
-    torch.testing.assert_close(result, method.structure(images, unary, unary.bfloat16().float()))
+    assert computes_in_float32(ConvCRF(CLASSES, 1))
 
 
 @pytest.mark.parametrize(

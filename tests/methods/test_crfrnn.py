@@ -11,6 +11,7 @@ from common.config import entries, reading
 from methods import densecrf
 from methods.crfrnn import CRFRNN
 from tests.conftest import ROOT
+from tests.methods.layers import has_right_derivatives
 
 CLASSES = 4
 NARROW = {"gaussian": (2, 3.0), "bilateral": (6, 30, 5.0)}
@@ -104,18 +105,9 @@ def test_the_lattice_is_near_the_sum_over_all_pairs() -> None:
 def test_derivatives_of_scores_and_matrices(filters: str, request: pytest.FixtureRequest) -> None:
     if filters == "all pairs":
         request.getfixturevalue("exact")
-    images, unary = example(3, 4)
     method = layer(iterations=2, **NARROW)
-    names = [name for name, _ in method.named_parameters()]
-    assert len(names) == 3
-
-    def logits(unary: Tensor, *matrices: Tensor) -> Tensor:
-        state = dict(zip(names, matrices, strict=True))
-        return torch.func.functional_call(method, state, (images, unary))
-
-    method.forward = lambda images, unary: method.structure(images, unary, unary)
-    inputs = [unary, *(matrix.detach() for matrix in method.parameters())]
-    assert torch.autograd.gradcheck(logits, [tensor.requires_grad_() for tensor in inputs])
+    assert len([*method.parameters()]) == 3
+    assert has_right_derivatives(method, *example(3, 4))
 
 
 @pytest.mark.usefixtures("exact")

@@ -9,6 +9,7 @@ from torch import Tensor
 from methods import crf_fw
 from methods.crf_fw import simplex_projection
 from methods.crfrnn_fw import FrankWolfeCRFRNN
+from tests.methods.layers import has_right_derivatives
 from tests.methods.test_crfrnn import CLASSES, NARROW, AllPairs, all_pairs, example
 
 
@@ -60,17 +61,7 @@ def test_updates_are_the_published_ones(options: dict) -> None:
 
 @pytest.mark.usefixtures("exact")
 def test_derivatives_of_scores_and_matrices() -> None:
-    images, unary = example(3, 4)
-    method = layer(iterations=2)
-    names = [name for name, _ in method.named_parameters()]
-
-    def logits(unary: Tensor, *matrices: Tensor) -> Tensor:
-        state = dict(zip(names, matrices, strict=True))
-        return torch.func.functional_call(method, state, (images, unary))
-
-    method.forward = lambda images, unary: method.structure(images, unary, unary)
-    inputs = [unary, *(matrix.detach() for matrix in method.parameters())]
-    assert torch.autograd.gradcheck(logits, [tensor.requires_grad_() for tensor in inputs])
+    assert has_right_derivatives(layer(iterations=2), *example(3, 4))
 
 
 @pytest.mark.parametrize("options", [{"strength": 0}, {"start_share": 1}, {"grid": 2}])

@@ -626,6 +626,16 @@ def test_the_certificate_bounds_the_best_labelling(
             assert certificate.gap[image] == pytest.approx(0, abs=1e-9)
 
 
+def test_the_bound_holds_after_long_steps_in_single_precision() -> None:
+    """Accelerated steps grow, and with them what rounding takes from the chains."""
+    unary, *pairs = random_problem(2, 3, 12, 12, 2, scale=10.0)
+    horizontal, vertical = ([0.1 * x for x in part] for part in pairs)
+    options: dict[str, Any] = {"iterations": 60, "gamma": 0.0, "accelerate": True}
+    reached = primal_dual_gap(unary, horizontal, vertical, **options).score
+    single = unary.float(), [x.float() for x in horizontal], [x.float() for x in vertical]
+    assert (primal_dual_gap(*single, **options).bound >= reached).all()
+
+
 def test_kernels_and_plain_version_give_the_same_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_problem(2, 4, 5, 6, 3)
     actual = vars(primal_dual_gap(*problem, iterations=3, gamma=1.0))

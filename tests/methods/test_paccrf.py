@@ -7,25 +7,12 @@ import torch
 from torch import Tensor
 
 from methods.paccrf import PacCRF
-
-CLASSES = 3
-
-
-def example(h: int = 6, w: int = 7) -> tuple[Tensor, Tensor]:
-    """Two images and the scores of their pixels."""
-    generator = torch.Generator().manual_seed(0)
-    images = 60 * torch.rand(2, 3, h, w, generator=generator, dtype=torch.double)
-    return images, 3 * torch.randn(2, CLASSES, h, w, generator=generator, dtype=torch.double)
+from tests.methods.layers import CLASSES, computes_in_float32, example, has_right_derivatives, moved
 
 
 def layer(**options: object) -> PacCRF:
     """A layer whose parameters are not those that it starts with."""
-    method = PacCRF(CLASSES, 1, **{"size": 3, "dilations": [2, 1]} | options).double()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in method.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return method
+    return moved(PacCRF(CLASSES, 1, **{"size": 3, "dilations": [2, 1]} | options), 0.2)
 
 
 def published(method: PacCRF, images: Tensor, unary: Tensor) -> Tensor:
@@ -47,7 +34,7 @@ def published(method: PacCRF, images: Tensor, unary: Tensor) -> Tensor:
 
 
 def test_updates_are_the_published_ones() -> None:
-    images, unary = example()
+    images, unary = example(6, 7)
     method = layer(iterations=2)
     with torch.no_grad():
         expected = published(method, images, unary)
@@ -82,25 +69,11 @@ def test_on_the_grid_it_sees_the_image_resized() -> None:
 
 
 def test_derivatives_of_scores_and_parameters() -> None:
-    images, unary = example(4, 5)
-    method = layer(iterations=2)
-    names = [name for name, _ in method.named_parameters()]
-
-    def logits(unary: Tensor, *values: Tensor) -> Tensor:
-        state = dict(zip(names, values, strict=True))
-        return torch.func.functional_call(method, state, (images, unary))
-
-    method.forward = lambda images, unary: method.structure(images, unary, unary)
-    inputs = [unary, *(parameter.detach() for parameter in method.parameters())]
-    assert torch.autograd.gradcheck(logits, [tensor.requires_grad_() for tensor in inputs], fast_mode=True)
+    assert has_right_derivatives(layer(iterations=2), *example(4, 5), fast=True)
 
 
 def test_half_precision_is_computed_in_float32() -> None:
-    images, unary = (x.float() for x in example(8, 8))
-    method = PacCRF(CLASSES, 1)
-    with torch.autocast("cpu", torch.bfloat16):
-        result = method.structure(images, unary, unary.bfloat16())
-    torch.testing.assert_close(result, method.structure(images, unary, unary.bfloat16().float()))
+    assert computes_in_float32(PacCRF(CLASSES, 1))
 
 
 @pytest.mark.parametrize(

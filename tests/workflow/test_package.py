@@ -12,26 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, examples
 
-EXAMPLES = """
+ALONE = """
 import importlib.util
-import torch
-from structseg.methods.ddcrf import dual_decomposition
-from structseg.methods.densecrf import dense_crf
-from structseg.methods.rmi import RMILoss
 
 assert not any(map(importlib.util.find_spec, ("methods", "common", "workflow")))
-torch.manual_seed(0)
-logits = torch.randn(2, 5, 32, 32, requires_grad=True)
-labels = torch.randint(5, (2, 32, 32))
-RMILoss(5)(logits, labels).backward()
-assert logits.grad.isfinite().all()
-images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
-refined = dense_crf(images, logits.detach().softmax(1))
-assert torch.allclose(refined.sum(1), torch.ones(2, 32, 32), atol=1e-4)
-pairs = [torch.randn(1, 5, 5, 8, 7)], [torch.randn(1, 5, 5, 7, 8)]
-print(dual_decomposition(torch.randn(1, 5, 8, 8), *pairs, iterations=3).logits.shape)
 """
 
 IDENTITY = """
@@ -73,7 +59,9 @@ def run(site: Path, folder: Path, *arguments: str) -> str:
 
 
 def test_functions_are_used_outside_the_checkout(site: Path, tmp_path: Path) -> None:
-    assert run(site, tmp_path, "-c", EXAMPLES) == "torch.Size([1, 5, 8, 8])\n"
+    blocks = examples("methods/README.md", "Using them in your own code")
+    code = re.sub(r"^from methods\b", "from structseg.methods", "".join(blocks), flags=re.MULTILINE)
+    assert run(site, tmp_path, "-c", f"{ALONE}{code}\nprint(decided.shape)") == "torch.Size([2, 64, 64])\n"
     assert (site / "structseg/py.typed").exists()
 
 

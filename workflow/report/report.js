@@ -54,20 +54,23 @@ for (const chooser of document.querySelectorAll("fieldset.groups")) {
   }
 }
 
-// The filter keeps what is about methods with one of its words in their names.
+// The filter keeps what is about methods with one of its words in their names, and about the chosen model.
 const filter = document.getElementById("filter");
+const chosen = document.getElementById("model");
 filter.form.hidden = false;
 filter.form.addEventListener("submit", (event) => event.preventDefault());
-filter.addEventListener("input", () => {
+filter.form.addEventListener("input", () => {
   const words = filter.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
   const kept = new Set();
   const all = new Set();
-  for (const element of document.querySelectorAll("[data-method]")) {
-    const name = element.dataset.method;
-    const keep = !words.length || words.some((word) => name.toLowerCase().includes(word));
-    element.classList.toggle("filtered", !keep);
-    all.add(name);
-    if (keep) kept.add(name);
+  for (const element of document.querySelectorAll("[data-method], [data-model]")) {
+    const { method, model } = element.dataset;
+    const named = method === undefined || !words.length || words.some((word) => method.toLowerCase().includes(word));
+    const ofModel = model === undefined || !chosen?.value || model === chosen.value;
+    element.classList.toggle("filtered", !(named && ofModel));
+    if (method === undefined) continue;
+    all.add(method);
+    if (named) kept.add(method);
   }
   document.getElementById("filter-found").textContent = words.length ? `${kept.size} of ${all.size}` : "";
 });

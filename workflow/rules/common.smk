@@ -38,7 +38,7 @@ try:
         base=(None if internals.replaces_configuration(workflow) else reading.BASE),
     )
     if internals.is_main(workflow):
-        values.check_values_once(CONFIG)
+        values.check_values_apart(CONFIG)
     BENCHMARK = plan.benchmark(CONFIG)
     if internals.is_main(workflow):
         check_places(BENCHMARK.datasets)

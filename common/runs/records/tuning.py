@@ -133,9 +133,10 @@ class Chosen:
         """What is to be laid over the configuration, as YAML.
 
         Args:
-            folder: Of the search.
+            folder: Of the search; noted from `tuning/` on, as folders of results move.
         """
-        tuned = {"search": str(folder), "candidates": self.candidates, "budget": self.budget}
+        place = Path(*folder.parts[-4:]).as_posix()
+        tuned = {"search": place, "candidates": self.candidates, "budget": self.budget}
         candidate = Candidate(self.options, self.training)
         before = "diverged" if self.miou_before is None else f"{self.miou_before:.2f} %"
         return (

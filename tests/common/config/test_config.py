@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -279,12 +280,15 @@ def test_what_needs_imports_is_checked_once(tmp_path: Path, monkeypatch: pytest.
     assert len(calls) == 2
 
 
-def test_what_is_wrong_is_said_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("check", [values.check_values_once, values.check_values_apart])
+def test_what_is_wrong_is_said_each_time(
+    check: Callable[[dict], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = reading.complete(TINY | {"methods": ["rmi"], "method_options": {"rmi": {"radius": 0}}})
     for _ in range(2):
         with pytest.raises(UserError, match="radius must be an integer"):
-            values.check_values_once(config)
+            check(config)
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "workflow/presets").glob("*.yaml")), ids=lambda p: p.stem)

@@ -14,7 +14,7 @@ MODEL = TINY["models"][0]
 BASE = ROOT / "config.yaml"
 
 
-def said(change: str, base: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def sentences(change: str, base: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What is said of a change of a configuration."""
     reading.load([], over=yaml.safe_load(change), base=base)
     return capsys.readouterr().err.splitlines()
@@ -134,7 +134,7 @@ EFFECTS = [
 
 @pytest.mark.parametrize(("change", "sentence"), EFFECTS, ids=[change for change, _ in EFFECTS])
 def test_what_has_no_effect_is_said(change: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (line,) = said(change, BASE, capsys)
+    (line,) = sentences(change, BASE, capsys)
     assert line.startswith("structseg: ") and sentence in line
 
 
@@ -153,7 +153,7 @@ def test_what_has_no_effect_is_said(change: str, sentence: str, capsys: pytest.C
     ],
 )
 def test_nothing_is_said_of_what_has_one(change: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(change, BASE, capsys) == []
+    assert sentences(change, BASE, capsys) == []
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "workflow/presets").glob("*.yaml")), ids=lambda p: p.stem)

@@ -102,6 +102,37 @@ def test_the_configuration_may_say_it(tiny: dict) -> None:
         plan.run(complete, "digits", MODEL, "bce", 0)
 
 
+@pytest.mark.parametrize(
+    ("split", "training", "reason"),
+    [
+        ("val", {}, None),
+        ("test", {}, "test, which it is to be fitted on, is what the tables score"),
+        ("val", {"split": "train+val"}, "val, which it is to be fitted on, is what ce is trained on"),
+        ("calibration", {}, "there is no split calibration to fit it on"),
+    ],
+)
+def test_what_is_fitted_needs_images_that_nothing_else_sees(
+    tiny: dict, split: str, training: dict, reason: str | None
+) -> None:
+    tiny["training"] |= training
+    fitted = {"start": "ce", "freeze": "network", "training": {"split": split}}
+    complete = config(
+        tiny, temperature=fitted, **{"crf-1": {"module": "densecrf", "trained_as": "temperature"}}
+    )
+    assert skip_reason(complete, "ce", "digits", MODEL) is None
+    assert skip_reason(complete, "temperature", "digits", MODEL) == reason
+    needed = reason and f"it needs the model of temperature: {reason}"
+    assert skip_reason(complete, "crf-1", "digits", MODEL) == needed
+
+
+def test_labels_that_are_not_public_cannot_be_fitted(tiny: dict) -> None:
+    fitted = {"start": "ce", "freeze": "network", "training": {"split": "test"}}
+    scored = tiny | {"datasets": ["cityscapes"], "dataset_options": {"cityscapes": {"test": True}}}
+    scored |= {"evaluation": {"split": "val"}}
+    reason = skip_reason(config(scored, temperature=fitted), "temperature", "cityscapes", MODEL)
+    assert reason == "the labels of test, which it is to be fitted on, are not public"
+
+
 def test_something_must_be_left(tiny: dict) -> None:
     tiny["method_options"] = {"ce": {"skip": {"digits": "of no use"}}}
     with pytest.raises(UserError, match=f"methods: none is left on digits with {MODEL}: of no use"):

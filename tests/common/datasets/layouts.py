@@ -1,4 +1,4 @@
-"""Small data sets in the layouts that the real ones are published in."""
+"""Small datasets in the layouts that the real ones are published in."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def write_original_camvid(root: Path) -> Path:
 
 
 def write_camvid(root: Path, counts: tuple[int, int, int] = (3, 2, 2)) -> Path:
-    """A small data set in the layout of the SegNet tutorial."""
+    """A small dataset in the layout of the SegNet tutorial."""
     random = np.random.default_rng(0)
     for split, count in zip(("train", "val", "test"), counts):
         lines = []

@@ -164,3 +164,16 @@ def test_what_is_written_has_comments(tmp_path: Path) -> None:
     text = (tmp_path / "mine.yaml").read_text()
     assert text.startswith("# Written by") and "divided at random" in text
     assert yaml.safe_load(text)["training"]["per_dataset"]["data"]["iterations"] == 1000
+
+
+@pytest.mark.parametrize("write", [in_split_folders, split_first, side_by_side, without_splits])
+def test_an_image_without_a_label_map_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    assert not any("no label map" in note for note in initialised(tmp_path / "whole", write)[1])
+
+    def lacking(root: Path) -> None:
+        write(root)
+        first = next(path for path in sorted(root.rglob("*")) if path.is_file() and "gt" not in path.parts)
+        photograph(first.with_name("more.jpg"))
+
+    _, notes = initialised(tmp_path / "lacking", lacking)
+    assert any(note.startswith("no label map was found for") and "more.jpg" in note for note in notes)

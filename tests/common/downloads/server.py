@@ -1,4 +1,4 @@
-"""A server on this machine whose answers may be cut, changed or refused, and data sets that it has."""
+"""A server on this machine whose answers may be cut, changed or refused, and datasets that it has."""
 
 from __future__ import annotations
 

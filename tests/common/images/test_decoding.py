@@ -202,7 +202,7 @@ def check(actual: NDArray[np.uint8] | str, expected: Expected, name: str) -> Non
 
 @pytest.mark.parametrize("name", KINDS)
 def test_kinds_of_pictures(tmp_path: Path, name: str) -> None:
-    """As an image of a data set, and for `predict`."""
+    """As an image of a dataset, and for `predict`."""
     write, expected, _ = KINDS[name]
     root = layouts.write_folder(tmp_path)
     (root / "images/train0.jpg").unlink()
@@ -226,7 +226,7 @@ def test_kinds_of_pictures(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_kinds_of_label_maps(tmp_path: Path, name: str) -> None:
-    """As labels of a data set, and as predictions of another system."""
+    """As labels of a dataset, and as predictions of another system."""
     write, _, expected = KINDS[name]
     root = layouts.write_folder(tmp_path)
     layouts.save(root / "images/x.png", RGB)

@@ -119,7 +119,7 @@ def test_the_run_depends_on_what_is_predicted_and_not_on_where_it_lies(
 
 
 def drawn(folder: Path, config: Config, order: list[int], colours: bool = False) -> None:
-    """Predicts the truth with a palette of the data set's colours in another order, or in colours."""
+    """Predicts the truth with a palette of the dataset's colours in another order, or in colours."""
     dataset = entries.dataset(config, "digits")
     folder.mkdir(parents=True, exist_ok=True)
     for name in dataset.names("test"):

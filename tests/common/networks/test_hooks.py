@@ -256,32 +256,32 @@ def refusal(run: Callable[[], None]) -> str:
 @pytest.mark.parametrize("run", [trained, scored])
 @cases(WRONG_STRUCTURE)
 def test_a_wrong_structure(run: Callable[[StructuredNetwork], None], hook: Hook, sentence: str) -> None:
-    told = refusal(lambda: run(model("structure", hook)))
-    assert "structure" in told and re.search(sentence, told), told
+    message = refusal(lambda: run(model("structure", hook)))
+    assert "structure" in message and re.search(sentence, message), message
 
 
 @cases(WRONG_IN_TRAINING)
 def test_a_structure_without_a_derivative(hook: Hook, sentence: str) -> None:
-    assert re.search(sentence, told := refusal(lambda: trained(model("structure", hook)))), told
+    assert re.search(sentence, message := refusal(lambda: trained(model("structure", hook)))), message
 
 
 @pytest.mark.parametrize("name", ["loss", "auxiliary_loss"])
 @cases(WRONG_LOSS)
 def test_a_wrong_loss(name: str, hook: Hook, sentence: str) -> None:
-    told = refusal(lambda: trained(model(name, hook)))
-    assert re.search(sentence.replace("loss", "(auxiliary_)?loss"), told) and "loss" in told, told
+    message = refusal(lambda: trained(model(name, hook)))
+    assert re.search(sentence.replace("loss", "(auxiliary_)?loss"), message) and "loss" in message, message
 
 
 @pytest.mark.parametrize("name", ["probabilities", "refine"])
 @cases(WRONG_PROBABILITIES)
 def test_wrong_probabilities(name: str, hook: Hook, sentence: str) -> None:
-    told = refusal(lambda: scored(model(name, hook)))
-    assert name in told and re.search(sentence, told), told
+    message = refusal(lambda: scored(model(name, hook)))
+    assert name in message and re.search(sentence, message), message
 
 
 def test_labels_are_no_probabilities() -> None:
-    told = refusal(lambda: scored(model("probabilities", lambda s, x: x.argmax(1))))
-    assert re.search(rf"of shape \[2, 16, 24\] and type int64 on cpu, and {ONES}", told), told
+    message = refusal(lambda: scored(model("probabilities", lambda s, x: x.argmax(1))))
+    assert re.search(rf"of shape \[2, 16, 24\] and type int64 on cpu, and {ONES}", message), message
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
@@ -310,13 +310,13 @@ DECIDED = r"must return labels of shape \[2, 16, 24\] in 0..2 on cpu, or probabi
     ],
 )
 def test_wrong_labels_are_refused(hook: Hook, sentence: str) -> None:
-    assert re.search(sentence, told := refusal(lambda: scored(model("refine", hook)))), told
+    assert re.search(sentence, message := refusal(lambda: scored(model("refine", hook)))), message
 
 
 @pytest.mark.parametrize("run", [trained, scored])
 @cases(WRONG_DIAGNOSTICS)
 def test_wrong_diagnostics(run: Callable[[StructuredNetwork], None], hook: Hook, sentence: str) -> None:
-    assert re.search(sentence, told := refusal(lambda: run(model("diagnostics", hook)))), told
+    assert re.search(sentence, message := refusal(lambda: run(model("diagnostics", hook)))), message
 
 
 def test_numbers_that_are_not_finite_are_wrong_where_the_loss_does_not_tell() -> None:

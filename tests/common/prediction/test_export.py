@@ -118,8 +118,8 @@ def test_onnx_takes_any_size(config: Config, tmp_path: Path) -> None:
     stored = trained(config, "bce")
     export(stored, tmp_path / "model.onnx", "onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    told = json.loads(session.get_modelmeta().custom_metadata_map["run"])
-    assert told["method"] == "bce" and len(told["class_names"]) == 11
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map["run"])
+    assert metadata["method"] == "bce" and len(metadata["class_names"]) == 11
     reference = Exported(stored.predictor(torch.device("cpu"))).eval()
     with torch.no_grad():
         for shape in ((1, 3, 37, 81), (2, 3, 48, 48)):
@@ -208,7 +208,7 @@ def test_a_plain_file_of_such_a_run_says_so(
     assert "not the same as" in capsys.readouterr().out
     files = {"run.json": ""}
     torch.jit.load(tmp_path / "model.pt", _extra_files=files)
-    told = json.loads(files["run.json"])
-    assert len(told["views"]) == 1 and len(told["scored_views"]) == 6
+    metadata = json.loads(files["run.json"])
+    assert len(metadata["views"]) == 1 and len(metadata["scored_views"]) == 6
     stage.run(parser.parse_args(arguments))
     assert ", the same as" in capsys.readouterr().out

@@ -73,9 +73,9 @@ def test_what_is_written(config: Config, images: Path, tmp_path: Path) -> None:
     assert shown >= {*colours}
     with pytest.raises(UserError, match="legend.png cannot be written to: File exists"):
         predict(stored(config, "ce"), [], PredictionFolder(tmp_path / "legend.png"), CPU)
-    told = read_json(tmp_path / "prediction.json")
-    assert told["method"] == "crf-1" and told["trained_as"] == "ce"
-    assert told["class_names"][0] == "background"
+    record = read_json(tmp_path / "prediction.json")
+    assert record["method"] == "crf-1" and record["trained_as"] == "ce"
+    assert record["class_names"][0] == "background"
 
 
 def test_batches_do_not_change_predictions(config: Config, images: Path, tmp_path: Path) -> None:

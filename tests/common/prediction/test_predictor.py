@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from common import devices
 from common.config import reading
 from common.config.settings import EvaluationSettings, typed
 from common.datasets.split import Split
 from common.errors import UserError
 from common.files import read_json
+from common.machine import devices
 from common.networks.network import Network, Output
 from common.networks.options import ModelOptions
 from common.networks.structured import StructuredNetwork

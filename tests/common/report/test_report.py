@@ -25,8 +25,8 @@ from common.report import (
 )
 from common.report.method_labels import MethodLabels
 from common.runs import plan
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import Run
-from common.runs.plan import Benchmark
 from common.runs.records import Metrics
 from common.stages import controls, prepare, report
 from common.tables.results import read_results
@@ -232,6 +232,27 @@ def test_removing_and_adding_runs_updates_everything(config: Config, text: str, 
     shutil.move(tmp_path / "kept", gone.folder)
     gone.training.error.unlink()
     assert made_page(moved).all("img") == Page(text).all("img")
+
+
+MODELS = ("deeplabv3plus-test_resnet", "deeplabv3-test_resnet")
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_a_dataset_has_one_leaderboard_of_all_models(tmp_path: Path) -> None:
+    options = TINY["model_options"][MODELS[0]]
+    config = make_config(
+        tmp_path, models=[*MODELS], model_options=dict.fromkeys(MODELS, options), methods=["ce", "rmi"]
+    )
+    for run in plan.runs(config):
+        write_run(run, WRONG[run.method] + 0.05 * MODELS.index(run.model))
+    page = made_page(config)
+    assert page.faults == [] and page.open == []
+    assert [table["id"] for table in page.all("table") if "board" in table["class"].split()] == ["d1-board"]
+    rows = [(row["data-method"], row["data-model"]) for row in page.all("tr") if "data-model" in row]
+    best_first = [("rmi", MODELS[0]), ("rmi", MODELS[1]), ("ce", MODELS[0]), ("ce", MODELS[1])]
+    assert rows[:4] == best_first, "over both models, in their order of mIoU"
+    assert [part["data-model"] for part in page.all("section") if "data-model" in part] == [*MODELS]
+    assert len(page.all("option")) == 3, "each model, or all"
 
 
 def test_charts_of_what_is_not_shown_any_more_are_removed(config: Config, tmp_path: Path) -> None:

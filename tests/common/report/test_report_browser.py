@@ -12,10 +12,11 @@ import pytest
 
 from common.runs import plan
 from common.stages import report
+from tests.conftest import TINY
 from tests.synthetic import make_config, write_all
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+SIZES = {"desktop": (1280, 900), "phone": (375, 812)}
 
 pytestmark = [
     pytest.mark.long,
@@ -99,6 +100,29 @@ def test_the_filter_keeps_methods_with_one_of_its_words(page: Any) -> None:
     assert page.locator("#filter-found").inner_text() == "2 of 4"
     page.locator("#filter").fill("")
     assert page.locator("table.board tbody tr:visible").count() == 4
+
+
+def test_a_model_is_chosen(browser: Any, tmp_path: Path) -> None:
+    models = ["deeplabv3plus-test_resnet", "deeplabv3-test_resnet"]
+    options = TINY["model_options"][models[0]]
+    config = make_config(tmp_path, models=models, model_options=dict.fromkeys(models, options))
+    benchmark = plan.benchmark(config)
+    write_all(benchmark)
+    opened = browser.new_page(viewport={"width": 375, "height": 812})
+    opened.goto(report.publish(benchmark).resolve().as_uri())
+    rows, parts = (
+        opened.locator("table.board tbody tr:visible"),
+        opened.locator("section[data-model]:visible"),
+    )
+    assert (rows.count(), parts.count()) == (8, 2)
+    opened.locator("#model").select_option(models[1])
+    assert (rows.count(), parts.count()) == (4, 1)
+    opened.locator("#filter").fill("rmi")
+    assert rows.all_inner_texts()[0].split()[:2] == ["rmi", models[1]] and rows.count() == 1
+    opened.locator("#model").select_option("")
+    assert rows.count() == 2
+    assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    opened.close()
 
 
 def test_groups_of_columns_are_shown_and_hidden(page: Any) -> None:

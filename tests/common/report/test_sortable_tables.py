@@ -13,6 +13,7 @@ from common.report import confusion_tables, leaderboard_table, score_tables
 def test_cells_are_sorted_by_exact_numbers_and_read_well() -> None:
     lines = pd.DataFrame(
         {
+            "model": ["m", "m"],
             "method": ["rmi", "ce"],
             "miou_mean": [61.23456, 60.0],
             "miou_low": [60.1, math.nan],
@@ -26,7 +27,7 @@ def test_cells_are_sorted_by_exact_numbers_and_read_well() -> None:
         }
     )
     compared = pd.DataFrame(
-        [["rmi", "miou", 0.1, 2.3]], columns=["method", "metric", "images_low", "images_high"]
+        [["m", "rmi", "miou", 0.1, 2.3]], columns=["model", "method", "metric", "images_low", "images_high"]
     )
     table = leaderboard_table.leaderboard(lines, compared, "ce", "a caption")
     titles = [column.title for column in table.columns]

@@ -8,8 +8,8 @@ import pytest
 
 from common.config import reading
 from common.runs import plan
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
-from common.runs.plan import Benchmark
 from common.runs.soundness import lost_models
 from common.stages import status, train
 from common.training import finished_model

@@ -19,9 +19,9 @@ from common.prediction.pictures import predict
 from common.prediction.predictor import Predictor, labels_of
 from common.prediction.stored_run import StoredRun
 from common.runs import plan
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
 from common.runs.merging import merge
-from common.runs.plan import Benchmark
 from common.runs.records import Cost, Metrics
 from common.runs.soundness import quick
 from common.stages import evaluate, measure, prepare, train

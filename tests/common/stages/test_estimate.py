@@ -72,7 +72,7 @@ def test_measured_runs_count_and_what_cannot_be_measured_is_said(
 ) -> None:
     run = plan.run(config, "digits", MODEL, "ce", 1)
     device = "this processor"
-    monkeypatch.setattr("common.devices.describe", lambda _: device)
+    monkeypatch.setattr("common.machine.devices.describe", lambda _: device)
     cost = measured(config, run)
     times = {"training_step_ms": 3_600_000.0, "training_timings": [3_600_000.0]}
     inferences = cost.inference_timings | {"latency": [10.0]}

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import devices
 from common.config import reading
 from common.errors import UserError
+from common.machine import devices
 from common.runs import plan
 from common.runs.jobs import TrainedRun
 from common.runs.records import Cost

@@ -20,9 +20,9 @@ from common.config.settings import plain
 from common.errors import Damaged
 from common.files import write_json
 from common.runs import plan, recipes
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
-from common.runs.plan import Benchmark
-from common.runs.records import Metrics, TrainedModel, state_sha256
+from common.runs.records import LATER, Metrics, TrainedModel, state_sha256
 from common.runs.weights import WeightsFile
 from common.stages.prepare import prepare
 from tests import synthetic
@@ -386,6 +386,33 @@ def test_equal_results_of_two_machines_are_one(
     write_scores(source, 0.5, model, wall_seconds=7.0, provenance=provenance(device="another CPU"))
     before = there(target.folder)
     assert merge(capsys, source, target)[0] == 0 and there(target.folder) == before
+
+
+@pytest.mark.parametrize("older", [0, 1])
+def test_scores_that_only_one_record_has_do_not_collide(
+    older: int, two: tuple[Machine, Machine], capsys: pytest.CaptureFixture
+) -> None:
+    """One machine has scored the model before there were these scores."""
+    source, target = two
+    merge(capsys, source, target)
+    path = two[older].folder / relative(source, "run") / "metrics.json"
+    rewrite(path, lambda content: [content.pop(name) for name in LATER])
+    before = there(target.folder)
+    assert merge(capsys, source, target)[0] == 0 and there(target.folder) == before
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_scores_that_both_records_have_collide_if_they_differ(
+    name: str, two: tuple[Machine, Machine], capsys: pytest.CaptureFixture
+) -> None:
+    source, target = two
+    merge(capsys, source, target)
+    other = {"small": 0.0} if name == "recall_by_size" else 0.0
+    rewrite(metrics(source), lambda content: content.update({name: other}))
+    before = there(target.folder)
+    status, text = merge(capsys, source, target)
+    assert status == 2 and "both machines have scored it, with different results" in text
+    assert there(target.folder) == before
 
 
 @pytest.mark.parametrize(

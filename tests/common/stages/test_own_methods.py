@@ -114,7 +114,7 @@ def configured(tiny: dict, folder: Path) -> Path:
     return file
 
 
-def told(error: Path, stage: str, capsys: pytest.CaptureFixture[str]) -> str:
+def reason(error: Path, stage: str, capsys: pytest.CaptureFixture[str]) -> str:
     """What was printed, which is one line and what the record of the failure says."""
     sentence = capsys.readouterr().err.strip().splitlines()[-1].removeprefix("structseg: ")
     failure = Failure.read(error)
@@ -137,7 +137,7 @@ def test_training_says_what_is_wrong(
     with pytest.raises(SystemExit) as ended:
         run(train, file)
     assert ended.value.code == 2
-    assert sentence in told(job.training.error, "train", capsys)
+    assert sentence in reason(job.training.error, "train", capsys)
     assert not job.training.file.exists()
 
 
@@ -173,7 +173,7 @@ def test_scoring_says_what_is_wrong(
     with pytest.raises(SystemExit) as ended:
         run(evaluate, file)
     assert ended.value.code == 2
-    assert sentence in told(job.error, "evaluate", capsys)
+    assert sentence in reason(job.error, "evaluate", capsys)
     assert not job.metrics.exists()
 
 
@@ -195,4 +195,4 @@ def test_what_is_not_finite_before_a_weight_has_changed_is_no_matter_of_the_lear
     sentence = (
         "the loss is nan at iteration 1, before any weight has changed: methods/own.py cannot work with one"
     )
-    assert told(job.training.error, "train", capsys).startswith(sentence)
+    assert reason(job.training.error, "train", capsys).startswith(sentence)

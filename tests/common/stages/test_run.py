@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common import devices
 from common.errors import UserError
+from common.machine import devices
 from common.stages import check, run
 from common.stages import list as listing
 from tests.conftest import ROOT
@@ -94,8 +94,10 @@ def test_what_there_is_to_choose_is_listed(
 
 
 def test_a_configuration_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check.check_configuration([ROOT / "workflow/presets/camvid_cpu.yaml"])
+    check.check_configuration(["camvid_cpu"])
     assert capsys.readouterr().out.startswith("ok: 1 dataset ×")
     (tmp_path / "wrong.yaml").write_text("method: [ce]\n")
     with pytest.raises(UserError, match="unknown key 'method'"):
-        check.check_configuration([tmp_path / "wrong.yaml"])
+        check.check_configuration([str(tmp_path / "wrong.yaml")])
+    with pytest.raises(UserError, match=r"check config: unknown preset .* \(did you mean camvid_cpu\?\)"):
+        check.check_configuration(["camvid_cup"])

@@ -16,6 +16,7 @@ from common.config.entries import Config
 from common.failures import Failure
 from common.files import write_record
 from common.runs import plan, recipes
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
 from common.stages import status
 from common.stages.status import Progress
@@ -109,7 +110,7 @@ def test_it_is_watched_until_all_is_done(
 ) -> None:
     asked = []
 
-    def done(benchmark: plan.Benchmark) -> list[Progress]:
+    def done(benchmark: Benchmark) -> list[Progress]:
         asked.append(benchmark)
         return [Progress(run, "done" if len(asked) > 2 else "training") for run in benchmark.runs]
 

@@ -159,6 +159,16 @@ def test_what_no_search_can_be_made_with_is_refused(config: Config, settings: di
         tuning_checks.check_searches(changed(config, **settings))
 
 
+def test_no_candidates_are_tried_on_what_an_entry_is_fitted_on(tiny: Config) -> None:
+    fitted = {"start": "ce", "freeze": "network", "training": {"split": "val"}}
+    tiny |= {"methods": ["ce", "temperature"], "method_options": {"temperature": fitted}}
+    tiny["tuning"] = {"methods": {"temperature": {"training.learning_rate": [0.01, 0.1]}}}
+    complete = reading.complete(tiny)
+    with pytest.raises(UserError, match="val is what temperature is fitted on: leave temperature out"):
+        tuning_checks.check_searches(complete)
+    tuning_checks.check_searches(changed(complete, hold_out=0.5))
+
+
 # Refinements of one model
 
 
@@ -180,7 +190,8 @@ def test_what_is_chosen_is_laid_over_and_changes_the_entry_alone(config: Config)
     laid = reading.complete(reading.merge(config, over))
     own = plan.run(laid, "digits", MODEL, "crf-1", 0).entry
     assert {key: own.options[key] for key in CRF} == Chosen.read(job.record).values
-    assert own.tuned == {"search": str(job.folder), "candidates": 5, "budget": 1.25 + 1.5 + 2}
+    search_place = f"tuning/digits/{MODEL}/{job.folder.name}"
+    assert own.tuned == {"search": search_place, "candidates": 5, "budget": 1.25 + 1.5 + 2}
     digests = [plan.run(each, "digits", MODEL, "ce", 0).digest for each in (laid, config)]
     assert digests[0] == digests[1]
 

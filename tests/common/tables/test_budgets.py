@@ -150,6 +150,15 @@ def test_doubtful_costs_are_marked(tables: Callable[..., tuple[Tables, str]]) ->
     assert list(latency.cells["latency ms ≤"]) == ["~4.0", "10.0", "30.0"]
 
 
+def test_rows_without_a_cost_are_named(tables: Callable[..., tuple[Tables, str]]) -> None:
+    own, _ = tables()
+    board = own.leaderboard.copy()
+    board.loc[(board["method"] == "rmi") & (board["model"] == BIG), "latency_ms"] = float("nan")
+    latency, training = answers(board, own.budgets)
+    assert latency.sentences.endswith(f"Not measured there, so not compared: rmi of {BIG}.")
+    assert "Not measured" not in training.sentences
+
+
 def test_without_costs_there_is_nothing_to_say(tables: Callable[..., tuple[Tables, str]]) -> None:
     own, _ = tables()
     board = own.leaderboard.assign(device=float("nan"))

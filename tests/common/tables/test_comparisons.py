@@ -10,8 +10,9 @@ import pytest
 from scipy import signal, stats
 
 from common.scoring import metrics
-from common.tables import blocks, bootstrap, cells, comparisons, intervals
-from common.tables.bootstrap import Bootstrap
+from common.scoring.counts import SplitCounts
+from common.tables import blocks, cells, comparisons, intervals
+from common.tables.bootstrap import Bootstrap, SideCounts
 from common.tables.comparisons import compare
 from common.tables.sides import METRICS, Side
 from tests.synthetic import counts_of
@@ -65,7 +66,7 @@ def test_the_resampled_score_is_that_of_the_counts(tmp_path: Path) -> None:
     path, scores = write(tmp_path, 0, 0.6)
     for metric in METRICS:
         one_by_one = blocks.independent(IMAGES)
-        resampled = bootstrap.read_side([path]).resampled(metric, one_by_one)
+        resampled = SideCounts.of([SplitCounts.read(path).compared]).resampled(metric, one_by_one)
         assert resampled.mean() == pytest.approx(scores[metric], abs=0.003)
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from common.config import reading
 from common.runs import plan
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
-from common.runs.plan import Benchmark
 from common.stages import report, status
 from common.tables.costs import pareto
 from common.tables.frames import Tables

@@ -10,8 +10,8 @@ import pytest
 
 from common.config import reading
 from common.runs import plan
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
-from common.runs.plan import Benchmark
 from common.stages import report
 from common.tables.frames import Tables
 from common.tables.writing import write_tables
@@ -101,3 +101,11 @@ def test_numbers_that_are_older_than_a_score_have_none_of_it(
     assert tables.leaderboard["recall_small_mean"].isna().all(), "the counts here have no objects"
     assert tables.leaderboard["miou_i_mean"].notna().all()
     assert lines_of(text, "mIoU-I %")["rmi"].count("–") == 3
+
+
+def test_what_is_fitted_on_other_images_is_told(tmp_path: Path) -> None:
+    fitted = {"start": "ce", "freeze": "network", "training": {"split": "val"}}
+    changes = {"methods": ["ce", "temperature"], "method_options": {"temperature": fitted}}
+    config = reading.complete(TINY | changes | {"results": str(tmp_path / "results")})
+    text = write_tables(plan.benchmark(config)).read_text()
+    assert "temperature is fitted on val, after a network that stays as it is" in text

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from common import provenance
+from common.integrity import StoredFile
 from common.runs import plan
-from common.runs.plan import Benchmark
+from common.runs.benchmark import Benchmark
 from common.scoring.counts import SplitCounts
+from common.tables import new_counts
 from common.tables.remembered import RememberedScores
 from common.tables.results import read_results
 from tests.synthetic import make_config, plain_counts, write_scores
@@ -54,3 +56,24 @@ def test_other_counts_other_code_and_a_damaged_file_are_not_taken_for_these(
     monkeypatch.undo()
     file.write_bytes(file.read_bytes().replace(b"0.4", b"0.9"))
     assert RememberedScores(file).known == {}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_many_new_results_are_counted_alike_by_other_processes(
+    benchmark: Benchmark, processes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", processes)
+    one_by_one: dict = {}
+    read_results(benchmark, one_by_one)
+    known: dict = {}
+    assert new_counts.count_new(benchmark, known) == {} and not known  # they are few
+    monkeypatch.setattr(new_counts, "FEWEST", 1)
+    monkeypatch.setattr(new_counts, "CHUNK", 1)
+    benchmark.runs[0].per_image.write_bytes(b"damaged")
+    compared = new_counts.count_new(benchmark, known)
+    assert known.items() < one_by_one.items() and len(known) == len(one_by_one) - 1
+    for run in benchmark.runs[1:]:
+        counts = compared[StoredFile.of(run.per_image).sha256]
+        assert counts.names == SplitCounts.read_names(run.per_image)
+        expected = SplitCounts.read(run.per_image).compared.ratios
+        assert all((counts.ratios[metric] == ratios).all() for metric, ratios in expected.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from common.errors import UnreadableRecord
 from common.failures import Failure
 from common.files import write_record
 from common.runs import plan, recipes
+from common.runs.benchmark import Benchmark
 from common.runs.jobs import TrainedRun
-from common.runs.plan import Benchmark
 from common.runs.records import LATER
 from common.tables.frames import Tables, read_csv
 from common.tables.results import READ, TRAINED, Result, Row, read_controls, read_results, rows_of
@@ -78,8 +79,9 @@ def test_records_that_are_older_than_a_score_are_not_edited(
     rmi, ce = results(benchmark)["rmi"], results(benchmark)["ce"]
     assert not rmi.edited and rmi.metrics and ce.metrics
     assert rmi.metrics.miou_i == ce.metrics.miou_i == pytest.approx(0.6), "as the counts give it"
-    rewrite(trained["rmi"].metrics, lambda content: content.update(miou_i=0.9))
-    assert results(benchmark)["rmi"].edited == ["miou_i"]
+    for score in (0.9, 0.0):
+        rewrite(trained["rmi"].metrics, partial(dict.update, miou_i=score))
+        assert results(benchmark)["rmi"].edited == ["miou_i"]
 
 
 def test_a_score_out_of_range_is_refused(benchmark: Benchmark, trained: dict[str, TrainedRun]) -> None:

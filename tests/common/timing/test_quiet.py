@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common import gpu_locks, machine
+from common.machine import job_locks, lock_files
 from common.timing import quiet
 from tests.synthetic import QUIET
 
@@ -123,7 +123,7 @@ def test_it_keeps_other_jobs_off_the_machine(pretended: Machine) -> None:
     entered = threading.Event()
 
     def job() -> None:
-        with machine.shared("cpu"):
+        with job_locks.shared("cpu"):
             entered.set()
 
     thread = threading.Thread(target=job)
@@ -168,7 +168,7 @@ def test_other_processes_on_a_gpu_are_counted(
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin" if listed is not None else str(tmp_path))
     monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="1-2"))
-    monkeypatch.setattr(gpu_locks, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock_files, "POLL_SECONDS", 0.01)
     with quiet.measuring(torch.device("cuda", 0), patience=0) as watch:
         load = watch.load()
     assert load.on_gpu and load.gpu_processes == others

@@ -95,7 +95,9 @@ def test_two_processes_train_the_model_of_one(frozen: dict, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["bce", "dice", "lovasz", "pyramid", "affinity", "rmi", "ddcrf", "crfrnn"])
+@pytest.mark.parametrize(
+    "method", ["bce", "dice", "lovasz", "pyramid", "affinity", "rmi", "ddcrf", "crfrnn", "pointrend"]
+)
 def test_every_loss_is_that_of_the_whole_batch(method: str, frozen: dict, tmp_path: Path) -> None:
     frozen["method_options"]["rmi"] = {"pool_size": 2}
     assert_same(trained(frozen, tmp_path / "one", 1, method), trained(frozen, tmp_path / "two", 2, method))

@@ -68,6 +68,16 @@ def test_a_frozen_network_stays_and_the_method_is_trained(tiny: Config) -> None:
     assert second.facts.start and second.facts.start.start == first.facts, "what it began with is told"
 
 
+def test_what_is_fitted_after_a_frozen_network_may_see_other_images(tiny: Config) -> None:
+    fitted = {"module": "temperature", "start": "ce", "freeze": "network", "training": {"split": "val"}}
+    config = complete(tiny, temperature=fitted, other=fitted | {"training": {}})
+    first = trained(config, "ce")
+    own, other = (trained(config, name) for name in ("temperature", "other"))
+    assert same(first.network, own.network)
+    assert not same(own.method_state, other.method_state), "of the same steps, on other images"
+    assert planned(config, "temperature").settings.split == "val"
+
+
 def test_the_method_starts_from_its_state_if_it_is_of_one_module(tiny: Config) -> None:
     tiny["training"]["learning_rate"] = 1e-9
     own = {"module": "ddcrf", "iterations": 2}

@@ -118,7 +118,7 @@ def test_a_training_that_is_not_pretrained_asks_for_no_weights(tiny: Config) -> 
 def test_the_colours_of_a_dataset_are_those_of_its_manifest(tiny: Config, tmp_path: Path) -> None:
     tiny["model_options"][MODEL] |= {"mean": "dataset", "std": [0.1, 0.2, 0.3]}
     training = plan.training(reading.complete(tiny), "digits", MODEL, "ce", 0)
-    with pytest.raises(UnreadableRecord, match="is missing: run the earlier stage"):
+    with pytest.raises(UnreadableRecord, match="is missing: `structseg prepare --dataset digits`"):
         build(training)
     names = training.data.dataset.names("train")
     split = SplitManifest(

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from common import gpu_locks, machine
 from common.config import reading
 from common.files import write_json
+from common.machine import job_locks, lock_files
 from common.runs import plan
 from common.stages import prepare, train
 from tests.conftest import ROOT
@@ -29,9 +29,9 @@ LONG = 600.0
 
 @pytest.fixture(autouse=True)
 def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_locks, "LOCKS", tmp_path)
-    monkeypatch.setattr(gpu_locks, "POLL_SECONDS", 0.002)
-    for variable in gpu_locks.SCHEDULERS:
+    monkeypatch.setattr(lock_files, "LOCKS", tmp_path)
+    monkeypatch.setattr(lock_files, "POLL_SECONDS", 0.002)
+    for variable in lock_files.SCHEDULERS:
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -65,11 +65,11 @@ class Job:
 
 
 def training(kind: str = "cpu") -> Job:
-    return Job(lambda: machine.shared(kind))
+    return Job(lambda: job_locks.shared(kind))
 
 
 def measurement(kind: str = "cpu", patience: float = LONG) -> Job:
-    return Job(lambda: machine.alone(kind, patience))
+    return Job(lambda: job_locks.alone(kind, patience))
 
 
 def test_jobs_share_the_machine_and_a_measurement_has_it_alone() -> None:
@@ -124,7 +124,7 @@ def test_a_data_loader_does_not_keep_the_lock_of_a_killed_job() -> None:
     loaders, writing = os.pipe()
 
     def with_a_loader() -> AbstractContextManager[None]:
-        lock = machine.shared("cpu")
+        lock = job_locks.shared("cpu")
         lock.__enter__()
         loader = os.fork()
         if loader == 0:
@@ -153,7 +153,7 @@ def work(witness: Path, log: Path, timing: bool) -> None:
     own = witness.open("r+")  # opened first, so that a killed process frees it first
     line = "timed" if timing else "trained"
     while True:
-        with machine.alone("cpu", LONG) if timing else machine.shared("cpu"):
+        with job_locks.alone("cpu", LONG) if timing else job_locks.shared("cpu"):
             try:
                 fcntl.lockf(own, (fcntl.LOCK_EX if timing else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import devices, gpu_locks
 from common.errors import UserError
 from common.files import locked
+from common.machine import devices, lock_files
 from tests.conftest import ROOT
 
-VARIABLES = ("CUDA_VISIBLE_DEVICES", *gpu_locks.SCHEDULERS)
+VARIABLES = ("CUDA_VISIBLE_DEVICES", *lock_files.SCHEDULERS)
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
-    monkeypatch.setattr(gpu_locks, "POLL_SECONDS", 0.002)
+    monkeypatch.setattr(lock_files, "POLL_SECONDS", 0.002)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(gpu_locks, "LOCKS", tmp_path)
+    monkeypatch.setattr(lock_files, "LOCKS", tmp_path)
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     return monkeypatch
@@ -270,7 +270,7 @@ def test_devices_have_names() -> None:
 
 FAULTS = """
 import contextlib, resource, sys, torch
-from common import devices
+from common.machine import devices
 torch.set_num_threads(1)
 layers = torch.nn.Sequential(*(torch.nn.Conv2d(16, 16, 3, padding=1) for _ in range(4)), torch.nn.ReLU())
 images = torch.rand(4, 16, 256, 256)
@@ -298,12 +298,12 @@ def test_on_a_cpu_memory_is_kept_for_its_next_use() -> None:
 def test_the_folder_of_locks_is_made_or_the_reason_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_locks, "LOCKS", tmp_path / "not/yet/there")
-    assert gpu_locks.lock_folder(None).is_dir()
+    monkeypatch.setattr(lock_files, "LOCKS", tmp_path / "not/yet/there")
+    assert lock_files.lock_folder(None).is_dir()
     (tmp_path / "file").touch()
-    monkeypatch.setattr(gpu_locks, "LOCKS", tmp_path / "file")
+    monkeypatch.setattr(lock_files, "LOCKS", tmp_path / "file")
     with pytest.raises(UserError, match="file/structseg-.*cannot be written, .*file.* is in the way"):
-        gpu_locks.lock_folder(None)
+        lock_files.lock_folder(None)
 
 
 def test_convolutions_on_gpus_use_tf32_if_the_configuration_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,9 @@
-"""The locks of a machine: jobs share them, and what is timed has them alone.
+"""The locks of jobs: those that train or score share the machine, and what is timed has it alone.
 
 Jobs that train or score hold the lock of their kind of device, a CPU or a GPU, together with others. A
 measurement waits until those that run have ended; who comes while one waits or runs stands behind it. So
 nothing starves: measurements wait for the jobs that run already, and later jobs for them. Who holds a lock
-waits for nothing, so there is no deadlock, and the kernel frees it when a process ends, however it ends.
-
-The locks belong to a user and a machine, as those of GPUs do: they are the same for all clones, Snakemakes
-and jobs of a scheduler that see the same folder of locks.
+waits for nothing, so there is no deadlock.
 """
 
 from __future__ import annotations
@@ -19,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from common import gpu_locks, phases
-from common.files import private
+from common import phases
+from common.machine import lock_files
+from common.machine.lock_files import scheduler_job
 
 KINDS = ("cpu", "cuda")
 """The kinds of devices whose jobs have a lock each."""
@@ -60,7 +58,7 @@ def alone(kind: str, patience: float) -> Iterator[bool]:
         free = True
         for other in KINDS:
             lock = locks.enter_context(_opened(other))
-            strict = kind == other == "cpu" and gpu_locks.scheduler_job() is None
+            strict = kind == other == "cpu" and scheduler_job() is None
             what = "to measure, until other jobs on this machine have ended"
             free &= _wait(lock, fcntl.LOCK_EX, what, None if strict else end)
         yield free
@@ -68,15 +66,9 @@ def alone(kind: str, patience: float) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[IO[str]]:
-    """The file of a lock, which processes that are forked meanwhile do not keep."""
-    folder = gpu_locks.lock_folder(None)
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_SH)  # systemd-tmpfiles leaves old files in locked folders alone
-        with private((folder / f"machine-{name}.lock").open("a")) as file:
-            yield file
-    finally:
-        os.close(directory)
+    """Opens the file of one of these locks."""
+    with lock_files.opened(None, f"machine-{name}.lock") as (file,):
+        yield file
 
 
 def _wait(file: IO[str], operation: int, what: str, end: float | None = None) -> bool:
@@ -99,7 +91,7 @@ def _wait(file: IO[str], operation: int, what: str, end: float | None = None) ->
             if not waiting:
                 print(f"structseg: waits {what}{_holders(file)}", flush=True)
                 waiting = True
-            time.sleep(gpu_locks.POLL_SECONDS)
+            time.sleep(lock_files.POLL_SECONDS)
 
 
 def _holders(file: IO[str]) -> str:

@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import gpu_locks, phases
+from common import phases
 from common.errors import NoDevice
+from common.machine import gpu_locks, main_memory
+from common.machine.lock_files import scheduler_job
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +73,8 @@ def lease(name: str, count: int, sharers: int = 1) -> Iterator[list[torch.device
     that CUDA_VISIBLE_DEVICES (or the machine) offers; the kernel frees the locks when the process ends,
     however it ends. Locks belong to a user, on the whole machine, or inside of a scheduler's job to that job,
     and to a name: all jobs should call GPUs by numbers, or all by UUIDs. Nothing is locked where a scheduler
-    has set the devices, nor with `cuda:<index>`. On a CPU the process keeps the memory that it frees.
+    has set the devices, nor with `cuda:<index>`. On a CPU the process keeps the memory that it frees,
+    and is refused what the machine does not have.
 
     Args:
         name: As in `choose`.
@@ -89,6 +92,7 @@ def lease(name: str, count: int, sharers: int = 1) -> Iterator[list[torch.device
     device = torch.device("cpu") if count == 0 else choose(name)
     if device.type == "cpu":
         keep_memory()
+        main_memory.limit()
         phases.note_devices(["CPU"], torch.get_num_threads())
         yield [device] * (max(count, 1) if name == "cpu" else 1)
     elif device.index is not None:
@@ -103,7 +107,7 @@ def lease(name: str, count: int, sharers: int = 1) -> Iterator[list[torch.device
                 f"{count} GPUs are wanted and {len(offered)} offered (CUDA_VISIBLE_DEVICES or the machine): "
                 "lower execution.gpus_per_run or resources.gpu"
             )
-        if gpu_locks.scheduler_job() and len(offered) == count:
+        if scheduler_job() and len(offered) == count:
             phases.note_devices([f"GPU {gpu}" for gpu in offered], 1)
             yield [torch.device("cuda", index) for index in range(count)]
             return
@@ -135,7 +139,7 @@ def set_gpus(count: int | None) -> None:
 def unused_gpus() -> str | None:
     """A sentence if this job computes on the CPU although a scheduler gave it GPUs; None if not."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if _job_gpus == 0 and gpu_locks.scheduler_job() and visible not in ("", "-1", "NoDevFiles"):
+    if _job_gpus == 0 and scheduler_job() and visible not in ("", "-1", "NoDevFiles"):
         return (
             f"resources.gpu is 0, so this job computes on the CPU, although it was given the GPU {visible}: "
             "set resources.gpu to 1, and resources.gres if the cluster wants GPUs to be asked for by that"
