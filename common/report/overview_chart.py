@@ -73,7 +73,7 @@ def overview(board: pd.DataFrame, style: Style) -> Figure | None:
     panels = [[_points(board, score, cost, models) for cost in costs] for score in scores]
     handles = _handles(board, models, style)
     below = 0.22 * math.ceil(len(handles) / LEGEND_COLUMNS) + 0.15
-    width, height = PANEL[0] * len(costs) + 0.5, PANEL[1] * len(scores) + 0.6 + below
+    width, height = PANEL[0] * len(costs) + 0.65, PANEL[1] * len(scores) + 0.6 + below
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(width, height))
         grid = figure.subplots(len(scores), len(costs), sharex="col", sharey="row", squeeze=False)
@@ -87,7 +87,7 @@ def overview(board: pd.DataFrame, style: Style) -> Figure | None:
                 draw_front(axes, own)
                 draw_points(axes, own, style)
         figure.subplots_adjust(
-            left=0.6 / width, right=1 - 0.1 / width, top=1 - 0.1 / height, bottom=(0.5 + below) / height,
+            left=0.75 / width, right=1 - 0.1 / width, top=1 - 0.1 / height, bottom=(0.5 + below) / height,
             hspace=0.12, wspace=0.08,
         )  # fmt: skip
         figure.legend(

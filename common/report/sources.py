@@ -52,6 +52,7 @@ def _source(path: Path, names: list[str]) -> ModuleSource:
     title, *others = text.split("\n\n")
     dated = next((part for part in (title, *others) if re.search(r"\b(19|20)\d\d\b", part)), title)
     origin = "" if dated is title else " ".join(dated.split())
+    origin = re.sub(r"(?<=\.)\s[^.]*:$", "", origin)  # what leads over to a formula that is not shown
     users = ", ".join(dict.fromkeys(names))
     return ModuleSource(users, " ".join(title.split()), origin, "\n\n".join(others))
 
