@@ -27,13 +27,23 @@ def test_all_cores_are_used_unless_something_else_is_asked_for() -> None:
     assert words("-n", "--cores=2", "tables") == ["-n", "--cores=2", "tables"]
 
 
-def test_a_preset_comes_before_what_is_laid_over_it() -> None:
+def test_a_preset_comes_before_what_is_laid_over_it(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("seeds: [0]\n")
     preset = str(ROOT / "workflow/presets/camvid_cpu.yaml")
-    assert words("-n", preset="camvid_cpu", files=("mine.yaml",)) == [
-        *("--cores", "all", "--configfile", preset, "mine.yaml", "-n")
+    assert words("-n", preset="camvid_cpu", files=(str(mine),)) == [
+        *("--cores", "all", "--configfile", preset, str(mine), "-n")
     ]
     with pytest.raises(UserError, match="--preset: unknown preset 'camvid_cpi'.*did you mean camvid_cpu"):
         words(preset="camvid_cpi")
+
+
+def test_a_file_that_cannot_be_read_is_a_sentence_before_snakemake_starts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothere.yaml cannot be read: there is no such file"):
+        words(files=("nothere.yaml",))
+    (tmp_path / "wrong.yaml").write_text("seeds: [0\n")
+    with pytest.raises(UserError, match=r"wrong.yaml"):
+        words(files=(str(tmp_path / "wrong.yaml"),))
 
 
 def test_a_profile_of_ours_is_meant_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
