@@ -26,20 +26,16 @@ TABLE = ROOT / "results/reference/models.csv"
 
 
 def method_lines(config: Config) -> dict[str, str]:
-    """Every name that `methods` may list: what its module says of itself, and what its entry sets."""
+    """Every name that `methods` may list: what its module says of itself, or what its entry makes of one."""
     lines = {}
     for name in entries.method_names(config):
         settings = {**config["method_options"].get(name, {})}
         module = settings.pop("module", name)
         if "predictions" in settings:
             lines[name] = f"predictions that are read from {settings['predictions']}"
-            continue
-        settings.pop("per_dataset", None)
-        ensemble = settings.get("ensemble")
-        if ensemble:
+        elif ensemble := settings.get("ensemble"):
             lines[name] = f"the mean over {ensemble['members']} models of {ensemble['of']}"
-            continue
-        if name == module or not settings:
+        elif name == module:
             lines[name] = first_line(ROOT / "methods" / f"{module}.py")
         else:
             lines[name] = f"{module}: {_flow(settings)}"
@@ -47,11 +43,14 @@ def method_lines(config: Config) -> dict[str, str]:
 
 
 def dataset_lines(config: Config) -> dict[str, str]:
-    """Every name that `datasets` may list: what its module says of itself."""
-    return {
-        name: first_line(ROOT / "common/datasets" / f"{entries.dataset_module(config, name)}.py")
-        for name in entries.dataset_names(config)
-    }
+    """Every name that `datasets` may list: what its module says of itself, or what its entry makes of one."""
+    lines = {}
+    for name in entries.dataset_names(config):
+        settings = {**config["dataset_options"].get(name, {})}
+        module = settings.pop("module", name)
+        about = first_line(ROOT / "common/datasets" / f"{module}.py")
+        lines[name] = about if name == module else f"{module}: {_flow(settings)}"
+    return lines
 
 
 def model_lines() -> dict[str, str]:
@@ -142,5 +141,12 @@ def _comment(path: Path) -> str:
 
 
 def _flow(settings: Mapping[str, Any]) -> str:
-    """Settings in one line."""
-    return ", ".join(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in settings.items())
+    """Settings in one line; of those per dataset, for which ones there are any."""
+    shown = [
+        f"{key} {json.dumps(value, ensure_ascii=False)}"
+        for key, value in settings.items()
+        if key != "per_dataset"
+    ]
+    if per_dataset := settings.get("per_dataset"):
+        shown.append(f"settings of its own for {', '.join(per_dataset)}")
+    return ", ".join(shown) or "as it is"

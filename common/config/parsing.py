@@ -74,11 +74,22 @@ def parse(text: str, place: str) -> Any:
     try:
         return _parse_yaml(text, place)
     except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        where = _where(text, error.problem_mark.line) if error.problem_mark else ""
         context = f" {error.context}:" if error.context else ""
         raise UserError(f"{place} is no valid YAML:{context} {_line(error.problem)}{where}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{place} is no valid YAML: {_line(error)}") from None
+
+
+def _where(text: str, index: int) -> str:
+    """The line at which reading YAML ended, and what is wrong with most such lines."""
+    line = [*text.splitlines(), ""][index]
+    where = f", line {index + 1}"
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return f"{where}: indent it by spaces, not by tabs"
+    if index and line[:1] == " ":
+        return f"{where}; is it indented as its neighbours are?"
+    return where
 
 
 def _parse_yaml(text: str, place: str) -> Any:

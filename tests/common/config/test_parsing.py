@@ -60,6 +60,8 @@ def test_texts_mean_what_they_look_like(text: str, content: object) -> None:
         ("a: 1\n---\nb: 1", "file is no valid YAML: expected a single document"),
         ("a: [", "file is no valid YAML: .*, line 2"),
         ("a: b: c", "file is no valid YAML: .*, line 1"),
+        ("a:\n\tb: 1", "line 2: indent it by spaces, not by tabs$"),
+        ("a:\n  b: 1\n   c: 2", "line 3; is it indented as its neighbours are"),
         ("a: *b", "file is no valid YAML: found undefined alias, line 1"),
         ("a: !!python/object/apply:os.getpid []", "could not determine a constructor for the tag"),
         ("a: !!set {b, c}", "could not determine a constructor for the tag"),

@@ -84,7 +84,10 @@ def test_gpus_that_are_not_used_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
     ("arguments", "text"),
     [
         (["methods"], "crf-5"),
+        (["methods"], "boundary_loss: as it is"),
+        (["methods"], "ce: settings of its own for digits"),
         (["datasets"], "CamVid: street scenes"),
+        (["datasets"], 'camvid: layout "original"'),
         (["models"], "deeplabv3-resnet50"),
         (["presets"], "CamVid on two CPU cores"),
         (["options", "rmi"], "Side R of the neighbourhood"),
