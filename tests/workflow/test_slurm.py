@@ -200,3 +200,13 @@ def test_a_cancelled_job_is_tried_again(project: Path) -> None:
     assert [line.iteration for line in lines] == [*range(1, 401)]
     seconds = [line.seconds for line in lines]
     assert seconds == sorted(seconds), "it went on where it was asked to end"
+
+
+def test_trainings_can_be_submitted_as_an_array(project: Path) -> None:
+    config = CONFIG | {"methods": ["ce", "bce"], "seeds": [0, 1]}
+    (project / "tiny.yaml").write_text(yaml.safe_dump(config))
+    result = run(*ARGUMENTS, "--slurm-array-jobs", "train", cwd=project, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert leaderboard(project)["error"].isna().all()
+    tasks = {line for line in text("scontrol", "show", "job").split() if line.startswith("ArrayTaskId=")}
+    assert tasks == {f"ArrayTaskId={task}" for task in range(1, 5)}
