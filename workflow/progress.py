@@ -43,7 +43,7 @@ class Progress(logging.Filter):
         super().__init__()
         self.left: Counter[str] = Counter()
         self.running: dict[int, tuple[str, str, float]] = {}
-        self.taken: dict[str, list[float]] = {}
+        self.seconds: dict[str, list[float]] = {}
         self.busy = 0.0
         self.began = time.monotonic()
         self._results = results
@@ -68,21 +68,24 @@ class Progress(logging.Filter):
         """
         rule, path, began = self.running.pop(job, ("a job", "", time.monotonic()))
         seconds = time.monotonic() - began
-        self.taken.setdefault(rule, []).append(seconds)
+        self.seconds.setdefault(rule, []).append(seconds)
         self.busy += seconds
         self.left[rule] -= 1
         return f"{about(rule, path)}: done in {duration(seconds)}"
 
     def seconds_left(self) -> float | None:
-        """How long the rest will take, by the jobs that are done; None if nothing is known of them."""
-        taken = self._earlier | self.taken
-        known = {rule: sum(seconds) / len(seconds) for rule, seconds in taken.items()}
-        if not known:
+        """How long the rest will take, by the jobs that are done; None before a training is, if there are any.
+
+        Beside trainings all others are short: those of which none is done are taken for the shortest of all.
+        """
+        durations = self._earlier | self.seconds
+        means = {rule: sum(seconds) / len(seconds) for rule, seconds in durations.items()}
+        if not means or (self.left["train"] > 0 and "train" not in means):
             return None
-        other = sum(known.values()) / len(known)
-        work = sum(count * known.get(rule, other) for rule, count in self.left.items() if count > 0)
+        other = min(means.values())
+        work = sum(count * means.get(rule, other) for rule, count in self.left.items() if count > 0)
         now = time.monotonic()
-        underway = sum(min(now - began, known.get(rule, other)) for rule, _, began in self.running.values())
+        underway = sum(min(now - began, means.get(rule, other)) for rule, _, began in self.running.values())
         together = max(1.0, self.busy / max(now - self.began, 1e-9), len(self.running))
         return max(0.0, work - underway) / together
 

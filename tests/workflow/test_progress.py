@@ -52,6 +52,18 @@ def test_jobs_and_the_time_left_are_told(tmp_path: Path, clock: SimpleNamespace)
     assert shown.seconds_left() == pytest.approx((360 - 2 * 30) / 2)
 
 
+def test_jobs_of_which_none_is_done_are_no_trainings(tmp_path: Path, clock: SimpleNamespace) -> None:
+    shown = Progress(tmp_path)
+    counts = {"prepare": 1, "train": 2, "evaluate": 10}
+    shown.filter(SimpleNamespace(event=LogEvent.RUN_INFO, stats=counts, msg=""))
+    for job, (rule, end) in enumerate([("prepare", 5), ("train", 105)]):
+        assert shown.seconds_left() is None, "nothing is known of trainings"
+        started(shown, job, rule)
+        clock.seconds = end
+        shown.finished(job)
+    assert shown.seconds_left() == pytest.approx(100 + 10 * 5)
+
+
 def test_a_failure_is_its_job_and_its_log(tmp_path: Path) -> None:
     form = Format(Progress(tmp_path), messages.DefaultFormatter(set(), False))
     record = logging.makeLogRecord(
