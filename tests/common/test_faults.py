@@ -29,6 +29,7 @@ from common.runs.records import TrainedModel, read_log
 from common.stages import prepare, status, train
 from common.training import loop
 from common.training.checkpoints import Checkpoints
+from tests.common.disks import file_system
 from tests.conftest import ROOT
 
 MODEL = "deeplabv3plus-test_resnet"
@@ -47,13 +48,8 @@ def failure(training: Training) -> Failure:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 megabytes, a few checkpoints of the test's model."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("a file system can be mounted by root alone")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with file_system(tmp_path / "disk", "24m") as folder:
+        yield folder
 
 
 def test_a_full_disk_leaves_what_was_there(small_disk: Path) -> None:

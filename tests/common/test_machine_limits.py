@@ -7,14 +7,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from common.__main__ import VERBS
 from common.config import reading
 from common.config.entries import Config
 from common.datasets.digits import Digits
@@ -24,7 +22,9 @@ from common.files import write_json
 from common.runs import plan
 from common.runs.jobs import TrainedRun
 from common.runs.records import Metrics
-from common.stages import controls, entry, evaluate, prepare, train
+from common.stages import controls, evaluate, prepare, train
+from tests.common.commands import status_of
+from tests.common.disks import file_system
 from tests.conftest import TINY
 from tests.synthetic import cost_of
 
@@ -85,14 +85,9 @@ def to_do(config: Config, verb: str) -> Config:
 
 
 def command(config: Config, verb: str, file: Path, *arguments: str) -> int:
-    """Runs `python -m common <verb>` in this process; returns its exit status."""
+    """Runs a stage by a file of its configuration; returns its exit status."""
     write_json(file, config)
-    stage = import_module(f"common.stages.{verb}")
-    try:
-        entry.enter(stage, verb, VERBS[verb], ["--configfile", str(file), *arguments])
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
+    return status_of(verb, "--configfile", str(file), *arguments)
 
 
 def check_sentence(capfd: pytest.CaptureFixture, *words: str) -> None:
@@ -105,13 +100,8 @@ def check_sentence(capfd: pytest.CaptureFixture, *words: str) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
-    if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a file system can be mounted by root alone")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with file_system(tmp_path / "disk", "64m") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("verb", WRITING)
@@ -204,9 +194,7 @@ def test_commands_without_a_configuration_say_so_as_well(
         "predict": [str(tmp_path / "a.png"), "--run", run, "--output", str(disk / "out"), "--threads", "1"],
         "export": [str(disk / "model.pt"), "--run", run],
     }[verb]
-    with pytest.raises(SystemExit) as ended:
-        entry.enter(import_module(f"common.stages.{verb}"), verb, VERBS[verb], arguments)
-    assert ended.value.code == 2
+    assert status_of(verb, *arguments) == 2
     check_sentence(capfd, "Read-only file system")
 
 
