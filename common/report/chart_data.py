@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.report import chart_files, charts, heat_maps
-from common.report.chart_style import Style
+from common.report.chart_style import HOLLOW, PALE, SIDE_BY_SIDE, Style
 from common.report.charts import Curve, Point
 from common.report.contents import Chart
 from common.report.validation_chart import validation_chart
@@ -83,9 +83,9 @@ def draw_charts(
     drawn = GroupCharts(group, folder, style)
     _draw_costs(drawn, tables.leaderboard)
     if len(tables.trimap):
-        _draw_trimap(drawn, tables.trimap)
+        _draw_trimap(drawn, tables.trimap, tables.leaderboard)
     if len(tables.calibration):
-        _draw_calibration(drawn, tables.calibration)
+        _draw_calibration(drawn, tables.calibration, tables.leaderboard)
     losses, drawn.short_logs = _losses(rows)
     if losses:
         _draw_losses(drawn, losses)
@@ -107,45 +107,83 @@ def draw_charts(
 def _draw_costs(drawn: GroupCharts, board: pd.DataFrame) -> None:
     """Accuracy against latency, and against the time of training."""
     device = device_of(board)
-    for kind, flag, cost, label, unit in (
-        ("latency", "pareto_latency", board["latency_ms"], "latency of one image in ms", "ms"),
-        ("training-cost", "pareto_training", board["training_minutes"], "time of training in minutes", "min"),
-    ):
-        points = _points(board, cost, flag)
+    for kind, flag, cost, doubt, label, unit in (
+        ("latency", "pareto_latency", "latency_ms", "latency_doubt", "latency of one image in ms", "ms"),
+        (
+            "training-cost", "pareto_training", "training_minutes", "training_doubt",
+            "time of training in minutes", "min",
+        ),
+    ):  # fmt: skip
+        points = _points(board, cost, doubt, flag)
         if points:
-            front = ", ".join(point.method for point in points if point.best)
-            joined = f" The line joins the methods that no other beats in both: {front}." if front else ""
+            texts = [
+                f"{p.method} {p.score:.1f} % at {'~' if p.doubtful else ''}{p.cost:.3g} {unit}"
+                for p in points
+            ]
             drawn.add(
                 kind,
                 charts.pareto(points, drawn.style, label, "mIoU in %"),
-                f"mIoU against {label}, measured on {device}.{joined}",
-                f"mIoU against {label}: "
-                + "; ".join(f"{p.method} {p.score:.1f} % at {p.cost:.3g} {unit}" for p in points),
+                f"mIoU against {label}, measured on {device}. {_marks(points)}",
+                f"mIoU against {label}: {'; '.join(texts)}",
             )
 
 
-def _draw_trimap(drawn: GroupCharts, trimap: pd.DataFrame) -> None:
+def _marks(points: Sequence[Point]) -> str:
+    """What the marks of a chart of costs mean."""
+    texts = ["Bars: 95 % intervals over seeds, an arrow where one goes on."]
+    front = [point.method for point in points if point.best]
+    if len(front) == 1 and len(points) > 1:
+        texts.append(f"No other beats {front[0]} in both.")
+    elif len(front) > 1:
+        texts.append(f"The line joins those that no other beats in both: {', '.join(front)}.")
+    if any(point.hollow for point in points):
+        texts.append(HOLLOW)
+    if any(point.doubtful for point in points):
+        texts.append(PALE)
+    if len(points) > 1:
+        texts.append(SIDE_BY_SIDE)
+    return " ".join(texts)
+
+
+def _draw_trimap(drawn: GroupCharts, trimap: pd.DataFrame, board: pd.DataFrame) -> None:
     """Accuracy near boundaries."""
-    bands = _trimap_curves(trimap)
+    bands = _trimap_curves(trimap, board)
     if not bands:
         return
     drawn.add(
         "trimap",
         charts.curves(bands, drawn.style, "width of the band in pixels", "mIoU in %"),
         "mIoU within a band around the truth's boundaries, by its width; shaded: 95 % interval over "
-        "seeds, as far as the axis goes. A control far from all methods is left out.",
+        f"seeds, as far as the axis goes. {_lines(bands, trimap['control'].any())}".strip(),
         "mIoU near boundaries: "
         + "; ".join(f"{m} from {c.mean[0]:.1f} % to {c.mean[-1]:.1f} %" for m, c in bands.items()),
     )
 
 
-def _draw_calibration(drawn: GroupCharts, calibration: pd.DataFrame) -> None:
+def _lines(curves: Mapping[str, Curve], controls: bool) -> str:
+    """What the lines of a chart mean.
+
+    Args:
+        curves: Those that are drawn.
+        controls: Whether there are controls.
+    """
+    kinds = {curve.kind for curve in curves.values()}
+    texts = [HOLLOW] if "alternative" in kinds else []
+    if "control" in kinds:
+        texts.append("Dashed: a control.")
+    if controls:
+        texts.append("A control far from all methods is left out.")
+    return " ".join(texts)
+
+
+def _draw_calibration(drawn: GroupCharts, calibration: pd.DataFrame, board: pd.DataFrame) -> None:
     """Accuracy against confidence."""
-    bins = _calibration_curves(calibration)
+    bins = _calibration_curves(calibration, board)
     drawn.add(
         "calibration",
         charts.reliability(bins, drawn.style),
-        "How often the labels of a confidence are right; on the diagonal, confidence is honest.",
+        "How often the labels of a confidence are right; on the diagonal, confidence is honest. "
+        f"{_lines(bins, controls=False)}".strip(),
         "Accuracy against confidence: "
         + "; ".join(f"{m} {c.mean[-1]:.0f} % right where surest" for m, c in bins.items()),
     )
@@ -163,25 +201,37 @@ def _draw_losses(drawn: GroupCharts, losses: Losses) -> None:
     )
 
 
-def _points(board: pd.DataFrame, cost: pd.Series, flag: str) -> list[Point]:
-    """The methods whose score and cost are known, with the column that says which are on the front."""
-    columns = ["method", "kind", "miou_mean", "miou_low", "miou_high", flag]
-    chosen = board[columns].assign(cost=cost)[board["miou_mean"].notna() & (cost > 0)]
+def _points(board: pd.DataFrame, cost: str, doubt: str, flag: str) -> list[Point]:
+    """The methods whose score and cost are known.
+
+    Args:
+        board: The leaderboard.
+        cost: The column of the cost.
+        doubt: The column that says why a cost is not to be relied on.
+        flag: The column that says which methods are on the front.
+    """
     return [
         Point(
             str(line["method"]),
-            line["cost"],
+            line[cost],
             line["miou_mean"],
             line["miou_low"],
             line["miou_high"],
             best=str(line[flag]) == "True",
             hollow=line["kind"] != "method",
+            doubtful=isinstance(line[doubt], str) and line[doubt] != "",
         )
-        for line in chosen.to_dict("records")
+        for line in board[board["miou_mean"].notna() & (board[cost] > 0)].to_dict("records")
     ]
 
 
-def _trimap_curves(trimap: pd.DataFrame) -> dict[str, Curve]:
+def _in_order(curves: Mapping[str, Curve], board: pd.DataFrame) -> dict[str, Curve]:
+    """Curves in the order of the leaderboard, with the kinds of their methods."""
+    kinds = dict(zip(board["method"], board["kind"]))
+    return {method: replace(curves[method], kind=kind) for method, kind in kinds.items() if method in curves}
+
+
+def _trimap_curves(trimap: pd.DataFrame, board: pd.DataFrame) -> dict[str, Curve]:
     """The mIoU near boundaries by the width of the band, per method; controls far from these are left out."""
     curves = {}
     scores = trimap.loc[~trimap["control"], "miou_mean"]
@@ -193,10 +243,10 @@ def _trimap_curves(trimap: pd.DataFrame) -> dict[str, Curve]:
         lines = lines.sort_values("width")
         columns = (lines[key].to_numpy(float) for key in ("width", "miou_mean", "miou_low", "miou_high"))
         curves[str(method)] = Curve(*columns)
-    return curves
+    return _in_order(curves, board)
 
 
-def _calibration_curves(calibration: pd.DataFrame) -> dict[str, Curve]:
+def _calibration_curves(calibration: pd.DataFrame, board: pd.DataFrame) -> dict[str, Curve]:
     """Accuracy by confidence in percent, per method."""
     curves = {}
     known = calibration.dropna(subset=["confidence", "accuracy"])
@@ -204,7 +254,7 @@ def _calibration_curves(calibration: pd.DataFrame) -> dict[str, Curve]:
         nothing = np.full(len(lines), np.nan)
         percent = 100 * lines[["confidence", "accuracy"]].to_numpy(float)
         curves[str(method)] = Curve(percent[:, 0], percent[:, 1], nothing, nothing)
-    return curves
+    return _in_order(curves, board)
 
 
 def _losses(rows: Iterable[Row]) -> tuple[Losses, list[str]]:

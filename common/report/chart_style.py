@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import matplotlib
@@ -20,6 +20,11 @@ COLOURS = (
 """Of the methods: each has a contrast of 3:1 or more with white and with the report's dark page."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
+
+HOLLOW = "Hollow: what else the cost buys."
+PALE = "Pale: the time is not to be relied on, and what it may beat is on no line."
+SIDE_BY_SIDE = "Nearly equal costs are drawn side by side."
+"""What the marks of charts mean, for their captions."""
 
 SETTINGS: dict[Any, Any] = {
     "font.size": 9,
@@ -68,28 +73,31 @@ def new_chart(legend_rows: int) -> tuple[Figure, Axes]:
         figure = Figure(figsize=(WIDTH, height))
         axes = figure.subplots()
     bottom = 0.5 + 0.18 * legend_rows
-    figure.subplots_adjust(left=0.14, right=0.98, top=0.97, bottom=bottom / height)
+    figure.subplots_adjust(left=0.14, right=0.96, top=0.97, bottom=bottom / height)
     return figure, axes
 
 
-def _legend_columns(names: Iterable[str]) -> int:
-    """How many columns a legend with these names has."""
-    return max(1, min(4, int((WIDTH - 0.1) / (0.5 + inches(list(names))))))
+def legend_columns(names: Sequence[str], width: float = WIDTH - 0.1) -> int:
+    """How many columns a legend with these names has in so many inches."""
+    return max(1, min(len(names), int(width / (0.5 + inches(names)))))
 
 
 def legend_rows(names: Collection[str]) -> int:
     """How many lines a legend with these names has."""
-    return math.ceil(len(names) / _legend_columns(names))
+    return math.ceil(len(names) / min(4, legend_columns([*names])))
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:
     """Adds the legend below a chart."""
     handles, labels = axes.get_legend_handles_labels()
     with matplotlib.rc_context(SETTINGS):
-        figure.legend(
-            handles, labels, loc="lower center", ncols=_legend_columns(labels), handletextpad=0.4,
+        legend = figure.legend(
+            handles, labels, loc="lower center", ncols=min(4, legend_columns(labels)), handletextpad=0.4,
             columnspacing=1.0, borderaxespad=0.2,
         )  # fmt: skip
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1)  # what is pale in the chart has a name in full colour
 
 
 def inches(names: Sequence[str]) -> float:

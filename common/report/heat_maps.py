@@ -46,7 +46,7 @@ def confusions(by_method: Mapping[str, NDArray[np.int64]], names: Sequence[str])
     names = shortened(names)
     columns = min(2, len(by_method))
     rows = math.ceil(len(by_method) / columns)
-    margin = 0.25 + 0.05 * max(map(len, names))
+    margin = 0.38 + 0.05 * max(map(len, names))
     side = (WIDTH - margin) / columns
     height = (side + 0.25) * rows + margin
     with matplotlib.rc_context(NAMED):

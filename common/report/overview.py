@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from common.report import chart_files
-from common.report.chart_style import Style
+from common.report.chart_style import HOLLOW, PALE, SIDE_BY_SIDE, Style
 from common.report.contents import Chart, Overview
 from common.report.overview_chart import overview
 from common.report.sortable_tables import Cell, Column, SortableTable, TableRow, word
@@ -52,12 +53,12 @@ def _caption(measured: pd.DataFrame, device: str) -> str:
     """What the marks of the chart mean."""
     texts = [
         f"All methods and models that were measured on {device}; the lines join those that no other beats in "
-        "both. Bars: 95 % intervals over seeds, an arrow where one goes on."
+        f"both. Bars: 95 % intervals over seeds, an arrow where one goes on. {SIDE_BY_SIDE}"
     ]
     if (measured["kind"] == "alternative").any():
-        texts.append("Hollow: what else the cost buys.")
+        texts.append(HOLLOW)
     if (measured[["latency_doubt", "training_doubt"]].fillna("") != "").any(axis=None):
-        texts.append("Pale: the time is not to be relied on.")
+        texts.append(PALE)
     uncounted = sorted(set(measured.loc[measured["uncounted"].fillna("") != "", "method"]))
     if uncounted:
         texts.append(
@@ -73,9 +74,16 @@ def _budgets(answer: Answer) -> SortableTable:
         answer.about, [Column(title, words=title in WORDS) for title in answer.cells.columns]
     )
     for line in answer.cells.to_dict("records"):
-        cells = [word(text) if key in WORDS else Cell(text, _value(text)) for key, text in line.items()]
+        cells = [
+            word(_in_lines(text)) if key in WORDS else Cell(text, _value(text)) for key, text in line.items()
+        ]
         table.rows.append(TableRow(cells))
     return table
+
+
+def _in_lines(text: str) -> str:
+    """A list with true minus signs, a line per name."""
+    return re.sub(r"(?<=[ \[])-(?=\d)", "−", text).replace("; ", "\n")
 
 
 def _value(text: str) -> float:

@@ -12,14 +12,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.report.chart_style import MARKERS, SETTINGS, Style
-from common.report.charts import Point, draw_front, draw_points, fit_scores, logarithmic_costs
+from common.report.chart_style import SETTINGS, Style, legend_columns
+from common.report.charts import (
+    Point,
+    draw_front,
+    draw_points,
+    fit_scores,
+    logarithmic_costs,
+    side_by_side,
+)
 from common.tables.costs import pareto
 
 PANEL = (2.9, 2.1)
 """Width and height of a panel in inches."""
 
-LEGEND_COLUMNS = 5
+_LEFT = 0.75
+"""Inches left of the panels."""
 
 
 class Score(NamedTuple):
@@ -71,28 +79,37 @@ def overview(board: pd.DataFrame, style: Style) -> Figure | None:
         return None
     models = list(dict.fromkeys(board["model"]))
     panels = [[_points(board, score, cost, models) for cost in costs] for score in scores]
-    handles = _handles(board, models, style)
-    below = 0.22 * math.ceil(len(handles) / LEGEND_COLUMNS) + 0.15
-    width, height = PANEL[0] * len(costs) + 0.65, PANEL[1] * len(scores) + 0.6 + below
+    legends = [handles for handles in (_methods(board, style), _models(models)) if handles]
+    width = PANEL[0] * len(costs) + 0.65
+    columns = [
+        legend_columns([str(handle.get_label()) for handle in handles], width - _LEFT) for handles in legends
+    ]
+    rows = [math.ceil(len(handles) / count) for handles, count in zip(legends, columns)]
+    below = 0.2 * sum(rows) + 0.1
+    height = PANEL[1] * len(scores) + 0.6 + below
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(width, height))
         grid = figure.subplots(len(scores), len(costs), sharex="col", sharey="row", squeeze=False)
+        figure.subplots_adjust(
+            left=_LEFT / width, right=1 - 0.1 / width, top=1 - 0.1 / height, bottom=(0.5 + below) / height,
+            hspace=0.12, wspace=0.08,
+        )  # fmt: skip
         for column, cost, points in zip(grid.T, costs, zip(*panels)):
-            logarithmic_costs(column[0], list(itertools.chain(*points)), labels=3)
+            logarithmic_costs(column[0], max(points, key=len), labels=4)
             column[-1].set_xlabel(cost.label)
         for row, score, across in zip(grid, scores, panels):
             fit_scores(row[0], list(itertools.chain(*across)))
             row[0].set_ylabel(score.label)
             for axes, own in zip(row, across):
-                draw_front(axes, own)
-                draw_points(axes, own, style)
-        figure.subplots_adjust(
-            left=0.75 / width, right=1 - 0.1 / width, top=1 - 0.1 / height, bottom=(0.5 + below) / height,
-            hspace=0.12, wspace=0.08,
-        )  # fmt: skip
-        figure.legend(
-            handles=handles, loc="lower center", ncols=LEGEND_COLUMNS, handletextpad=0.4, columnspacing=1.2
-        )
+                apart = side_by_side(axes, own)
+                draw_front(axes, apart)
+                draw_points(axes, apart, style)
+        for place, (handles, count) in enumerate(zip(legends, columns)):
+            figure.legend(
+                handles=handles, loc="lower left", ncols=count, handletextpad=0.4, columnspacing=1.2,
+                borderaxespad=0, borderpad=0.2,
+                bbox_to_anchor=(_LEFT / width, 0.2 * sum(rows[place + 1 :]) / height),
+            )  # fmt: skip
     return figure
 
 
@@ -110,26 +127,31 @@ def _points(board: pd.DataFrame, score: Score, cost: Spent, models: Sequence[str
             line[f"{score.column}_low"],
             line[f"{score.column}_high"],
             best=best is True,
-            marker=MARKERS[models.index(line["model"]) % len(MARKERS)] if len(models) > 1 else "",
             hollow=line["kind"] != "method",
             doubtful=doubted,
+            tag=str(place) if (place := 1 + models.index(line["model"])) > 1 else "",
         )
         for line, value, best, doubted in zip(lines, spent, front, doubtful)
     ]
 
 
-def _handles(board: pd.DataFrame, models: Sequence[str], style: Style) -> list[Line2D]:
-    """What the legend shows: a colour for every method, and a marker for every model if there are several."""
+def _methods(board: pd.DataFrame, style: Style) -> list[Line2D]:
+    """What the legend has of the methods: colour and marker."""
     handles = []
     for method, lines in board.groupby("method", sort=False):
         colour = style.colour(str(method))
         face = colour if (lines["kind"] == "method").any() else "none"
-        marker = style.marker(str(method)) if len(models) == 1 else "o"
-        handles.append(_handle(str(method), marker, colour, face))
-    if len(models) > 1:
-        markers = [MARKERS[place % len(MARKERS)] for place in range(len(models))]
-        handles += [_handle(model, marker, "#7f7f7f", "#7f7f7f") for model, marker in zip(models, markers)]
+        handles.append(_handle(str(method), style.marker(str(method)), colour, face))
     return handles
+
+
+def _models(models: Sequence[str]) -> list[Line2D]:
+    """What the legend has of several models: the number beside their markers, which the first has none of."""
+    if len(models) < 2:
+        return []
+    numbered = [f"{place}: {model}" for place, model in enumerate(models[1:], 2)]
+    labels = [f"no number: {models[0]}", *numbered]
+    return [_handle(label, "", "none", "none") for label in labels]
 
 
 def _handle(label: str, marker: str, colour: str, face: str) -> Line2D:

@@ -32,7 +32,7 @@ MOST = 500
 PAUSE = 60.0
 """Longer times without a job, in seconds, are cut to this."""
 
-_LANE, _BAR, _WIDTH = 0.13, 0.8, 7.0  # inches, share of a lane, inches
+_LANE, _BAR, _WIDTH = 0.13, 0.8, 9.0  # inches, share of a lane, inches
 
 
 class Bar(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.report.chart_style import Style, add_legend, legend_rows, new_chart
+from common.report.chart_style import HOLLOW, Style, add_legend, legend_rows, new_chart
 from common.runs.jobs import TrainedRun, Training
 from common.runs.records import read_validations
 from common.tables.results import Row
@@ -33,7 +33,7 @@ class ValidationChart(NamedTuple):
     alt: str
 
 
-def validation_chart(rows: Iterable[Row], style: Style) -> ValidationChart | None:
+def validation_chart(rows: Sequence[Row], style: Style) -> ValidationChart | None:
     """The mIoU of every training on the images that were scored meanwhile; None if none were.
 
     Args:
@@ -54,10 +54,11 @@ def validation_chart(rows: Iterable[Row], style: Style) -> ValidationChart | Non
     if not curves:
         return None
     last = {m: np.mean([lines[-1, 1] for lines in seeds.values()]) for m, seeds in curves.items()}
+    hollow = {row.method for row in rows if row.kind == "alternative"} & curves.keys()
     return ValidationChart(
-        _draw(curves, style),
+        _draw(curves, style, hollow),
         f"mIoU on val ({' or '.join(map(str, sorted(images)))} images) during training, a line per seed. It "
-        "chooses nothing: the last model is the one that is scored.",
+        f"chooses nothing: the last model is the one that is scored. {HOLLOW if hollow else ''}".strip(),
         "mIoU on val at the end of training: " + "; ".join(f"{m} {score:.1f} %" for m, score in last.items()),
     )
 
@@ -68,14 +69,17 @@ def _trainings(rows: Iterable[Row]) -> Iterable[Training]:
     return [run.training for run in runs if isinstance(run, TrainedRun) and run.training.method == run.method]
 
 
-def _draw(curves: Mapping[str, Mapping[int, NDArray[np.float64]]], style: Style) -> Figure:
-    """One line per training, in the colour of its method."""
+def _draw(
+    curves: Mapping[str, Mapping[int, NDArray[np.float64]]], style: Style, hollow: Collection[str]
+) -> Figure:
+    """One line per training, in the colour of its method; markers of some are hollow."""
     figure, axes = new_chart(legend_rows(curves))
     for method, seeds in curves.items():
         for place, lines in enumerate(seeds.values()):
             axes.plot(
                 lines[:, 0], lines[:, 1], label=None if place else method, color=style.colour(method),
                 linestyle=style.dash(method), marker=style.marker(method), markersize=3, linewidth=0.9,
+                markerfacecolor="none" if method in hollow else style.colour(method),
             )  # fmt: skip
     axes.set_xlim(left=0)
     axes.set_xlabel("iteration")

@@ -23,9 +23,10 @@ One seed says nothing of another: rows with one seed have no interval, rank or r
 * is over the images alone, for these very trained models."""
 
 _CONTROLS = """\
-Controls, in parentheses, bracket the table and are not compared: *majority* gives every pixel the commonest
-class of the training images; *ceiling* is the truth seen through the network's output grid, *ceiling 2x*
-through one twice as fine, *ceiling full* through one of its input's size, where methods have such grids."""
+Controls (in parentheses, or in italics) bracket the table and are not compared: *majority* gives every pixel
+the commonest class of the training images; *ceiling* is the truth seen through the network's output grid,
+*ceiling 2x* through one twice as fine, *ceiling full* through one of its input's size, where methods have
+such grids."""
 
 _BOUNDARIES = """\
 trimap: mIoU of the pixels at most so far from the truth's contours; boundary IoU: Cheng et al. 2021, bands
@@ -45,7 +46,7 @@ ECE and NLL *of the input*: labels are decided by a rule, and these are of the p
 given."""
 
 _COSTS = """\
-Times: medians, in parentheses the quartiles of the repeated timings; measured while no other job of ours
+Times: medians, with the quartiles of the repeated timings; measured while no other job of ours
 timed or trained. Latency is that of a single image at its original size, p95 the 95th percentile.
 Multiply-adds are those of network and structure, for one image; ≥: operations of the project's own, or a
 refinement, are not among them. train min: all steps of training, with all

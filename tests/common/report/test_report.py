@@ -170,7 +170,7 @@ def test_what_it_says(page: Page) -> None:
     assert "mIoU on val (5 images) during training" in words
     assert "gap/cell" in words and "0.250" in words
     assert "a" * 10 in words, "the commit of the runs"
-    assert "arXiv 1910.12037" in words and "arXiv 1912.02937" in words
+    assert all(f"arXiv {number}" in words for number in ("1910.12037", "1912.02937", "1802.02611"))
     assert "batch_size: 2" in words, "the configuration"
     assert {"https://arxiv.org/abs/1910.12037"} <= {*page.values("href")}
 
@@ -269,6 +269,26 @@ def test_a_page_without_a_single_result(tmp_path: Path) -> None:
     new_page = made_page(make_config(tmp_path))
     assert "0 of 8 runs are done" in new_page.words and "not trained yet" in new_page.words
     assert new_page.faults == [] and new_page.all("img") == []
+
+
+@pytest.mark.usefixtures("without_charts")
+def test_the_gallery_of_one_method_compares_it_with_none(page: Page, tmp_path: Path) -> None:
+    config = make_config(tmp_path, methods=["ce"])
+    for run in plan.runs(config):
+        write_run(run, WRONG["ce"])
+    alone = made_page(config)
+    assert alone.all("article"), "there are pictures"
+    for words, several in ((" ".join(page.words.split()), True), (" ".join(alone.words.split()), False)):
+        assert ("the methods lie furthest apart" in words) is several
+        assert bool(re.search(r"mIoU of these labels from [\d.]+ % \(", words)) is several
+    assert re.search(r"mIoU of these labels [\d.]+ % \(ce\)", " ".join(alone.words.split()))
+
+
+def test_budgets_have_a_line_per_method_and_true_minus_signs(text: str) -> None:
+    tables = re.findall(r'<table id="[^"]*budgets[^"]*".*?</table>', text, flags=re.DOTALL)
+    cells = re.findall(r"<td class=\"[^\"]*words[^\"]*\"[^>]*>([^<]*)</td>", "".join(tables))
+    assert any("\n" in cell for cell in cells)
+    assert not any(re.search(r";|[ \[]-\d", cell) for cell in cells)
 
 
 @pytest.mark.usefixtures("without_charts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Iterator
@@ -115,6 +116,8 @@ def test_a_model_is_chosen(browser: Any, tmp_path: Path) -> None:
         opened.locator("section[data-model]:visible"),
     )
     assert (rows.count(), parts.count()) == (8, 2)
+    score = opened.locator("table.board thead th", has_text="mIoU %").bounding_box()
+    assert score and score["x"] + score["width"] <= 375, "scores are in sight beside methods and models"
     opened.locator("#model").select_option(models[1])
     assert (rows.count(), parts.count()) == (4, 1)
     opened.locator("#filter").fill("rmi")
@@ -182,6 +185,13 @@ def test_text_has_contrast_with_the_page(page: Any) -> None:
         }"""
     )
     assert min(ratio) >= 4.5
+
+
+def test_headings_go_down_by_one(page: Any) -> None:
+    levels = page.evaluate(
+        "[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map((x) => Number(x.tagName[1]))"
+    )
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_it_prints(page: Any, tmp_path: Path) -> None:

@@ -44,6 +44,32 @@ def test_cells_are_sorted_by_exact_numbers_and_read_well() -> None:
     assert ce["mIoU %"].note == "" and not table.rows[1].control
 
 
+def test_doubtful_times_and_uncounted_operations_have_a_mark() -> None:
+    lines = pd.DataFrame(
+        {
+            "model": ["m", "m"],
+            "method": ["crf", "ce"],
+            "miou_mean": [61.0, 60.0],
+            "training_minutes": [2.217, 1.5],
+            "training_doubt": ["same trainings disagree", math.nan],
+            "network_ms": [100.0, 90.0],
+            "latency_doubt": ["", "busy machine"],
+            "multiply_adds": [3e9, 3e9],
+            "uncounted": ["refinement", ""],
+            "control": [False, False],
+            "error": [math.nan, math.nan],
+        }
+    )
+    compared = pd.DataFrame(columns=["model", "method", "metric", "images_low", "images_high"])
+    table = leaderboard_table.leaderboard(lines, compared, "ce", "a caption")
+    titles = [column.title for column in table.columns]
+    crf, ce = (dict(zip(titles, row.cells)) for row in table.rows)
+    assert (crf["train min"].text, ce["train min"].text) == ("~2.22", "1.50")
+    assert (crf["network ms"].text, ce["network ms"].text) == ("100.0", "~90.0")
+    assert (crf["mult-adds G"].text, ce["mult-adds G"].text) == ("≥ 3.00", "3.00")
+    assert crf["train min"].value == 2.217, "sorted by the number"
+
+
 def test_classes_are_coloured_by_the_difference_to_the_baseline() -> None:
     lines = pd.DataFrame(
         [
