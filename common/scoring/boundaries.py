@@ -9,13 +9,13 @@ All scores are functions of counts per image and class, so tables and intervals 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.kernels.counts import boundary_counts
-from common.scoring import plain_boundaries
 from common.scoring.metrics import iou_of
 
 Labels = NDArray[np.uint8]
@@ -73,7 +73,12 @@ def counts(predicted: Labels, labels: Labels, num_classes: int) -> BoundaryCount
     """
     radius = TOLERANCE * float(np.hypot(*labels.shape))
     case = (predicted, labels, num_classes, TRIMAP_WIDTHS, band_width(labels.shape), radius)
-    return BoundaryCounts(*(boundary_counts(*case) or plain_boundaries.boundary_counts(*case)))
+    compiled = boundary_counts(*case)
+    if compiled:
+        return BoundaryCounts(*compiled)
+    from common.scoring import plain_boundaries  # with filters of SciPy, which take long to import
+
+    return BoundaryCounts(*plain_boundaries.boundary_counts(*case))
 
 
 def band_width(shape: tuple[int, int]) -> int:
@@ -89,17 +94,16 @@ def scores(counts: BoundaryCounts, class_names: list[str]) -> BoundaryScores:
         class_names: One name per class.
     """
     hits, truth, predicted = np.moveaxis(counts.trimap.sum(axis=0, dtype=np.int64), 1, 0)
-    trimap = iou_of(hits, truth + predicted - hits)
-    band = iou_of(*counts.boundary.sum(axis=0, dtype=np.int64))
-    f_scores = boundary_f(counts.contour)
+    bands = iou_of(*counts.boundary.sum(axis=0, dtype=np.int64))
+    each = boundary_f(counts.contour)
+    means = _means(np.concatenate([iou_of(hits, truth + predicted - hits), bands[None]]))
+    *trimap, boundary_iou = _numbers(means)
     return {
-        "trimap_miou": {str(width): _number(_mean(values)) for width, values in zip(TRIMAP_WIDTHS, trimap)},
-        "boundary_iou": _number(_mean(band)),
-        "boundary_f": _number(_mean(np.array([_mean(image) for image in f_scores]))),
-        "boundary_iou_per_class": {name: _number(value) for name, value in zip(class_names, band)},
-        "boundary_f_per_class": {
-            name: _number(_mean(values)) for name, values in zip(class_names, f_scores.T)
-        },
+        "trimap_miou": dict(zip(map(str, TRIMAP_WIDTHS), trimap)),
+        "boundary_iou": boundary_iou,
+        "boundary_f": _numbers(_means(_means(each)[None]))[0],
+        "boundary_iou_per_class": dict(zip(class_names, _numbers(bands))),
+        "boundary_f_per_class": dict(zip(class_names, _numbers(_means(each.T)))),
     }
 
 
@@ -114,20 +118,24 @@ def boundary_f(counts: NDArray[np.integer]) -> NDArray[np.float64]:
     Returns:
         `[…, K]` in 0..1.
     """
-    predicted, precise, truth, recalled = np.moveaxis(counts.astype(float), -2, 0)
-    precision = np.divide(precise, predicted, out=np.zeros_like(precise), where=predicted > 0)
-    recall = np.divide(recalled, truth, out=np.zeros_like(recalled), where=truth > 0)
+    predicted, precise, truth, recalled = np.moveaxis(counts, -2, 0)
+    precision, recall = precise / np.maximum(predicted, 1), recalled / np.maximum(truth, 1)
     total = precision + recall
-    score = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-    return np.where(predicted + truth > 0, score, np.nan)
+    score = 2 * precision * recall / np.where(total > 0, total, 1.0)
+    return np.where((predicted > 0) | (truth > 0), score, np.nan)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    """The mean of those that are not NaN; NaN if all are."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
+def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of every row of those that are not NaN, as if these stood alone; NaN where all are."""
+    numbers = ~np.isnan(values)
+    counts = numbers.sum(axis=1)
+    means = np.full(len(values), np.nan)
+    for count in {*counts.tolist()} - {0}:  # rows of as many are summed together, each in its own order
+        rows = counts == count
+        means[rows] = values[rows][numbers[rows]].reshape(-1, count).mean(axis=1)
+    return means
 
 
-def _number(value: float) -> float | None:
-    """The value for a record, which has None in place of NaN."""
-    return None if np.isnan(value) else float(value)
+def _numbers(values: NDArray[np.float64]) -> list[float | None]:
+    """The values for a record, which has None in place of NaN."""
+    return [None if math.isnan(value) else value for value in values.tolist()]

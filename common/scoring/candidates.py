@@ -22,11 +22,11 @@ from common.scoring import metrics
 from methods.base import Method, Refinable
 
 
-def spread(count: int, wanted: int | None) -> list[int]:
-    """Indices of at most `wanted` of `count` images, evenly spread; None is all."""
-    if wanted is None or wanted >= count:
+def spread(count: int, limit: int | None) -> list[int]:
+    """Indices of at most `limit` of `count` images, evenly spread; None is all."""
+    if limit is None or limit >= count:
         return list(range(count))
-    return [round(i * (count - 1) / max(1, wanted - 1)) for i in range(wanted)]
+    return [round(i * (count - 1) / max(1, limit - 1)) for i in range(limit)]
 
 
 @torch.inference_mode()

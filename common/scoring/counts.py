@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from common.kernels.counts import pixel_counts
 from common.runs.records import Reliability
 from common.scoring import boundaries, calibration, metrics, objects
 from common.scoring.boundaries import BoundaryCounts, BoundaryScores
-from common.scoring.metrics import AccuracyScores, ImageScores
+from common.scoring.metrics import AccuracyScores, ImageScores, Overlaps
 from common.scoring.objects import ObjectScores
 
 if TYPE_CHECKING:
@@ -79,28 +80,24 @@ class ComparedCounts(NamedTuple):
 
     Attributes:
         names: The images, `<split>/<name>`.
-        ratios: Numerators and denominators, `[2, N, K]`, whose sums over images give `miou`, `boundary_iou`
-            and, as a single ratio of scores to images, `miou_i`.
+        ratios: Numerators and denominators, whole numbers `[2, N, K]`, whose sums over images give `miou`,
+            `boundary_iou` and, as a single ratio of scores to images, `miou_i`.
     """
 
     names: tuple[str, ...]
-    ratios: dict[str, NDArray[np.int64]]
+    ratios: dict[str, NDArray[np.integer]]
 
     @classmethod
-    def of(
-        cls, names: NDArray[np.str_], confusion: NDArray[np.int64], boundary: NDArray[np.int32]
-    ) -> ComparedCounts:
+    def of(cls, names: NDArray[np.str_], overlaps: Overlaps, boundary: NDArray[np.int32]) -> ComparedCounts:
         """From the arrays of these names of `SplitCounts`."""
-        hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-        union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits
-        each = metrics.image_mious(confusion)[:, None]
-        whole = np.stack([np.rint(_ONE * np.nan_to_num(each)), np.where(np.isnan(each), 0, _ONE)])
-        ratios = {
-            "miou": np.stack([hits, union]),
-            "boundary_iou": np.moveaxis(boundary, 1, 0).astype(np.int64),
-            "miou_i": whole.astype(np.int64),
+        each = overlaps.mious[:, None]
+        labelled = ~np.isnan(each)
+        ratios: dict[str, NDArray[Any]] = {
+            "miou": np.stack([overlaps.hits, overlaps.union]),
+            "boundary_iou": np.moveaxis(boundary, 1, 0),
+            "miou_i": np.stack([np.rint(_ONE * np.where(labelled, each, 0)), _ONE * labelled]),
         }
-        return cls(tuple(map(str, names)), ratios)
+        return cls(tuple(names.tolist()), {metric: _small(array) for metric, array in ratios.items()})
 
     @property
     def size(self) -> int:
@@ -197,7 +194,7 @@ class SplitCounts:
         lacking = sorted(wanted - {*arrays})
         if lacking:
             raise Damaged(path, f"lacks {', '.join(lacking)}", REMEDY)
-        return ComparedCounts.of(**arrays)
+        return ComparedCounts.of(arrays["names"], Overlaps.of(arrays["confusion"]), arrays["boundary"])
 
     def impossible(self) -> str:
         """What is wrong with the counts, whoever counted: empty if they can be."""
@@ -222,7 +219,7 @@ class SplitCounts:
             return "more of contours is matched than there is"
         if self.objects is not None:
             right, pixels = np.moveaxis(self.objects, 2, 0)
-            if (right > pixels).any() or not np.array_equal(pixels.sum(axis=1), self.confusion.sum(axis=2)):
+            if (right > pixels).any() or not np.array_equal(pixels.sum(axis=1), self.overlaps.truth):
                 return "objects have other pixels than confusion"
         return self._impossible_calibration()
 
@@ -231,7 +228,7 @@ class SplitCounts:
         if self.calibration is None or self.nll is None:
             return "" if self.calibration is self.nll else "only one of calibration and nll is there"
         pixels, right, confidence = np.moveaxis(self.calibration, 2, 0)
-        if not np.array_equal(pixels.sum(axis=1), self.confusion.sum(axis=(1, 2))):
+        if not np.array_equal(pixels.sum(axis=1), self.overlaps.truth.sum(axis=1)):
             return "calibration is of other pixels than confusion"
         if (right > pixels).any() or (confidence > 1.001 * pixels).any() or (self.calibration < 0).any():
             return "calibration is not between zero and one"
@@ -248,9 +245,14 @@ class SplitCounts:
     @property
     def compared(self) -> ComparedCounts:
         """What comparisons need of them."""
-        return ComparedCounts.of(self.names, self.confusion, self.boundary)
+        return ComparedCounts.of(self.names, self.overlaps, self.boundary)
 
-    @property
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """Hits, truth and union of every image, `[N, K]` each."""
+        return Overlaps.of(self.confusion)
+
+    @cached_property
     def total(self) -> NDArray[np.int64]:
         """The confusion counts `[K, K]` of the whole split."""
         return self.confusion.sum(axis=0)
@@ -280,7 +282,7 @@ class SplitCounts:
         bands = BoundaryCounts(self.trimap, self.boundary, self.contour)
         return {
             **metrics.scores(self.total, names),
-            **metrics.image_scores(self.confusion),
+            **metrics.image_scores(self.overlaps),
             **boundaries.scores(bands, names),
             **objects.scores(self.objects),
         }
@@ -298,6 +300,11 @@ class SplitCounts:
         if self.calibration is None or self.nll is None:
             return {**scores}
         return {**scores, **calibration.scores(self.calibration, self.nll)}
+
+
+def _small(counts: NDArray[Any]) -> NDArray[np.integer]:
+    """Whole numbers as 32 bits if they fit."""
+    return counts.astype(np.int32 if counts.max(initial=0) < 2**31 else np.int64, order="C")
 
 
 def _shapes(n: int, k: int) -> dict[str, tuple[int, ...]]:

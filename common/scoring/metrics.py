@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -26,6 +29,40 @@ class AccuracyScores(TypedDict):
     miou: float
     pixel_accuracy: float
     iou: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """What the IoU of every image is computed from, `[N, K]` each.
+
+    Attributes:
+        hits: The pixels of a class that are right.
+        truth: Its pixels in the truth.
+        union: Its pixels in the truth or the prediction.
+    """
+
+    hits: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    union: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, counts: Confusion) -> Overlaps:
+        """Those of the confusion counts of every image, `[N, K, K]`."""
+        hits, truth = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1)
+        return cls(hits, truth, truth + counts.sum(axis=-2) - hits)
+
+    @cached_property
+    def ious(self) -> NDArray[np.float64]:
+        """Intersection over union, `[N, K]` in 0..1, NaN for classes that are not in the truth of an image.
+
+        Wang et al. 2023 (arXiv 2310.19252): a class that is predicted but not there costs the others alone.
+        """
+        return iou_of(self.hits, np.where(self.truth > 0, self.union, 0))
+
+    @cached_property
+    def mious(self) -> NDArray[np.float64]:
+        """The means of `ious` of every image, `[N]`; NaN for images without a labelled pixel."""
+        return _known_mean(self.ious, axis=1)
 
 
 class ImageScores(TypedDict):
@@ -84,59 +121,36 @@ def mean_iou(counts: Confusion) -> float:
     Raises:
         ValueError: No class occurs: there is not one labelled pixel.
     """
-    values = iou(counts)
+    return _mean(iou(counts))
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """The mean of the IoU of classes that occur."""
     occurring = ~np.isnan(values)
     if not occurring.any():
         raise ValueError("no pixel is labelled")
     return float(values[occurring].mean())
 
 
-def image_ious(counts: Confusion) -> NDArray[np.float64]:
-    """Intersection over union per image and class, NaN for classes that are not in the truth of the image.
-
-    Wang et al. 2023 (arXiv 2310.19252): a class that is predicted but not there costs the others alone.
-
-    Args:
-        counts: Of every image, `[N, K, K]`, rows are the truth.
-
-    Returns:
-        `[N, K]` in 0..1.
-    """
-    return np.where(counts.sum(axis=-1) > 0, iou(counts), np.nan)
-
-
-def image_mious(counts: Confusion) -> NDArray[np.float64]:
-    """The mean of `image_ious` of every image; NaN for images without a labelled pixel.
-
-    Args:
-        counts: Of every image, `[N, K, K]`, rows are the truth.
-
-    Returns:
-        `[N]` in 0..1.
-    """
-    return _known_mean(image_ious(counts), axis=1)
-
-
-def image_scores(counts: Confusion) -> ImageScores:
+def image_scores(images: Overlaps) -> ImageScores:
     """The accuracy of a split image by image (Wang et al. 2023, arXiv 2310.19252).
 
     Args:
-        counts: Of every image, `[N, K, K]`, rows are the truth.
+        images: Those of the split.
 
     Raises:
         ValueError: There is not one labelled pixel.
     """
-    each = image_ious(counts)
-    images, classes = _known_mean(each, axis=1), _known_mean(each, axis=0)
-    images = np.sort(images[~np.isnan(images)])
-    if not images.size:
+    means = np.sort(images.mious[~np.isnan(images.mious)])
+    if not means.size:
         raise ValueError("no pixel is labelled")
-    total = counts.sum(axis=0)
+    classes = _known_mean(images.ious, axis=0)
+    hits, truth, union = (counts.sum(axis=0) for counts in (images.hits, images.truth, images.union))
     return {
-        "miou_i": float(images.mean()),
+        "miou_i": float(means.mean()),
         "miou_c": float(np.nanmean(classes)),
-        "worst_quarter": float(images[: max(1, int(WORST * images.size))].mean()),
-        "worst_class": float(iou(total)[total.sum(axis=1) > 0].min()),
+        "worst_quarter": float(means[: max(1, int(WORST * means.size))].mean()),
+        "worst_class": float(iou_of(hits, union)[truth > 0].min()),
     }
 
 
@@ -173,10 +187,11 @@ def scores(counts: Confusion, class_names: list[str]) -> AccuracyScores:
     Raises:
         ValueError: There is not one labelled pixel.
     """
+    each = iou(counts)
     return {
-        "miou": mean_iou(counts),
+        "miou": _mean(each),
         "pixel_accuracy": pixel_accuracy(counts),
         "iou": {
-            name: None if np.isnan(value) else float(value) for name, value in zip(class_names, iou(counts))
+            name: None if math.isnan(value) else value for name, value in zip(class_names, each.tolist())
         },
     }

@@ -12,7 +12,6 @@ from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from common.kernels.counts import object_counts
 
@@ -47,6 +46,8 @@ def counts(predicted: Labels, labels: Labels, num_classes: int) -> NDArray[np.in
 
 def _plain_counts(predicted: Labels, labels: Labels, num_classes: int) -> NDArray[np.int32]:
     """As `counts`, for machines without a C++ compiler."""
+    from scipy import ndimage  # which takes long to import
+
     result = np.zeros((len(SIZES), 2, num_classes), np.int32)
     for k in range(num_classes):
         objects, number = ndimage.label(labels == k, structure=np.ones((3, 3)))
@@ -72,5 +73,5 @@ def scores(counts: NDArray[np.integer] | None) -> ObjectScores:
 def _recall(counts: Sequence[NDArray[np.int64]]) -> float | None:
     """The mean recall of the classes that have objects of a size; None if no class has."""
     hits, pixels = counts
-    known = pixels > 0
-    return float((hits[known] / pixels[known]).mean()) if known.any() else None
+    present = pixels > 0
+    return float((hits[present] / pixels[present]).mean()) if present.any() else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,7 +97,13 @@ def _corrected(
 
 def key_of(stored: StoredFile, class_names: Sequence[str]) -> str:
     """What the scores of a file of counts are known by: its content, and one name per class."""
-    return digest([stored.sha256, list(class_names)], length=24)
+    return f"{stored.sha256} {_digest_of(tuple(class_names))}"
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(class_names: tuple[str, ...]) -> str:
+    """The digest of the names of classes, which many files have in common."""
+    return digest(class_names, length=24)
 
 
 def scores_of(counts: SplitCounts, class_names: Sequence[str]) -> msgspec.Raw:

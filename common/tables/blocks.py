@@ -176,14 +176,19 @@ def _autocovariances(
     return np.array(covariances)
 
 
-@lru_cache(maxsize=6)
 def weights(blocks: Blocks, resamples: int, kind: torch.dtype) -> torch.Tensor:
     """How often each resample has each of the images, `[N, resamples]`."""
+    return _weights(blocks, resamples).to(kind)
+
+
+@lru_cache(maxsize=6)
+def _weights(blocks: Blocks, resamples: int) -> torch.Tensor:
+    """As `weights`, in 16 bits: those of many images are kept, too."""
     import torch  # tables that were made before need none
 
     images = len(blocks.following)
     random = np.random.Generator(np.random.PCG64([_STREAM, images]))
-    result = torch.empty(images, resamples, dtype=kind)
+    result = torch.empty(images, resamples, dtype=torch.int16)
     chunk = _CHUNK if blocks.length == 1 else max(_CHUNK, _PLACES // images)
     for first in range(0, resamples, chunk):
         count = min(chunk, resamples - first)

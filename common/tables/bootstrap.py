@@ -81,7 +81,7 @@ class SideCounts(NamedTuple):
     """
 
     names: tuple[str, ...]
-    ratios: Mapping[str, NDArray[np.int64]]
+    ratios: Mapping[str, NDArray[np.integer]]
 
     @classmethod
     def of(cls, seeds: Sequence[ComparedCounts]) -> SideCounts:

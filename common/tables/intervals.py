@@ -13,10 +13,12 @@ such interval.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +26,9 @@ from scipy import special  # and not stats, which takes most of a second to impo
 
 from common.tables import blocks as resampling
 from common.tables.blocks import Blocks
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIDENCE = 0.95
 """Of intervals; tests are at the level 1 − CONFIDENCE."""
@@ -104,21 +109,69 @@ def resampled_mean_iou(
     images, classes = union.shape[-2:]
     exact = int(union.max(initial=0)) * images < _EXACT_FLOAT32
     kind = torch.float32 if exact else torch.float64
-    weights = resampling.weights(blocks or resampling.independent(images), resamples, kind)
-    columns = [
-        torch.from_numpy(np.ascontiguousarray(counts.swapaxes(-1, -2))).to(kind).view(-1, images)
-        for counts in (intersection, union)
-    ]
-    few = classes * max(1, _ROWS // classes)
-    means = []
-    for parts in zip(*(counts.split(few) for counts in columns)):
-        of_chunks = []
-        for chunk in weights.split(_CHUNK, dim=1):
-            hits, unions = ((counts @ chunk).view(-1, classes, chunk.shape[1]) for counts in parts)
-            scores = hits.div_(unions.clamp(min=1)).sum(dim=1)  # of classes that do not occur nothing is hit
-            of_chunks.append(scores.div_(unions.clamp_(max=1).sum(dim=1)).float())
-        means.append(torch.cat(of_chunks, dim=1))
-    return torch.cat(means).numpy().reshape(*union.shape[:-2], resamples)
+    few = max(1, _ROWS // classes)
+    with _by_threads(math.ceil(math.prod(union.shape[:-2]) / few)) as mapped:
+        weights = resampling.weights(blocks or resampling.independent(images), resamples, kind)
+        rows = (
+            torch.from_numpy(np.ascontiguousarray(counts.swapaxes(-1, -2))).to(kind).view(-1, images)
+            for counts in (intersection, union)
+        )
+        parts = [counts.split(few * classes) for counts in rows]
+        means = torch.cat([*mapped(lambda above, below: _resampled(above, below, classes, weights), *parts)])
+    return means.numpy().reshape(*union.shape[:-2], resamples)
+
+
+def _resampled(above: torch.Tensor, below: torch.Tensor, classes: int, weights: torch.Tensor) -> torch.Tensor:
+    """The mean IoU of resamples of some results.
+
+    Args:
+        above: The intersections, `[results · K, N]`.
+        below: The unions, `[results · K, N]`.
+        classes: K.
+        weights: How often each resample has each of the images, `[N, resamples]`.
+
+    Returns:
+        float32 `[results, resamples]`.
+    """
+    import torch
+
+    result = torch.empty(len(below) // classes, weights.shape[1])
+    rooms = [below.new_empty(len(below) * _CHUNK) for _ in range(2)]  # of which all chunks make use
+    for chunk, place in zip(weights.split(_CHUNK, dim=1), result.split(_CHUNK, dim=1)):
+        size = len(below), chunk.shape[1]
+        hits, unions = (
+            torch.mm(counts, chunk, out=room[: math.prod(size)].view(size)).view(-1, classes, size[1])
+            for counts, room in zip((above, below), rooms)
+        )
+        if unions.numpy().min(initial=1):
+            hits.div_(unions)
+            occurring: torch.Tensor | int = classes
+        else:  # of classes that do not occur nothing is hit
+            hits.div_(unions.clamp(min=1))
+            occurring = unions.clamp_(max=1).sum(dim=1)
+        place.copy_(hits.sum(dim=1).div_(occurring))
+    return result
+
+
+@contextlib.contextmanager
+def _by_threads(most: int) -> Iterator[Callable[..., Iterable[torch.Tensor]]]:
+    """A `map` by as many threads as PyTorch has, which then works by one in each: that waits for nobody.
+
+    Args:
+        most: There are not more than so many.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        if min(threads, most) <= 1:
+            yield map
+            return
+        with ThreadPoolExecutor(min(threads, most)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)
 
 
 class ImageLevel(NamedTuple):

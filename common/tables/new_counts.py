@@ -28,6 +28,20 @@ CHUNK = 16
 ROOM = 2**28
 """So many bytes of counts are kept for comparisons, which read others again."""
 
+
+class New(NamedTuple):
+    """What was read of new results.
+
+    Attributes:
+        records: Their records, by the files of these.
+        compared: What comparisons need of their counts, by the SHA-256 of the files of these, as far as there
+            is room for that.
+    """
+
+    records: dict[Path, Metrics]
+    compared: dict[str, ComparedCounts]
+
+
 _Counted = tuple[msgspec.Raw, ComparedCounts]
 """The scores that a file gives, as of `Known`, and what comparisons need of it."""
 
@@ -40,7 +54,7 @@ class _File(NamedTuple):
     class_names: list[str]
 
 
-def count_new(benchmark: Benchmark, known: Known) -> dict[str, ComparedCounts]:
+def count_new(benchmark: Benchmark, known: Known) -> New:
     """Adds the scores of new results to those that are known, if there are many.
 
     What is damaged or out of reach is left out: whoever reads it next says so.
@@ -48,33 +62,37 @@ def count_new(benchmark: Benchmark, known: Known) -> dict[str, ComparedCounts]:
     Args:
         benchmark: The runs.
         known: The scores that files of counts gave before; more are added.
-
-    Returns:
-        What comparisons need of them, by the SHA-256 of their files, as far as there is room for that.
     """
-    compared: dict[str, ComparedCounts] = {}
+    new = New({}, {})
     if len(benchmark.runs) - len(known) < FEWEST:
-        return compared
-    files = {key: file for key, file in _files(benchmark) if key not in known}
+        return new
+    files = {key: file for key, file in _files(benchmark, new.records) if key not in known}
     room = ROOM
     for key, (scores, counts) in _counted(files):
         known[key] = scores
         room -= counts.size
         if room > 0:
-            compared[files[key].stored.sha256] = counts
-    return compared
+            new.compared[files[key].stored.sha256] = counts
+    return new
 
 
-def _files(benchmark: Benchmark) -> Iterator[tuple[str, _File]]:
-    """The files of counts that records of scores tell of, by their keys in what is known."""
+def _files(benchmark: Benchmark, records: dict[Path, Metrics]) -> Iterator[tuple[str, _File]]:
+    """The files of counts that records of scores tell of, by their keys in what is known.
+
+    Args:
+        benchmark: The runs.
+        records: The records are added to these, by their files.
+    """
     for run in benchmark.runs:
         try:
-            stored = Metrics.read(run).files.get(run.per_image.name)
+            record = Metrics.read(run)
         except UserError:
             continue
-        if stored:
-            names = list(run.data.dataset.class_names)
-            yield key_of(stored, names), _File(run.per_image, stored, names)
+        records[run.metrics] = record
+        path = run.per_image
+        if path.name in record.files:
+            stored, names = record.files[path.name], list(run.data.dataset.class_names)
+            yield key_of(stored, names), _File(path, stored, names)
 
 
 def _counted(files: dict[str, _File]) -> Iterator[tuple[str, _Counted]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -80,7 +81,7 @@ class ControlResult:
 
 
 @dataclass(frozen=True)
-class ScoreRow:
+class ScoreRow(ABC):
     """What has a line in tables of scores: a `Row` or a `ControlRow`.
 
     Attributes:
@@ -112,9 +113,9 @@ class ScoreRow:
         return self.dataset, self.model, self.method
 
     @property
+    @abstractmethod
     def scores(self) -> Sequence[Scores]:
         """The scores that there are."""
-        raise NotImplementedError
 
     def values(self, attribute: str, key: str | None = None) -> list[Any]:
         """An attribute of the scores of every seed that has it.
@@ -234,7 +235,9 @@ def newest(costs: Sequence[Cost]) -> list[Cost]:
     return [cost for cost in costs if cost.recipe == recipe]
 
 
-def read_results(benchmark: Benchmark, known: Known | None = None) -> list[Result]:
+def read_results(
+    benchmark: Benchmark, known: Known | None = None, records: Mapping[Path, Metrics] | None = None
+) -> list[Result]:
     """What the files of every run say.
 
     What is damaged is renamed, so that it is missing and made again; the record of a failure in its folder
@@ -243,8 +246,9 @@ def read_results(benchmark: Benchmark, known: Known | None = None) -> list[Resul
     Args:
         benchmark: The runs.
         known: The scores that files of counts gave before, as of `RememberedScores`; more are added.
+        records: Records of scores that were read before, by their files.
     """
-    return [_read(run, known) for run in benchmark.runs]
+    return [_read(run, known, records or {}) for run in benchmark.runs]
 
 
 def rows_of(benchmark: Benchmark, results: Iterable[Result]) -> list[Row]:
@@ -277,13 +281,15 @@ def read_controls(benchmark: Benchmark) -> list[ControlRow]:
     return rows
 
 
-def _read(run: Run, known: Known | None) -> Result:
-    """What the files of one run say."""
+def _read(run: Run, known: Known | None, records: Mapping[Path, Metrics]) -> Result:
+    """What the files of one run say; the rest as of `read_results`."""
     faults: list[UserError] = []
     names = run.data.dataset.class_names
-    metrics, edited = _scores(
-        lambda: computed(Metrics.read(run), run.folder, names, known), run, "evaluate", faults
-    )
+
+    def read() -> tuple[Metrics, list[str]]:
+        return computed(records.get(run.metrics) or Metrics.read(run), run.folder, names, known)
+
+    metrics, edited = _scores(read, run, "evaluate", faults)
     cost = _cost(run, metrics, faults) if isinstance(run, TrainedRun) and run.measured else None
     result = Result(run, metrics, cost, _listed(faults), any(map(_is_unreadable, faults)), edited)
     return result if faults or result.complete else replace(result, error=_reason(run, cost))

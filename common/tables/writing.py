@@ -56,15 +56,15 @@ def write_tables(benchmark: Benchmark) -> Path:
     outputs, baseline = benchmark.outputs, benchmark.tables.baseline
     folder = outputs.results
     remembered = RememberedScores.of(benchmark)
-    counted = count_new(benchmark, remembered.known)
-    results = read_results(benchmark, remembered.known)
+    new = count_new(benchmark, remembered.known)
+    results = read_results(benchmark, remembered.known, new.records)
     others = read_others(benchmark, remembered.known)
     remembered.save()
     if not any(result.metrics for result in results):
         check_kept(benchmark, others)
     rows, controls = rows_of(benchmark, results), read_controls(benchmark)
     numbers = published.numbers(rows)
-    bootstrap = Bootstrap(folder / "cache" / "bootstrap.json", counted)
+    bootstrap = Bootstrap(folder / "cache" / "bootstrap.json", new.compared)
     tables = make_tables(rows, controls, baseline, numbers, bootstrap, others.table(benchmark))
     bootstrap.save()
     tables.write(folder)

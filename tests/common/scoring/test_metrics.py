@@ -57,8 +57,8 @@ def test_scores_of_images() -> None:
     # IoU of the classes in the truth: 1/2 and 1/2; 1; 3/4 (class 2 is predicted, but not there)
     images = [([0, 0, 1], [0, 1, 1]), ([1, 1], [1, 1]), ([0, 0, 0, 0], [0, 0, 0, 2])]
     counts = counts_of_images(*images)
-    assert metrics.image_mious(counts).tolist() == [0.5, 1, 0.75]
-    scores = metrics.image_scores(counts)
+    assert metrics.Overlaps.of(counts).mious.tolist() == [0.5, 1, 0.75]
+    scores = metrics.image_scores(metrics.Overlaps.of(counts))
     assert scores["miou_i"] == pytest.approx((0.5 + 1 + 0.75) / 3)
     assert scores["miou_c"] == pytest.approx(((0.5 + 0.75) / 2 + (0.5 + 1) / 2) / 2), "no image has class 2"
     assert scores["worst_quarter"] == 0.5, "one image at least"
@@ -68,9 +68,9 @@ def test_scores_of_images() -> None:
 def test_the_worst_quarter_is_of_whole_images_with_labels() -> None:
     images = [([0] * 10, [0] * right + [1] * (10 - right)) for right in (9, 1, 5, 3, 8, 7, 6, 4)]
     counts = counts_of_images(*images, ([255, 255], [0, 0]))
-    assert np.isnan(metrics.image_mious(counts)[-1])
-    scores = metrics.image_scores(counts)
+    assert np.isnan(metrics.Overlaps.of(counts).mious[-1])
+    scores = metrics.image_scores(metrics.Overlaps.of(counts))
     assert scores["worst_quarter"] == pytest.approx((0.1 + 0.3) / 2)
     assert scores["miou_i"] == pytest.approx(0.5375)
     with pytest.raises(ValueError, match="no pixel is labelled"):
-        metrics.image_scores(counts[-1:])
+        metrics.image_scores(metrics.Overlaps.of(counts[-1:]))

@@ -38,7 +38,7 @@ def write(folder: Path, seed: int, skill: float, images: int = IMAGES, common: i
     return path, {
         "miou": miou,
         "boundary_iou": float((band[0] / band[1]).mean()),
-        "miou_i": float(metrics.image_mious(confusion).mean()),
+        "miou_i": float(metrics.Overlaps.of(confusion).mious.mean()),
     }
 
 

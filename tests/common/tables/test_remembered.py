@@ -66,11 +66,12 @@ def test_many_new_results_are_counted_alike_by_other_processes(
     one_by_one: dict = {}
     read_results(benchmark, one_by_one)
     known: dict = {}
-    assert new_counts.count_new(benchmark, known) == {} and not known  # they are few
+    assert new_counts.count_new(benchmark, known) == ({}, {}) and not known  # they are few
     monkeypatch.setattr(new_counts, "FEWEST", 1)
     monkeypatch.setattr(new_counts, "CHUNK", 1)
     benchmark.runs[0].per_image.write_bytes(b"damaged")
-    compared = new_counts.count_new(benchmark, known)
+    records, compared = new_counts.count_new(benchmark, known)
+    assert read_results(benchmark, known, records)[1:] == read_results(benchmark)[1:]
     assert known.items() < one_by_one.items() and len(known) == len(one_by_one) - 1
     for run in benchmark.runs[1:]:
         counts = compared[StoredFile.of(run.per_image).sha256]
