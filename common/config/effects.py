@@ -9,6 +9,7 @@ from typing import Any
 from common.config import tuning
 from common.config.entries import Config, dataset, entry, method, settings, trained_methods
 from common.config.method_entry import KEYS, MethodEntry
+from common.config.method_facts import method_facts
 from common.config.schema import shown
 
 Layer = Mapping[str, Any]
@@ -224,6 +225,7 @@ class _Effects:
             layer = self.layer("tuning", "methods", name)
             if name not in config["methods"] and layer >= max(1, self.layer("methods")):
                 yield f"tuning.methods.{name} has no effect: {name} is not among the methods"
+        yield from self._starts()
         yield from self._validation()
         if config["execution"]["gpus_per_run"] > 1 and not config["resources"]["gpu"]:
             yield "execution.gpus_per_run has no effect on jobs of Snakemake: resources.gpu is 0"
@@ -232,6 +234,25 @@ class _Effects:
                 yield "execution.runs_per_gpu has no effect on jobs of Snakemake: resources.gpu is 0"
             elif config["execution"]["gpus_per_run"] > 1:
                 yield "execution.runs_per_gpu has no effect on training: execution.gpus_per_run is above 1"
+
+    def _starts(self) -> Iterator[str]:
+        """What acts inside of a network that others start from, and is no part of what these are."""
+        runs = itertools.product(self.config["methods"], self.config["datasets"])
+        trained = [
+            trained_methods(self.config, *pair)
+            for pair in runs
+            if isinstance(entry(self.config, *pair), MethodEntry)
+        ]
+        for own, start in dict.fromkeys(
+            (own.name, start.name)
+            for chain in trained
+            for own, start in itertools.pairwise(chain)
+            if own.module != start.module and method_facts(start.module).acts_inside
+        ):
+            yield (
+                f"method_options.{own}.start: what {start} does inside the network has no effect on {own}, "
+                f"which starts with the network of {start} alone"
+            )
 
     def _validation(self) -> Iterator[str]:
         """Validation while training that there is nothing for."""

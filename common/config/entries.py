@@ -155,11 +155,10 @@ def entry(config: Config, name: str, dataset: str) -> MethodEntry | PredictionsE
         raise UserError(unknown("methods", name, "method", method_names(config)))
     facts = method_facts(module)
     _check_names_of_options(facts)
-    set_options = {key: value for key, value in own.items() if key not in KEYS}
     return MethodEntry(
         name,
         module,
-        complete_options(f"method_options.{name}", set_options, facts.options),
+        complete_options(f"method_options.{name}", own_options(config, name, dataset), facts.options),
         own.get("trained_as", facts.trained_as or _evaluated_otherwise(name, module, own)),
         **{section: own.get(section, {}) for section in SECTIONS},
         start=own.get("start"),
@@ -167,6 +166,12 @@ def entry(config: Config, name: str, dataset: str) -> MethodEntry | PredictionsE
         tuned=own.get("tuned"),
         skip=own.get("skip", {}),
     )
+
+
+def own_options(config: Config, name: str, dataset: str) -> dict[str, Any]:
+    """The options of its method that an entry itself sets on a dataset, as the configuration has them."""
+    own = _laid(config["method_options"].get(name, {}), dataset)
+    return {key: value for key, value in own.items() if key not in KEYS}
 
 
 def _check_names_of_options(facts: MethodFacts) -> None:

@@ -16,10 +16,12 @@ from common.config.entries import (
     entry,
     method_names,
     model_options,
+    own_options,
     settings,
     trained_methods,
 )
 from common.config.method_entry import DEFINING, SECTIONS, MethodEntry, PredictionsEntry
+from common.config.method_facts import method_facts
 from common.config.schema import shown, unknown
 from common.errors import UserError
 
@@ -112,7 +114,9 @@ def _check_models(config: Config, own: MethodEntry, dataset_name: str) -> None:
     if own.ensemble:
         return
     if own.trained_as:
-        _trained(config, f"{place}.trained_as", own.trained_as, dataset_name)
+        other = _trained(config, f"{place}.trained_as", own.trained_as, dataset_name)
+        if not method_facts(own.module).acts_after:
+            _check_same(config, own, other, dataset_name)
         for key, value in (("start", own.start), ("training", own.training), ("model", own.model)):
             if value:
                 raise UserError(
@@ -128,6 +132,24 @@ def _check_models(config: Config, own: MethodEntry, dataset_name: str) -> None:
         if last.start in names[:-1]:
             raise UserError(f"{place}.start: {' → '.join(names)} is a circle: let one of them start anew")
         chain.append(_trained(config, f"method_options.{last.name}.start", names[-1], dataset_name))
+
+
+def _check_same(config: Config, own: MethodEntry, other: MethodEntry, dataset_name: str) -> None:
+    """Checks that an entry that does nothing with another's model claims to be nothing else."""
+    place = f"method_options.{own.name}"
+    if own.module != other.module:
+        raise UserError(
+            f"{place}.trained_as: methods/{own.module}.py does nothing after the network, so this would be "
+            f"{other.name} under another name: remove trained_as, or write start: {other.name} to go on from "
+            "that model"
+        )
+    for key in own_options(config, own.name, dataset_name):
+        if own.options[key] != other.options[key]:
+            raise UserError(
+                f"{place}.{key}: {shown(own.options[key])} has no effect: the model of {other.name} has "
+                f"{shown(other.options[key])}, and methods/{own.module}.py does nothing after the network: "
+                "leave it out, or remove trained_as"
+            )
 
 
 def _trained(config: Config, place: str, name: str, dataset_name: str) -> MethodEntry:

@@ -57,7 +57,8 @@ class MethodEntry:
         start: The entry whose trained model its training starts from, or None.
         freeze: What of that model stays as it is: the network, or nothing.
         ensemble: The models that are averaged, if it is one of several.
-        tuned: What is said of the search that has chosen its options; no result depends on it.
+        tuned: What is said of the search that has chosen its options; no result depends on it. Its
+            `settings` are the names of what the search could choose.
         skip: Why it is not run, by the names of datasets and models.
     """
 
@@ -84,7 +85,8 @@ class MethodEntry:
         """
         if self.ensemble:
             return "alternative"
-        changed = self.evaluation or self.model or (self.training and self.tuned is None)
+        searched = (self.tuned or {}).get("settings", ())
+        changed = self.evaluation or self.model or {f"training.{key}" for key in self.training} - {*searched}
         return "alternative" if changed and self.name != self.module and not self.start else "method"
 
     @property

@@ -34,6 +34,8 @@ class MethodFacts:
         options: Its options.
         grid: Where its logits are, unless an option says so.
         skips: Whether its class may say that it is not to be run somewhere.
+        acts_inside: Whether it does anything inside the network.
+        acts_after: Whether it does anything after the network, with a model that another method trained.
     """
 
     module: str
@@ -41,6 +43,8 @@ class MethodFacts:
     options: tuple[Option, ...]
     grid: int | str = 1
     skips: bool = False
+    acts_inside: bool = False
+    acts_after: bool = False
 
     @classmethod
     def of(cls, module: str) -> MethodFacts:
@@ -52,8 +56,19 @@ class MethodFacts:
         with compiler.put_off():
             kind = methods.load(module)
         check_class(kind)
-        skips = getattr_static(kind, "skip") is not getattr_static(methods.Method, "skip")
-        return cls(module, kind.trained_as, options_of(kind, skip=len(FIRST)), kind.grid, skips)
+        skips, structures, refines = (
+            getattr_static(kind, hook) is not getattr_static(methods.Method, hook)
+            for hook in ("skip", "structure", "refine")
+        )
+        return cls(
+            module,
+            kind.trained_as,
+            options_of(kind, skip=len(FIRST)),
+            kind.grid,
+            skips,
+            acts_inside=structures,
+            acts_after=refines or kind.refines != methods.Method.refines,
+        )
 
 
 @cache

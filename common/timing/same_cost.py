@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -59,7 +59,8 @@ def equal_training(
     """Iterations with which others train for as long as one run does.
 
     That is the time of steps: of all trainings that a run comes from, without loading and saving. Of entries
-    that use a model of others nothing is to be set, nor of one that the run itself comes from.
+    that use a model of others nothing is to be set, nor of one that the run itself comes from, nor of one
+    that starts from another that is given all of the time.
 
     Args:
         reference: The run.
@@ -71,11 +72,31 @@ def equal_training(
         UserError: Data are missing, or a method cannot work with them.
     """
     sources = {training.method for training in reference.trainings}
-    return [
-        _iterations(reference, other, execution, device)
+    trained = [
+        other
         for other in others
         if other.method not in sources and other.method == other.training.method and not other.entry.ensemble
     ]
+    equals = [_iterations(reference, other, execution, device) for other in trained]
+    changed = {
+        equal.method
+        for equal, other in zip(equals, trained)
+        if equal.settings and equal.settings["iterations"] != other.training.settings.iterations
+    }
+    return [_beside(equal, other, changed) for equal, other in zip(equals, trained)]
+
+
+def _beside(equal: Equal, other: TrainedRun, changed: Collection[str]) -> Equal:
+    """The settings of an entry, or none if it starts from one of those that are `changed`."""
+    starts = [training.method for training in other.trainings[:-1] if training.method in changed]
+    if not equal.settings or not starts:
+        return equal
+    first = starts[0]
+    reason = (
+        f"it starts from {first}, which has all of that time here; without the lines of {first}, it would be "
+        f"{json.dumps(equal.settings)}, {equal.reason}"
+    )
+    return replace(equal, settings={}, reason=reason)
 
 
 def _iterations(
@@ -84,15 +105,15 @@ def _iterations(
     """The iterations of one entry."""
     trainings = {training.method: training for training in (*reference.trainings, *other.trainings)}
     steps = _steps(trainings, execution, device)
-    wanted, *before = (
+    aim, *before = (
         sum(training.settings.iterations * steps[training.method] for training in some)
         for some in (reference.trainings, other.trainings[:-1])
     )
     own = other.training
-    count = round((wanted - sum(before)) / steps[own.method])
+    count = round((aim - sum(before)) / steps[own.method])
     times = ", ".join(f"{name} {milliseconds:.2f} ms a step" for name, milliseconds in steps.items())
     if count <= max(0, own.settings.warmup):
-        reason = f"{reference.method} takes {wanted / 1000:.0f} s, too few for its own training ({times})"
+        reason = f"{reference.method} takes {aim / 1000:.0f} s, too few for its own training ({times})"
         return Equal(other.method, "training", {}, reason)
     return Equal(other.method, "training", {"iterations": count}, f"as long as {reference.method}: {times}")
 

@@ -136,7 +136,8 @@ class Chosen:
             folder: Of the search; noted from `tuning/` on, as folders of results move.
         """
         place = Path(*folder.parts[-4:]).as_posix()
-        tuned = {"search": place, "candidates": self.candidates, "budget": self.budget}
+        facts = {"search": place, "candidates": self.candidates, "budget": self.budget}
+        tuned = facts | {"settings": sorted(self.values)}
         candidate = Candidate(self.options, self.training)
         before = "diverged" if self.miou_before is None else f"{self.miou_before:.2f} %"
         return (

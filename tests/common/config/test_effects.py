@@ -126,6 +126,10 @@ EFFECTS = [
         "tuning.methods.dice has no effect: dice is not among the methods",
     ),
     (
+        "method_options: {temperature: {start: ddcrf}}\nmethods: [ce, temperature]",
+        "method_options.temperature.start: what ddcrf does inside the network has no effect on temperature",
+    ),
+    (
         "execution: {gpus_per_run: 2}\nresources: {gpu: 0}",
         "execution.gpus_per_run has no effect on jobs of Snakemake: resources.gpu is 0",
     ),
@@ -150,6 +154,7 @@ def test_what_has_no_effect_is_said(change: str, sentence: str, capsys: pytest.C
         "training: {scale: [0.5, 2.0], scale_step: 0.1, crop: [32, 32]}",
         "method_options: {rmi: {radius: 2}}",
         "method_options: {mine: {module: ce}}\nmethods: [ce, mine]",
+        "method_options: {further: {module: ddcrf, start: ddcrf}}\nmethods: [ce, further]",
     ],
 )
 def test_nothing_is_said_of_what_has_one(change: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,9 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 """One entry of each kind."""
 
+SEARCHED = {"candidates": 9, "settings": ["training.learning_rate", "weight"]}
+"""What is told of a search for a learning rate and an option."""
+
 
 def complete(**method_options: dict[str, Any]) -> Config:
     entries = TINY["method_options"] | copy.deepcopy(OTHERS) | method_options
@@ -124,7 +127,12 @@ def test_what_a_training_starts_from_is_in_its_digest() -> None:
     [
         ({"module": "densecrf", "iterations": 3}, "method"),
         ({"module": "ce", "start": "bce", "training": {"iterations": 9}}, "method"),
-        ({"module": "rmi", "training": {"learning_rate": 0.1}, "tuned": {"candidates": 9}}, "method"),
+        ({"module": "rmi", "training": {"learning_rate": 0.1}, "tuned": SEARCHED}, "method"),
+        ({"module": "ce", "training": {"iterations": 9}, "tuned": SEARCHED}, "alternative"),
+        (
+            {"module": "ce", "training": {"iterations": 9, "learning_rate": 0.1}, "tuned": SEARCHED},
+            "alternative",
+        ),
         *((own, "alternative") for name, own in OTHERS.items() if "start" not in own),
     ],
     ids=str,
@@ -182,6 +190,8 @@ WRONG = [
     ("x: {module: ce, start: y}\n  y: {predictions: y}", "method_options.x.start: y is read from a folder"),
     ("x: {module: ce, start: bce, trained_as: ce}", "method_options.x.start: x trains no model itself, but uses that of ce"),
     ("x: {module: ce, trained_as: ce, training: {flip: false}}", "method_options.x.training: x trains no model itself"),
+    ("x: {module: rmi, trained_as: ce}", "x.trained_as: methods/rmi.py does nothing after the network, so this would be ce"),
+    ("x: {module: ddcrf, trained_as: ddcrf, iterations: 9}", "x.iterations: 9 has no effect: the model of ddcrf has 5"),
     ("x: {module: densecrf, model: {dropout: 0}}", "method_options.x.model: x trains no model itself, but uses that of ce"),
     ("x: {module: ce, freeze: network}", "method_options.x.freeze: what is frozen must be trained before"),
     ("x: {module: ce, start: bce, freeze: all}", "method_options.x.freeze: 'all' must be network or null"),
@@ -206,6 +216,17 @@ def test_wrong_entries_are_one_sentence(entries: str, sentence: str) -> None:
             TINY | {"method_options": TINY["method_options"] | own, "methods": [*dict.fromkeys(["ce", *own])]}
         )
     assert "\n" not in str(caught.value)
+
+
+def test_an_entry_that_only_looks_otherwise_needs_not_repeat_options() -> None:
+    """Those that it does not set are those of the model that it uses."""
+    looks = {"module": "rmi", "trained_as": "rmi", "evaluation": {"flip": True}}
+    config = complete(rmi={"pool_size": 2}, x=looks, y=looks | {"pool_size": 2})
+    assert run(config, "x").training.folder == run(config, "y").training.folder
+    with pytest.raises(
+        UserError, match="method_options.x.pool_size: 4 has no effect: the model of rmi has 2"
+    ):
+        complete(rmi={"pool_size": 2}, x=looks | {"per_dataset": {"digits": {"pool_size": 4}}})
 
 
 def test_what_no_run_needs_need_not_fit() -> None:

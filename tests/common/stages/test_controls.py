@@ -105,6 +105,23 @@ def test_the_ceilings_edges_lie_on_average_where_those_of_the_truth_do(
     assert abs(np.mean(moved)) <= 0.03 and np.abs(moved).max() <= 1
 
 
+@pytest.mark.parametrize("corners", [False, True])
+def test_ceilings_of_other_grids_are_other_results(corners: bool) -> None:
+    """How far images are padded is all the same, but over those that are not cells are stretched."""
+    truth = torch.from_numpy(np.random.default_rng(0).integers(0, 11, (5, 7))).to(torch.uint8)
+    truth = truth.repeat_interleave(10, 0).repeat_interleave(10, 1)
+    ceilings, digests = [], []
+    for multiple in (1, 8, 16):
+        grid = {"input_multiple": multiple, "align_corners": corners}
+        changes = {"model_options": {MODEL: TINY["model_options"][MODEL] | grid}}  # type: ignore[index]
+        control = plan.controls(reading.complete(TINY | changes), "digits", MODEL)[-1]
+        ceilings.append(Ceiling(MODEL, control.model_options, 11)(truth))
+        digests.append(control.digest)
+    stretched, *padded = ceilings
+    assert torch.equal(*padded) and digests[1] == digests[2]
+    assert not torch.equal(stretched, padded[0]) and digests[0] != digests[1]
+
+
 @pytest.mark.parametrize("model", ["segformer-mit_b0"])
 def test_networks_that_look_at_numbers_have_a_ceiling_too(model: str) -> None:
     labels = torch.zeros(64, 64, dtype=torch.uint8)

@@ -47,8 +47,24 @@ def test_others_are_trained_for_as_long(config: Config) -> None:
     assert settings(config, "rmi") == {  # 4 steps of 25 ms
         "ce": {"iterations": 10},
         "bce": {"iterations": 5},
-        "fine": {"iterations": 12},  # beside the 40 ms that it starts from
+        "fine": {},  # it starts from ce, which has all of the time
     }
+    alone = config | {"methods": ["fine", "rmi"]}
+    assert settings(alone, "rmi") == {"fine": {"iterations": 12}}, "beside the 40 ms that it starts from"
+
+
+@pytest.mark.parametrize("methods", [["ce", "bce", "fine", "rmi"], ["bce", "fine", "rmi"]])
+def test_what_is_laid_over_costs_as_much(config: Config, methods: list[str]) -> None:
+    """All that is trained for an entry, when everything in the file is laid over."""
+    config = config | {"methods": methods}
+    given = {name: one for name, one in settings(config, "rmi").items() if one}
+    over = {name: {"per_dataset": {"digits": {"training": one}}} for name, one in given.items()}
+    laid = reading.complete(reading.merge(config, {"method_options": over}))
+    for run in plan.benchmark(laid).runs:
+        assert isinstance(run, TrainedRun)
+        if run.method in given:
+            spent = sum(one.settings.iterations * MILLISECONDS[one.method] for one in run.trainings)
+            assert spent == 100, run.method
 
 
 def test_what_an_entry_comes_from_counts_and_is_left_alone(config: Config) -> None:
