@@ -83,6 +83,9 @@ def recording_failure(path: Path, stage: str, about: str = "this job", smaller: 
         stage: The name of the stage; stages that share a folder leave each other's files alone.
         about: What is computed, for a GPU or a machine that is too small for it.
         smaller: What takes less memory.
+
+    Raises:
+        UserError: A retry would fail as before.
     """
     workflow = os.environ.get(WORKFLOW)
     before = Failure.last(path)

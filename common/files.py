@@ -112,6 +112,25 @@ def unwritable(path: Path, error: OSError) -> UserError:
     )
 
 
+def check_writable(folder: Path) -> None:
+    """Checks that a folder can be written to, or be made where it is missing, and leaves nothing there.
+
+    Raises:
+        DiskFull: There is no room.
+        Unreachable: It is not permitted, or the file system is read-only.
+        UserError: A file is in the way.
+    """
+    try:
+        end = folder.resolve()  # of a link, too, that leads nowhere yet
+        place = next(place for place in (end, *end.parents) if place.exists())
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from None
+
+
 def unreadable(path: Path, error: OSError) -> UserError:
     """What to say when the system does not let a file be read, which says nothing about what is in it."""
     return Unreachable(

@@ -74,7 +74,7 @@ class Progress(logging.Filter):
         return f"{about(rule, path)}: done in {duration(seconds)}"
 
     def seconds_left(self) -> float | None:
-        """How long the rest will take, by the jobs that are done; None before a training is, if there are any.
+        """How long the rest will take, by the jobs that are done; None before a training is, if one is left.
 
         Beside trainings all others are short: those of which none is done are taken for the shortest of all.
         """

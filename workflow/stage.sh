@@ -12,8 +12,8 @@ structseg_path=$3
 structseg_module=$4
 structseg_client=$(dirname "${BASH_SOURCE[0]}")/fork_client.py
 
-# A shell that catches SIGTERM waits for the stage, which saves its state and ends by itself.
-trap : TERM
+# A shell that catches them waits for the stage, which saves its state and ends by itself.
+trap : TERM INT
 
 # Runs a verb, forked from the prepared process if the workflow has one (workflow/fork_server.py). The repository goes
 # before what the user has on PYTHONPATH.

@@ -78,23 +78,23 @@ class Dataset(ABC):
         Raises:
             KeyError: There is no such split; the argument is the unknown name.
         """
-        known = {name: (name,) if name in self.splits else self.joined[name] for name in self.split_names()}
-        return list(dict.fromkeys(part for name in split.split("+") for part in known[name]))
+        parts = {name: (name,) if name in self.splits else self.joined[name] for name in self.split_names()}
+        return list(dict.fromkeys(part for name in split.split("+") for part in parts[name]))
 
     def split_names(self) -> list[str]:
         """All names that `parts` knows."""
         joined = [name for name, parts in self.joined.items() if {*parts} <= {*self.splits}]
         return list(dict.fromkeys([*self.splits, *joined]))
 
-    def not_validated(self, trained: str) -> str | None:
+    def not_validated(self, training_split: str) -> str | None:
         """Why `VALIDATION` is not scored while models are trained; None if it is.
 
         Args:
-            trained: The split that they are trained on.
+            training_split: The split that they are trained on.
         """
         if VALIDATION not in self.splits:
             return f"it has no split {VALIDATION}"
-        if VALIDATION in self.parts(trained):
+        if VALIDATION in self.parts(training_split):
             return f"{VALIDATION} is trained on"
         return f"the labels of {VALIDATION} are not public" if VALIDATION in self.unlabelled else None
 

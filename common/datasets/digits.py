@@ -112,6 +112,9 @@ def source() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The real digits: brightness in [0, 1] `[1797, 8, 8]`, and which digits they are `[1797]`.
 
     They are read as scikit-learn does, without its imports, which take longer than those of PyTorch.
+
+    Raises:
+        UserError: scikit-learn is not installed.
     """
     package = find_spec("sklearn")
     if package is None or package.origin is None:

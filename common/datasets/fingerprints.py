@@ -81,8 +81,8 @@ def check(reading: Reading, expected: str, manifest: Manifest) -> None:
     """
     if reading.line == expected:
         return
-    known = expected.split()
-    changed = [file for file, now in reading.fingerprints.items() if now not in known]
+    prints = expected.split()
+    changed = [file for file, now in reading.fingerprints.items() if now not in prints]
     raise UserError(
         f"{' and '.join(changed or reading.fingerprints)} changed since {manifest.dataset} was prepared: "
         f"{remedy(manifest)}"

@@ -31,16 +31,16 @@ def held_out(split: Split, share: float, seed: int) -> list[int]:
             "no part can be held out: set tuning.hold_out to null and tuning.split to a split of its own"
         )
     random.Random(derive(seed, "hold out")).shuffle(groups)
-    wanted = share * len(split)
-    taken: list[int] = []
+    aim = share * len(split)
+    held_out: list[int] = []
     for group in groups:
-        more = len(taken) + len(group)
-        nearer = abs(more - wanted) < abs(len(taken) - wanted)
+        more = len(held_out) + len(group)
+        nearer = abs(more - aim) < abs(len(held_out) - aim)
         if nearer and more < len(split):
-            taken += group
-    if not taken:
-        taken = min(groups, key=len)
-    return sorted(taken)
+            held_out += group
+    if not held_out:
+        held_out = min(groups, key=len)
+    return sorted(held_out)
 
 
 def others(split: Split, indices: Sequence[int]) -> list[int]:

@@ -37,12 +37,12 @@ class Inspection:
     notes: list[str]
 
 
-def inspect(dataset: Dataset, trained: Sequence[str] = ()) -> Inspection:
+def inspect(dataset: Dataset, training_splits: Sequence[str] = ()) -> Inspection:
     """Reads every image of every split.
 
     Args:
         dataset: The dataset.
-        trained: The splits, or splits joined, that models are trained on.
+        training_splits: The splits, or splits joined, that models are trained on.
 
     Raises:
         UserError: Some files are missing, damaged or not legal, or what they show is likely a mistake; the
@@ -77,7 +77,7 @@ def inspect(dataset: Dataset, trained: Sequence[str] = ()) -> Inspection:
         places = [dataset.sequence(split, name) for name in names]
         splits[split] = statistics.manifest(names, dataset.class_names, places, prints)
     problems += _in_several_splits(splits)
-    findings = witness.findings(trained)
+    findings = witness.findings(training_splits)
     problems += findings.problems
     if problems:
         raise UserError(_summary(dataset.entry, problems))

@@ -133,18 +133,18 @@ class Witness:
         if other != name:
             self._shared.setdefault(split, []).append(f"{name} (as {other})")
 
-    def findings(self, trained: Sequence[str]) -> Findings:
+    def findings(self, training_splits: Sequence[str]) -> Findings:
         """What there is to say.
 
         Args:
-            trained: The splits, or splits joined, that models are trained on.
+            training_splits: The splits, or splits joined, that models are trained on.
         """
         allowed = self._dataset.allowed
         findings = Findings([], self._notes())
         by_kind = {
             "void_splits": self._void(),
-            "absent_classes": self._absent(trained),
-            "single_class": self._single(trained if "absent_classes" not in allowed else ()),
+            "absent_classes": self._absent(training_splits),
+            "single_class": self._single(training_splits if "absent_classes" not in allowed else ()),
             "repeated_images": self._in_two_splits(),
             "shared_labels": [
                 f"{images(names, split)} listed with the label map of another image: give each its own"
@@ -177,10 +177,10 @@ class Witness:
             if split not in labelled
         ]
 
-    def _absent(self, trained: Sequence[str]) -> list[str]:
+    def _absent(self, training_splits: Sequence[str]) -> list[str]:
         """Classes without a pixel in the images that models are trained on."""
         sentences = []
-        for split in dict.fromkeys(trained):
+        for split in dict.fromkeys(training_splits):
             absent = self._missing(self._dataset.parts(split))
             if absent:
                 names = [self._dataset.class_names[label] for label in absent]

@@ -107,8 +107,8 @@ class ListedFiles:
         endings = _endings(name)
         path = there.folder / (name if endings[0] == "" else name + endings[0])
         with_endings = f", as {name} with {', '.join(filter(None, endings))}" if endings[0] else ""
-        tried = f"it was looked for in {there.folder}{with_endings}"
-        self.sought[path] = Sought(place, tried, there, name)
+        meaning = f"it was looked for in {there.folder}{with_endings}"
+        self.sought[path] = Sought(place, meaning, there, name)
         return path
 
     def _relative(self, text: str, place: str) -> str:

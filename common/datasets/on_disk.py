@@ -38,19 +38,19 @@ class Sought(NamedTuple):
 
     Attributes:
         place: Where it is named.
-        tried: What it was taken to mean.
+        meaning: What it was taken to mean.
         names: The files among which it was looked for.
         name: The name that was looked for.
     """
 
     place: str
-    tried: str
+    meaning: str
     names: Names
     name: str
 
-    def described(self) -> str:
+    def description(self) -> str:
         """What to say about it."""
-        return f"named in {self.place}; {self.tried}{self.names.nearest(self.name)}"
+        return f"named in {self.place}; {self.meaning}{self.names.nearest(self.name)}"
 
 
 class FileDataset(Dataset, ABC):
@@ -169,7 +169,7 @@ class FileDataset(Dataset, ABC):
         image_path, label_path = pairs[name]
         for path in (image_path, label_path):
             if path in self._sought and not path.exists():
-                raise Unreachable(f"{path} is missing: {self._sought[path].described()}")
+                raise Unreachable(f"{path} is missing: {self._sought[path].description()}")
         if image_path == label_path:
             raise UserError(f"{image_path} is both image and label map: name two files")
         image, orientation = read_turned(image_path)

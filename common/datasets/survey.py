@@ -166,12 +166,12 @@ def _pairs(root: Path, pictures: Iterable[Path]) -> dict[Pattern, dict[str, list
     for (images, names), (labels, others) in itertools.product(folders.items(), repeat=2):
         for ending, stems in _endings(names, others).items():
             maps = {f"{stem}{ending}" for stem in stems} if images == labels else set()
-            shown = [name for name in names if PurePosixPath(name).stem in stems and name not in maps]
-            matched = sorted({PurePosixPath(name).stem for name in shown})
+            candidates = [name for name in names if PurePosixPath(name).stem in stems and name not in maps]
+            matched = sorted({PurePosixPath(name).stem for name in candidates})
             if (
                 len(matched) > (len(names) - len(maps)) / 2
                 and _shows_labels(root / labels, [f"{stem}{ending}" for stem in matched])
-                and not _shows_labels(root / images, shown)
+                and not _shows_labels(root / images, candidates)
             ):
                 for pattern, split in _patterns(images, labels, ending):
                     pairs.setdefault(pattern, {}).setdefault(split, []).extend(matched)
@@ -231,7 +231,7 @@ def _lists(
     root: Path, files: Iterable[Path], names: Sequence[str]
 ) -> tuple[str, dict[str, list[str]]] | None:
     """The lists of the splits, if there are some: the option `lists`, and what each names."""
-    known = {*names}
+    images = {*names}
     by_folder: dict[str, dict[str, list[str]]] = {}
     for path in files:
         if usual(path.stem) is None:
@@ -241,7 +241,7 @@ def _lists(
         except (OSError, UnicodeDecodeError):
             continue
         stems = [PurePosixPath(lists.unquoted(line).split()[0].split(",")[0]).stem for line in lines]
-        if stems and sum(stem in known for stem in stems) > len(stems) / 2:
+        if stems and sum(stem in images for stem in stems) > len(stems) / 2:
             by_folder.setdefault(path.parent.as_posix(), {})[path.stem] = stems
     if not by_folder:
         return None

@@ -102,6 +102,9 @@ class PredictionReader:
             class_names: Those of the dataset.
             colours: The colours of its classes.
             official: Whether others draw its classes in these, too.
+
+        Raises:
+            UserError: They are to be read by colour, and two classes have the same.
         """
         self._predictions = predictions
         self._class_names = class_names
@@ -158,12 +161,12 @@ class PredictionReader:
         """
         folder = self._predictions.place(split)
         there = self._there.setdefault(split, Names(folder))
-        wanted = checked(f"{name}.png", "an image")
-        path = there.find(wanted)
+        file = checked(f"{name}.png", "an image")
+        path = there.find(file)
         if path is None:
             raise UserError(
-                f"{folder / wanted} is missing: there must be a PNG for every image of the split, named like "
-                f"the image{there.nearest(wanted)}"
+                f"{folder / file} is missing: there must be a PNG for every image of the split, named like "
+                f"the image{there.nearest(file)}"
             )
         return path
 

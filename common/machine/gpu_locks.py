@@ -18,19 +18,19 @@ def locked(offered: Sequence[str], count: int) -> Iterator[list[int]]:
     """Locks so many of the offered GPUs, which nobody else has or shares, and gives their indices."""
     with _of("gpu-{}.lock", offered) as files, _of("gpu-{}-shared.lock", offered) as shared:
         with _first_in_queue(f"{count} of the GPUs {', '.join(offered)}") as waits:
-            taken: list[int] = []
-            while len(taken) < count:
-                for index in set(range(len(files))) - set(taken):
-                    if len(taken) < count and _lock(files[index]):
+            indices: list[int] = []
+            while len(indices) < count:
+                for index in set(range(len(files))) - set(indices):
+                    if len(indices) < count and _lock(files[index]):
                         if _lock(shared[index]):
-                            taken.append(index)
+                            indices.append(index)
                         else:
                             fcntl.flock(files[index], fcntl.LOCK_UN)
-                waits(len(taken) < count)
-            for index in taken:  # the processes of a training hold theirs too (`kept`)
+                waits(len(indices) < count)
+            for index in indices:  # the processes of a training hold theirs too (`kept`)
                 fcntl.flock(files[index], fcntl.LOCK_SH)
                 fcntl.flock(shared[index], fcntl.LOCK_UN)
-        yield sorted(taken)
+        yield sorted(indices)
 
 
 @contextlib.contextmanager
@@ -43,17 +43,17 @@ def share_locked(offered: Sequence[str], sharers: int) -> Iterator[list[int]]:
         contextlib.ExitStack() as opened,
     ):
         places = [place for share in shares for place in enumerate(opened.enter_context(_of(share, offered)))]
-        taken: list[int] = []
+        indices: list[int] = []
         with _first_in_queue(f"a share of the GPUs {', '.join(offered)}") as waits:
-            while not taken:
+            while not indices:
                 for index, share in places:
-                    if not taken and _lock(files[index]):
+                    if not indices and _lock(files[index]):
                         if _lock(share):
                             fcntl.flock(shared[index], fcntl.LOCK_SH)
-                            taken.append(index)
+                            indices.append(index)
                         fcntl.flock(files[index], fcntl.LOCK_UN)
-                waits(not taken)
-        yield taken
+                waits(not indices)
+        yield indices
 
 
 @contextlib.contextmanager

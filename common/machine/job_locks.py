@@ -102,5 +102,5 @@ def _holders(file: IO[str]) -> str:
         return ""
     inode = f":{os.fstat(file.fileno()).st_ino}"
     numbers = sorted({int(line[4]) for line in lines if line[1] == "FLOCK" and line[5].endswith(inode)})
-    known = [str(number) for number in numbers if number > 0]
-    return f" (process {', '.join(known)})" if known else ""
+    processes = [str(number) for number in numbers if number > 0]
+    return f" (process {', '.join(processes)})" if processes else ""

@@ -27,8 +27,8 @@ def limit() -> None:
     """
     if sys.platform == "linux":
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        known = [value for value in (soft, hard) if value != resource.RLIM_INFINITY]
-        resource.setrlimit(resource.RLIMIT_DATA, (min([total(), *known]), hard))
+        limits = [value for value in (soft, hard) if value != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_DATA, (min([total(), *limits]), hard))
 
 
 def _granted() -> Iterator[int]:

@@ -34,7 +34,11 @@ def check_name(model: str) -> None:
 
 
 def encoder_name(backbone: str) -> str:
-    """The name under which segmentation-models-pytorch builds the backbone."""
+    """The name under which segmentation-models-pytorch builds the backbone.
+
+    Raises:
+        UserError: Neither it nor timm knows the backbone; the sentence names similar ones.
+    """
     if backbone in smp_encoders or backbone.startswith("tu-"):
         plain = backbone.removeprefix("tu-")
         if plain == backbone or timm.is_model(plain):

@@ -32,9 +32,6 @@ from common.prediction.predictor import Predictor, View
 from common.prediction.stored_run import StoredRun
 from methods import Method
 
-SUFFIXES = {".pt2": "program", ".pt": "torchscript", ".ts": "torchscript", ".onnx": "onnx"}
-"""The format that the ending of a file asks for."""
-
 OPSET = 18
 TOLERANCE = 1e-3
 """By how much probabilities may differ: orders of summation are not the same everywhere."""
@@ -90,7 +87,7 @@ class Export:
     def about(self) -> str:
         """What the file says of the run, as JSON, and how images are seen and were scored."""
         views = {"views": self.views, "scored_views": self.run.views}
-        return json.dumps(plain(self.run.described()) | plain(views))
+        return json.dumps(plain(self.run.description()) | plain(views))
 
 
 class Written(NamedTuple):

@@ -20,12 +20,10 @@ from common.images.palette import Colour, coloured
 from common.images.pictures import RGB
 from common.machine import devices
 from common.networks.structured import Refined
+from common.prediction.inputs import CLAIM, SUBMISSION, WRITTEN
 from common.prediction.predictor import labels_of
 from common.prediction.stored_run import Description, StoredRun
 from common.provenance import Provenance
-
-CLAIM = "prediction.json"
-"""The file that says whose predictions a folder has."""
 
 OPACITY = 0.5
 """Of the colours in an overlay."""
@@ -33,26 +31,11 @@ OPACITY = 0.5
 DARKEST = 80
 """What black becomes in an overlay: at night, too, the colours shall be told apart."""
 
-SUBMISSION = Path("results/VOC2012/Segmentation/comp6_test_cls")
-"""Where the PASCAL VOC evaluation server expects the label maps (competition 6: any training data)."""
-
-WRITTEN = (*map(Path, ("labels", "colour", "overlay", "probabilities", "legend.png")), SUBMISSION)
-"""What there may be in a folder of predictions, beside what its user keeps there."""
-
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-
-
-def is_output(file: Path) -> bool:
-    """Whether a file was written by a prediction: it lies in a folder that has a `prediction.json`."""
-    file = file.resolve()
-    return any(
-        (folder / CLAIM).is_file() and any(file.is_relative_to(folder / written) for written in WRITTEN)
-        for folder in file.parents
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +131,7 @@ class PredictionFolder:
                 left.unlink(missing_ok=True)
         draw_legend(self.path / "legend.png", run.class_names, run.colours)
         provenance = Provenance.now(devices.describe(device))
-        write_record(file, Claim(**vars(run.described()), provenance=provenance))
+        write_record(file, Claim(**vars(run.description()), provenance=provenance))
 
     def write(self, name: str, image: RGB, result: Refined, colours: Sequence[Colour]) -> None:
         """Writes all files of a picture.

@@ -13,11 +13,10 @@ from common.errors import OutOfMemory, UserError
 from common.images.pictures import RGB, Picture
 from common.networks.structured import Refined
 from common.prediction.folder import PredictionFolder
+from common.prediction.inputs import BATCH_SIZE
 from common.prediction.origins import Origins
 from common.prediction.predictor import Predictor, check_result
 from common.prediction.stored_run import StoredRun
-
-BATCH_SIZE = 4
 
 
 @dataclass

@@ -18,6 +18,7 @@ from common.config.settings import typed
 from common.errors import UserError
 from common.images.palette import Colour
 from common.networks.options import ModelOptions
+from common.prediction.inputs import described_by
 from common.prediction.predictor import Predictor, View, views
 from common.runs import recipes
 from common.runs.recipes import Recipe
@@ -82,18 +83,12 @@ class StoredRun:
         Raises:
             UserError: It is none of these, or something in it is missing or damaged.
         """
-        path = Path(path)
-        if path.is_dir() and (path / "metrics.json").exists():
-            return cls._evaluated(path, Metrics.read_file(path / "metrics.json"))
-        file = path / "model.pt" if path.is_dir() else path
-        if file.name == "model.pt" and file.exists():
-            trained = _trained_model(file)
-            entry = _trained_entry(trained)
-            return cls(trained.method, trained.digest, trained, entry, entry)
-        raise UserError(
-            f"{path} has neither metrics.json nor model.pt: name the folder of an evaluated run "
-            "(results/runs/<dataset>/<model>/<method>/seed…) or of a trained model (results/models/…)"
-        )
+        file = described_by(Path(path))
+        if file.name == "metrics.json":
+            return cls._evaluated(file.parent, Metrics.read_file(file))
+        trained = _trained_model(file)
+        entry = _trained_entry(trained)
+        return cls(trained.method, trained.digest, trained, entry, entry)
 
     @classmethod
     def _evaluated(cls, folder: Path, metrics: Metrics) -> StoredRun:
@@ -156,7 +151,7 @@ class StoredRun:
                 f"({reason}): use the code of commit {trained.provenance.commit}"
             ) from error
 
-    def described(self) -> Description:
+    def description(self) -> Description:
         """What a file that is made with the run says of it."""
         return Description(
             dataset=self.dataset,

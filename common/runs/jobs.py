@@ -36,14 +36,14 @@ class Preparation:
         options: All of its options.
         digest: Of the options that its content depends on.
         results: The folder of all results.
-        trained: The splits, or splits joined, that models are trained on.
+        training_splits: The splits, or splits joined, that models are trained on.
     """
 
     dataset: Dataset
     options: dict[str, Any]
     digest: str
     results: Path
-    trained: tuple[str, ...] = ()
+    training_splits: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -144,14 +144,14 @@ class Training:
         return self.folder / "model.pt"
 
     @property
-    def kept(self) -> Path:
+    def second_name(self) -> Path:
         """The second name of the trained model, which Snakemake does not know and so does not delete."""
         return self.state / "finished.pt"
 
     @property
     def lost(self) -> bool:
         """Whether there is no trained model, nor one that is brought back by its second name."""
-        return not self.file.exists() and not self.kept.exists()
+        return not self.file.exists() and not self.second_name.exists()
 
     @property
     def log(self) -> Path:
@@ -341,7 +341,7 @@ class Control:
         return self.folder.parent / "error.json"
 
 
-def described(job: Training | Run) -> str:
+def description(job: Training | Run) -> str:
     """A run or a training, as messages name it."""
     member = getattr(job, "member", 0)
     place = f", member {member} of an ensemble" if member else ""

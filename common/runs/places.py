@@ -37,7 +37,7 @@ class Places:
     places: list[str]
 
     @classmethod
-    def known(cls, data: Preparation) -> Places | None:
+    def of(cls, data: Preparation) -> Places | None:
         """What is known of a dataset; None if nothing is, or of other data."""
         try:
             places = read_record(data.places, cls, "delete it")
@@ -55,8 +55,8 @@ def remember(data: Preparation, content_sha256: str) -> None:
     """Writes down that the data that are in their place now have some content."""
     place = data.dataset.place()
     if place is not None:
-        known = Places.known(data)
-        others = [other for other in (known.places if known else []) if other != place]
+        record = Places.of(data)
+        others = [other for other in (record.places if record else []) if other != place]
         Places(content_sha256, [*others, place][-PLACES:]).write(data.places)
 
 
@@ -70,8 +70,8 @@ def check_places(datasets: Iterable[Preparation]) -> None:
     """
     for data in datasets:
         place = data.dataset.place()
-        known = Places.known(data)
-        if place is None or not data.path.exists() or (known and place in known.places):
+        record = Places.of(data)
+        if place is None or not data.path.exists() or (record and place in record.places):
             continue
         try:
             manifest = data.manifest()

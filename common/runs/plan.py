@@ -114,8 +114,8 @@ def preparation(config: Config, name: str) -> Preparation:
         "module": entries.dataset_module(config, name),
         "options": {key: value for key, value in options.items() if key not in left_out},
     }
-    trained = {entries.settings(config, "training", name, model)["split"]: None for model in config["models"]}
-    return Preparation(dataset, options, digest(content), Path(config["results"]), tuple(trained))
+    splits = {entries.settings(config, "training", name, model)["split"]: None for model in config["models"]}
+    return Preparation(dataset, options, digest(content), Path(config["results"]), tuple(splits))
 
 
 def training(config: Config, dataset: str, model: str, method: str, seed: int, member: int = 0) -> Training:
@@ -312,8 +312,8 @@ def control_sets(config: Config, dataset: str, model: str) -> list[list[Control]
 def _grids(config: Config, dataset: str, model: str) -> list[int | str]:
     """The grids that methods have their logits on, that of the network first."""
     names = (name for name in config["methods"] if skip_reason(config, name, dataset, model) is None)
-    meant = (entries.entry(config, name, dataset) for name in names)
-    own = (entry for entry in meant if isinstance(entry, MethodEntry))
+    selected = (entries.entry(config, name, dataset) for name in names)
+    own = (entry for entry in selected if isinstance(entry, MethodEntry))
     trained = (entries.trained_method(config, entry.name, dataset) for entry in own)
     grids: set[int | str] = {1, *(entry.grid for entry in trained)}
     return sorted(grids, key=lambda grid: (isinstance(grid, str), grid))  # full comes last
@@ -333,6 +333,8 @@ def _controls_of(config: Config, dataset: str, model: str, grid: int | str) -> l
         "evaluation": evaluation,
         "recipe": recipes.SCORING.number,
     }
+    if options["input_multiple"] == 1:  # cells are stretched; otherwise how far images are padded is the same
+        content["padded"] = False
     if grid != 1:
         content["grid"] = grid
     code, built = digest(content), _model_options(config, model)
@@ -346,16 +348,16 @@ def check_selection(config: Config, **names: Any) -> None:
     Raises:
         UserError: A name is unknown; the sentence names the choices.
     """
-    known = {
+    choices = {
         "dataset": config["datasets"],
         "model": config["models"],
         "method": [*config["methods"], *_trained_only(config)],
         "seed": config["seeds"],
     }
     for kind, name in names.items():
-        if name not in known[kind]:
-            choices = ", ".join(map(str, known[kind]))
-            raise UserError(f"--{kind}: {name!r} is not in the configuration; choose from {choices}")
+        if name not in choices[kind]:
+            listed = ", ".join(map(str, choices[kind]))
+            raise UserError(f"--{kind}: {name!r} is not in the configuration; choose from {listed}")
 
 
 def _trained_only(config: Config) -> Iterator[str]:

@@ -162,8 +162,8 @@ def search(config: Config, dataset: str, model: str, method: str) -> Search:
     config = reading.merge(config, over)
     run = _trained_run(config, dataset, model, method)
     candidates = tuning.candidates(config, method, dataset, model)
-    asked = asdict(settings) | {"methods": None, "grid": tuning.grids(config)[method]}
-    content = {"run": run.digest, "tuning": asked, "candidates": [asdict(one) for one in candidates.sample]}
+    section = asdict(settings) | {"methods": None, "grid": tuning.grids(config)[method]}
+    content = {"run": run.digest, "tuning": section, "candidates": [asdict(one) for one in candidates.sample]}
     return Search(run, settings, candidates.sample, candidates.possible, digest(content), config)
 
 

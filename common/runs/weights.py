@@ -89,27 +89,27 @@ def _file_sha256(weights: str, model: str, results: Path) -> str | None:
     """The SHA-256 of a file of weights, by the file or its record; None if there is neither."""
     place = WeightsFile.path(results, PurePath(weights).name)
     try:
-        known = WeightsFile.read(place)
+        record = WeightsFile.read(place)
     except UnreadableRecord:
         if place.exists():
             raise
-        known = None
+        record = None
     if not weight_files.is_there(weights):
-        return known.sha256 if known else None
+        return record.sha256 if record else None
     path = weight_files.find_weights(weights).absolute()
     state = path.stat()
     now = (state.st_size, state.st_mtime_ns)
-    if known and known.seen.get(str(path)) == now:
-        return known.sha256
+    if record and record.seen.get(str(path)) == now:
+        return record.sha256
     sha256 = weight_files.file_sha256(path)
-    if known and known.sha256 != sha256:
+    if record and record.sha256 != sha256:
         raise UserError(
             f"model_options.{model}.weights: {path} is not the file of that name that results in {results} "
-            f"were made with (its SHA-256 is {sha256[:10]}…, and {place} says {known.sha256[:10]}…): bring "
+            f"were made with (its SHA-256 is {sha256[:10]}…, and {place} says {record.sha256[:10]}…): bring "
             "that file back, or give this one another name, or, if no results of the other one are wanted, "
             f"delete {place}"
         )
-    states = [*(known.seen.items() if known else ()), (str(path), now)][-PLACES:]
+    states = [*(record.seen.items() if record else ()), (str(path), now)][-PLACES:]
     with contextlib.suppress(UserError, OSError):  # a file system that is read-only
         WeightsFile(place.name.removesuffix(".json"), sha256, dict(states)).write(place)
     return sha256

@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 
 import methods
+from common import compiler
 from common.config import catalogue, reading, values
 from common.config.schema import unknown
 from common.errors import UserError
+from common.machine import devices
 from common.runs import plan
 from common.stages import entry
-from common.training.contract import CHECKS, Specimen, failure, title
 
 
 def check_method(name: str) -> int:
@@ -25,6 +26,9 @@ def check_method(name: str) -> int:
     Returns:
         How many checks have failed.
     """
+    with compiler.put_off():  # it imports PyTorch
+        from common.training.contract import CHECKS, Specimen, failure, title
+
     failures = 0
     for check in CHECKS:
         reason = failure(check, Specimen(name))
@@ -65,11 +69,12 @@ def _file(name: str) -> Path:
     return catalogue.preset(name, "check config") if plain_word and not file.exists() else file
 
 
-def check_methods(files: list[str]) -> None:
+def check_methods(files: list[str], threads: int | None) -> None:
     """Checks methods.
 
     Args:
         files: Modules of `methods/`, or their files.
+        threads: How many of a CPU to use; all if None.
 
     Raises:
         UserError: There is no such method, or one fails a check.
@@ -80,6 +85,7 @@ def check_methods(files: list[str]) -> None:
     for name in names:
         if name not in methods.names():
             raise UserError(unknown("check method", name, "module of methods/", methods.names()))
+    devices.set_threads(threads)
     failed = {}
     for name in names:
         if len(names) > 1:
@@ -100,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="modules of methods/, or their files; of a configuration, files or presets that are laid over "
         "config.yaml",
     )
-    entry.add_threads(parser)
+    entry.add_threads(parser, dest="threads_later")
 
 
 def run(arguments: entry.Arguments) -> None:
@@ -112,4 +118,4 @@ def run(arguments: entry.Arguments) -> None:
     if arguments.kind == "config":
         check_configuration(arguments.names)
     else:
-        check_methods(arguments.names)
+        check_methods(arguments.names, arguments.threads_later)

@@ -45,12 +45,12 @@ class _Parser(argparse.ArgumentParser):
 
     def check_options(self, arguments: Sequence[str]) -> None:
         """Ends if there is an unknown option, before others are told to be missing."""
-        known = [option for option in self._option_string_actions if option.startswith("--")]
+        options = [option for option in self._option_string_actions if option.startswith("--")]
         for name in (argument.partition("=")[0] for argument in arguments):
             if name == "--":
                 return
-            if name.startswith("--") and name not in known:
-                self.error(unknown(self.prog, name, "option", known))
+            if name.startswith("--") and name not in options:
+                self.error(unknown(self.prog.split()[-1], name, "option", options))
 
 
 def enter(stage: ModuleType, verb: str, about: str, arguments: Sequence[str]) -> None:
@@ -137,9 +137,15 @@ def add_selection(parser: argparse.ArgumentParser, *names: str) -> None:
     parser.add_argument("--digest", help="refuse to run if the code or settings have another one")
 
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
-    """Adds `--threads`."""
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+def add_threads(parser: argparse.ArgumentParser, dest: str = "threads") -> None:
+    """Adds `--threads`, which `enter` sets.
+
+    Args:
+        parser: The verb's.
+        dest: Another name is for verbs that set threads themselves, once they have looked at what they are
+            given: setting them imports PyTorch.
+    """
+    parser.add_argument("--threads", type=int, dest=dest, help="CPU threads (default: all)")
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

@@ -82,6 +82,8 @@ def summary(table: pd.DataFrame, device: str) -> str:
 
 def _totals(table: pd.DataFrame, device: str) -> str:
     """What all lines together will take, in a few sentences."""
+    if not table[["to_train", "to_score", "to_measure"]].to_numpy().any():
+        return "Nothing is left to train, score or measure."
     training, other = table["training_hours"].sum(), table["other_hours"].sum()
     per_run = table["training_hours"] / table["to_train"].where(table["to_train"] > 0) / table["gpus"]
     longest = per_run.max() if per_run.notna().any() else 0.0

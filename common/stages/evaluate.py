@@ -32,7 +32,7 @@ def evaluate(run: Run, execution: Execution) -> None:
         UserError: The trained model or the data are missing.
     """
     with (
-        failures.recording_failure(run.error, "evaluate", f"scoring {jobs.described(run)}"),
+        failures.recording_failure(run.error, "evaluate", f"scoring {jobs.description(run)}"),
         devices.leased(
             "cpu" if isinstance(run, ReadRun) else execution.device, execution.runs_per_gpu
         ) as device,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from common import compiler
 from common.errors import UserError
 from common.machine import devices
-from common.prediction.export import SUFFIXES, WRITERS, export
-from common.prediction.predictor import View
-from common.prediction.stored_run import StoredRun
+from common.prediction.inputs import FORMATS, described_by
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", type=Path, required=True, help="folder of a run or of a trained model, in results/"
     )
-    parser.add_argument("--format", choices=sorted(WRITERS), help="by default what the file's ending says")
+    parser.add_argument(
+        "--format", choices=sorted({*FORMATS.values()}), help="by default what the file's ending says"
+    )
     parser.add_argument(
         "--plain",
         action="store_true",
@@ -43,9 +44,15 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: The run is missing or cannot be exported, or the format is not clear.
     """
     output: Path = arguments.output
-    kind = arguments.format or SUFFIXES.get(output.suffix)
+    kind = arguments.format or FORMATS.get(output.suffix)
     if kind is None:
         raise UserError(f"{output}: end it with .pt2, .pt or .onnx, or give --format")
+    described_by(arguments.run)
+    with compiler.put_off():  # they import PyTorch
+        from common.prediction.export import export
+        from common.prediction.predictor import View
+        from common.prediction.stored_run import StoredRun
+
     devices.set_threads(None)
     stored = StoredRun.read(arguments.run)
     size = tuple(arguments.size) if arguments.size else None

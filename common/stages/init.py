@@ -50,7 +50,7 @@ def init(file: Path, root: Path) -> list[str]:
     options = {"module": "folder", "root": str(root.absolute()), **_layout(file, looked_at)}
     shown = classes(root.absolute(), looked_at.label_maps)
     name = re.sub(r"\W+", "_", root.absolute().name.lower()).strip("_") or "mine"
-    text = _text(name, options | shown.options, looked_at, [*looked_at.notes, *shown.notes])
+    text = _text(file, name, options | shown.options, looked_at, [*looked_at.notes, *shown.notes])
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as opened:
         opened.write(text)
@@ -79,7 +79,7 @@ def _layout(file: Path, looked_at: Survey) -> dict[str, Any]:
     return options
 
 
-def _text(name: str, options: Mapping[str, Any], looked_at: Survey, notes: Sequence[str]) -> str:
+def _text(file: Path, name: str, options: Mapping[str, Any], looked_at: Survey, notes: Sequence[str]) -> str:
     """The configuration, with comments."""
     trained, scored = _splits(looked_at.splits)
     count = len(looked_at.splits[trained])
@@ -96,8 +96,10 @@ def _text(name: str, options: Mapping[str, Any], looked_at: Survey, notes: Seque
 # Written by `structseg init`: {images} images. Guessed, so look at it:
 {guessed}
 #
-# `structseg check config` checks it, `structseg prepare --dataset {name}` reads all files, `structseg run`
-# runs it (--configfile of both). All settings are in workflow/schemas/config.schema.yaml.
+# `structseg check config {file}` checks it,
+# `structseg prepare --configfile {file} --dataset {name}` reads all files,
+# `structseg run --configfile {file}` runs it.
+# All settings are in workflow/schemas/config.schema.yaml.
 datasets: [{name}]
 models: [{MODEL}] # or a small one, for a CPU: deeplabv3-tf_efficientnet_lite0
 methods: [ce, rmi, ddcrf, crf-5] # `structseg list methods` has more
@@ -160,4 +162,4 @@ def run(arguments: entry.Arguments) -> None:
     """Writes the configuration and says what was guessed."""
     for note in init(arguments.file, arguments.data):
         print(note)
-    print(arguments.file)
+    print(f"{arguments.file} is written: look at it; `structseg check config {arguments.file}` checks it")

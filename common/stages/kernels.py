@@ -73,8 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
         devices.leased(execution.device) as device,
         quiet.measuring(device, patience) as watch,
     ):
-        known = families(arguments.config, device)
-        selected = {name: family for name, family in known.items() if name in arguments.family}
+        choices = families(arguments.config, device)
+        selected = {name: family for name, family in choices.items() if name in arguments.family}
         effort = QUICK if arguments.quick else FULL[device.type]
         kernel_benchmark.run(folder, selected, device, effort, arguments.baselines, watch)
     print(folder / kernel_tables.PAGE)

@@ -40,7 +40,7 @@ def measure(run: TrainedRun, execution: Execution) -> None:
     """
     _check_machine(run, execution)
     with contextlib.ExitStack() as stack:
-        about = f"measuring {jobs.described(run)}"
+        about = f"measuring {jobs.description(run)}"
         stack.enter_context(failures.recording_failure(run.error, "measure", about))
         device = stack.enter_context(devices.leased(execution.device))
         start = time.monotonic()

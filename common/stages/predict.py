@@ -6,12 +6,11 @@ import argparse
 import re
 from pathlib import Path
 
+from common import compiler
 from common.errors import UserError
 from common.images import pictures
 from common.machine import devices, job_locks
-from common.prediction.folder import SUBMISSION, PredictionFolder, is_output
-from common.prediction.pictures import BATCH_SIZE, predict
-from common.prediction.stored_run import StoredRun
+from common.prediction.inputs import BATCH_SIZE, SUBMISSION, described_by, is_output
 from common.stages import entry
 
 
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", type=_device, default="auto", help="auto (default), cpu, cuda, cuda:<index>"
     )
-    entry.add_threads(parser)
+    entry.add_threads(parser, dest="threads_later")
 
 
 def _batch_size(text: str) -> int:
@@ -62,13 +61,20 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: Some could not be read, or there is nothing to predict with or no place to write to.
     """
+    described_by(arguments.run)
+    inputs = pictures.find(arguments.images, leave_out=is_output)
+    with compiler.put_off():  # they import PyTorch
+        from common.prediction.folder import PredictionFolder
+        from common.prediction.pictures import predict
+        from common.prediction.stored_run import StoredRun
+
     folder = PredictionFolder(
         arguments.output, arguments.overlay, arguments.probabilities, arguments.voc_submission
     )
+    devices.set_threads(arguments.threads_later)
     stored = StoredRun.read(arguments.run)
-    wanted = pictures.find(arguments.images, leave_out=is_output)
     with devices.leased(arguments.device) as device, job_locks.shared(device.type):
-        tally = predict(stored, wanted, folder, device, arguments.batch_size)
+        tally = predict(stored, inputs, folder, device, arguments.batch_size)
     kinds = ", ".join(sorted({*folder.files("x")} - {"submission"}))
     print(f"{tally.predicted} predicted, {tally.skipped} were there already: {kinds} in {arguments.output}")
     if tally.changed:

@@ -38,7 +38,7 @@ def prepare(job: Preparation, runs: Iterable[Run] = ()) -> None:
     """
     with failures.recording_failure(job.error, "prepare"), job_locks.shared("cpu"):
         start = time.monotonic()
-        inspection = inspect(job.dataset, job.trained)
+        inspection = inspect(job.dataset, job.training_splits)
         check_results(job, inspection.content_sha256, runs)
         with replacing(job.panel, "wb") as file:
             np.savez_compressed(file, **inspection.panel)  # type: ignore[arg-type]  # no array is called as an option

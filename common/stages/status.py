@@ -40,7 +40,7 @@ class Progress:
 
     Attributes:
         run: The run.
-        state: waiting, training, interrupted, trained, evaluated, done, failed or damaged.
+        state: waiting, training, interrupted, trained, scored, done, failed or damaged.
         iteration: How many iterations of its training are done.
         iterations: How many it has; 0 if there is no training.
         iterations_per_s: Speed of its training; None unless it is training.
@@ -92,10 +92,11 @@ def _of_trained(run: TrainedRun) -> Progress:
     training = _pending(run)
     if scored:
         older = Cost.read_outdated(run)
-        notes = [note, f"measured by recipe {older.recipe}" if older else ""]
-        progress = dataclasses.replace(finished, state="evaluated", note="; ".join(filter(None, notes)))
+        left = f"measured by recipe {older.recipe}, not yet by this one" if older else "not measured yet"
+        progress = dataclasses.replace(finished, state="scored", note="; ".join(filter(None, [note, left])))
     elif all(member.file.exists() for member in run.members):
-        progress = dataclasses.replace(finished, state="trained")
+        notes = filter(None, [note, "not scored yet"])
+        progress = dataclasses.replace(finished, state="trained", note="; ".join(notes))
     else:
         done = sum(one.settings.iterations for one in run.trainings if one.file.exists())
         progress = _of_training(training, Progress(run, "waiting", done, total, note=note))
@@ -180,7 +181,7 @@ def status_text(runs: Sequence[Progress]) -> str:
                 "method": run.method,
                 "seed": run.seed,
                 "state": progress.state,
-                "iteration": f"{progress.iteration} / {progress.iterations}",
+                "iteration": f"{progress.iteration} / {progress.iterations}" if progress.iterations else "",
                 "it/s": "" if speed is None else f"{speed:.2f}",
                 "left": "" if left is None else str(timedelta(seconds=round(min(left, 1e9)))),
                 "note": progress.note,

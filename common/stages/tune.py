@@ -56,6 +56,7 @@ def attempt(search: Search, rung: int, place: int, execution: Execution) -> None
     """Trains the candidate at a place of a round and writes what it reaches, unless that is there.
 
     Its model is deleted when it has been scored: whatever is chosen is trained with the seeds that count.
+    That of the entry as it is stays: other searches may start from it.
 
     Args:
         search: The search.
@@ -72,8 +73,9 @@ def attempt(search: Search, rung: int, place: int, execution: Execution) -> None
     with failures.recording_failure(file.with_suffix(".error.json"), "tune"):
         candidate = halving.contenders(search, rung)[place]
         run, config = search.trial(candidate, rung)
+        as_it_is = run.training.folder == search.run.training.folder
         try:
-            _train(run.training, execution, config)
+            (_train_shared if as_it_is else _train)(run.training, execution, config)
             trial = _score(search, run, candidate, f"{rung}-{place}", execution)
         except UserError as error:
             if error.kind != Diverged.kind:
@@ -85,8 +87,9 @@ def attempt(search: Search, rung: int, place: int, execution: Execution) -> None
                 provenance=Provenance.now(devices.describe(devices.choose(execution.device))),
             )
         trial.write(file)
-        run.training.file.unlink(missing_ok=True)
-        shutil.rmtree(run.training.state, ignore_errors=True)
+        if not as_it_is:
+            run.training.file.unlink(missing_ok=True)
+            shutil.rmtree(run.training.state, ignore_errors=True)
 
 
 def _train(training: Training, execution: Execution, config: Config) -> None:

@@ -29,17 +29,17 @@ def timed(function: Callable[[], Value], device: torch.device) -> tuple[Value, f
     return results[0], seconds
 
 
-def enough(count: int, wanted: int, start: float, least: float = 0.0) -> bool:
+def enough(count: int, aim: int, start: float, least: float = 0.0) -> bool:
     """Whether a measurement has as many values as are wanted, or has taken long enough.
 
     Args:
         count: How many values it has.
-        wanted: How many are wanted.
+        aim: How many are wanted.
         start: When it began, in the seconds of `time.monotonic`.
         least: How many seconds it goes on for if it has as many values as are wanted before.
     """
     passed = time.monotonic() - start
-    return (count >= wanted and passed >= least) or (count >= 3 and passed > SECONDS)
+    return (count >= aim and passed >= least) or (count >= 3 and passed > SECONDS)
 
 
 def rounded(values: Iterable[float]) -> list[float]:

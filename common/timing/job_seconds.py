@@ -37,11 +37,11 @@ class Besides:
     """What jobs take besides what they compute and besides waiting, in seconds: to start, to load, to write.
 
     Attributes:
-        known: The medians of the jobs that have run, by their stage.
+        medians: Those of the jobs that have run, by their stage.
         otherwise: What is taken for stages of which none has.
     """
 
-    known: Mapping[str, float]
+    medians: Mapping[str, float]
     otherwise: float
 
     @classmethod
@@ -58,14 +58,14 @@ class Besides:
             if job.devices:
                 seconds = sum(job.seconds.get(phase, 0.0) for phase in parts)
                 by_stage.setdefault(job.stage, []).append(seconds)
-        known = {stage: statistics.median(seconds) for stage, seconds in by_stage.items()}
-        if known:
-            return cls(known, statistics.median(known.values()))
-        return cls(known, FORKED if lock_files.scheduler_job() is None else started)
+        medians = {stage: statistics.median(seconds) for stage, seconds in by_stage.items()}
+        if medians:
+            return cls(medians, statistics.median(medians.values()))
+        return cls(medians, FORKED if lock_files.scheduler_job() is None else started)
 
     def seconds(self, stage: str) -> float:
         """Those of a job of a stage."""
-        return self.known.get(stage, self.otherwise)
+        return self.medians.get(stage, self.otherwise)
 
 
 def scoring_seconds(split: Split, image: float, device: torch.device) -> float:
@@ -99,8 +99,8 @@ def _reading_and_counting(split: Split) -> float:
 
 def _certain(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Probabilities `[1, K, H, W]` of a labelling `[H, W]`."""
-    known = labels.long().clamp(max=classes - 1)
-    return nn.functional.one_hot(known, classes).permute(2, 0, 1)[None].float()
+    classes_of_pixels = labels.long().clamp(max=classes - 1)
+    return nn.functional.one_hot(classes_of_pixels, classes).permute(2, 0, 1)[None].float()
 
 
 def measuring_seconds(image: float, step: float) -> float:

@@ -138,8 +138,8 @@ def markdown(rows: Sequence[Timing], leave_out: Collection[str] = ()) -> str:
     """
     rows = [_sized(row) for row in rows]
     table = [_cells(row) for row in rows]
-    shown = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
-    titles = [COLUMNS[name][0] for name in shown if name not in leave_out]
+    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+    titles = [COLUMNS[name][0] for name in columns if name not in leave_out]
     headers = [*dict.fromkeys(titles)]
     lines = [[cells.get(title, "") for title in headers] for cells in table]
     return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)

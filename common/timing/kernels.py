@@ -175,7 +175,7 @@ class Engine(NamedTuple):
         """With how many threads of the CPU it computes, or feeds the GPU."""
         return 1 if self.single and self.device.type == "cpu" else torch.get_num_threads()
 
-    def described(self) -> str:
+    def description(self) -> str:
         """What tables call it."""
         where = "GPU" if self.device.type == "cuda" else f"{self.threads} CPU threads"
         return f"{self.name}, {'single images' if self.single else 'a batch'}, {where}"
@@ -200,7 +200,7 @@ def densecrf(bench: Bench, sizes: Sequence[Size] | None = None) -> Iterator[Case
             reference = engine == engines[-1]
             baseline = engine.name != "torch" or engine.device != bench.device
             measure = partial(_refinement, size, engine, bench, truth)
-            yield Case(_place(size), engine.described(), measure, baseline, reference)
+            yield Case(_place(size), engine.description(), measure, baseline, reference)
 
 
 def _refinement(size: Size, engine: Engine, bench: Bench, truth: Callable[[], Tensor]) -> Timing:

@@ -95,13 +95,13 @@ def seconds_of_passes(
 
 def _memory(function: Function, inputs: Sequence[Tensor], device: torch.device) -> Timing:
     """Bytes kept for the backward pass, the inputs not counted, and bytes at the peak of both passes."""
-    known = {x.untyped_storage().data_ptr() for x in inputs}
+    own = {x.untyped_storage().data_ptr() for x in inputs}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         """Notes the memory of a tensor that the backward pass needs."""
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
+        if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 

@@ -26,10 +26,11 @@ from common.labels import VOID
 from common.networks.hooks import Hooks
 from common.networks.sights import prepares
 from common.seeds import derive
+from common.training.preemption import SIGNALS
 from methods.base import Method
 
 GRACE = 60
-"""Seconds that processes that load images live on after SIGTERM."""
+"""Seconds that processes that load images live on after one of the signals."""
 
 
 class _ScaleAndRotation(v2.Transform):
@@ -353,10 +354,12 @@ def _collate(hooks: Hooks | None, samples: list[AnySample | UserError]) -> AnySa
 
 
 def _outlive_termination(_: int) -> None:
-    """Has a process that loads images live on for some time after SIGTERM.
+    """Has a process that loads images live on for some time after SIGTERM or SIGINT.
 
-    Sent to a whole job, the signal is for the process that trains, which needs its loaders for the step that
-    it ends. A loader that its own process ends by it, because that has crashed, must not stay for ever.
+    Sent to a whole job, or by Ctrl-C, the signal is for the process that trains, which needs its loaders for
+    the step that it ends. A loader that its own process ends by it, because that has crashed, must not stay
+    for ever.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: signal.alarm(GRACE))

@@ -22,8 +22,8 @@ def keep(training: Training, model: TrainedModel) -> None:
     Raises:
         DiskFull: There is no room for it.
     """
-    model.write(training.kept)
-    _link(training.kept, training.file)
+    model.write(training.second_name)
+    _link(training.second_name, training.file)
 
 
 def restore(training: Training) -> bool:
@@ -36,13 +36,13 @@ def restore(training: Training) -> bool:
         Unreachable: It cannot be read now, which is not its fault.
     """
     try:
-        model = TrainedModel.read(training.kept, training)
+        model = TrainedModel.read(training.second_name, training)
     except Damaged as error:
         print(f"structseg: {renamed(error, 'the model is trained again')}")
         return False
     except UnreadableRecord:  # there is none
         return False
-    _link(training.kept, training.file)
+    _link(training.second_name, training.file)
     print(
         f"structseg: {training.file} was deleted and is brought back as it was trained before "
         f"({model.provenance.written}); nothing was trained: {again(training)}"

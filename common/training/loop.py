@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def train_model(training: Training, execution: Execution, group: ProcessGroup) -> None:
     """Trains a model from its last checkpoint on, and writes it.
 
-    After SIGTERM it saves a checkpoint and exits with status 143.
+    After SIGTERM or SIGINT it saves a checkpoint and exits with status 143.
 
     Args:
         training: What is trained.

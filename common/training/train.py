@@ -24,8 +24,8 @@ def train(training: Training, execution: Execution, config: Config | None = None
     """Trains the model of `training` and writes it; a finished one is left as it is.
 
     A second name of the finished model lies in `state/`: Snakemake deletes the output of a job that it
-    did not see the end of, be it complete or not. To train again, delete the folder. After SIGTERM it saves
-    a checkpoint and exits with status 143.
+    did not see the end of, be it complete or not. To train again, delete the folder. After SIGTERM or SIGINT
+    it saves a checkpoint and exits with status 143.
 
     Args:
         training: What is trained.
@@ -82,7 +82,7 @@ def _about(training: Training) -> tuple[str, str]:
     settings = training.settings
     crop = f" of {settings.crop[0]}×{settings.crop[1]}" if settings.crop else ""
     return (
-        f"training {jobs.described(training)}, in batches of {settings.batch_size} images{crop} "
+        f"training {jobs.description(training)}, in batches of {settings.batch_size} images{crop} "
         f"with {len(training.data.dataset.class_names)} classes",
         "a smaller training.batch_size (with a larger accumulate) or training.crop, a larger "
         "model_options.output_stride, a smaller model",

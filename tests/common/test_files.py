@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.files import digest, locked, read_json, replacing, write_json
+from common.files import check_writable, digest, locked, read_json, replacing, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -20,6 +20,25 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         raise RuntimeError
     assert read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_folder_that_can_be_made_is_not_made_to_know_that(tmp_path: Path) -> None:
+    check_writable(tmp_path / "results/of/mine")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("file/results", "file is in the way: move that away"),
+        ("link", "give yourself the right to write there"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("/proc/none")
+    with pytest.raises(UserError, match=sentence):
+        check_writable(tmp_path / name)
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:

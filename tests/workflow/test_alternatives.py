@@ -27,6 +27,7 @@ KINDS = {
     "ce-ensemble": "alternative",
 }
 SHORT = {
+    "ce-stride16": {"module": "ce", "model": {"output_stride": 16}},  # the model's own is 8
     "ce-ensemble": {"ensemble": {"members": 3}},
     "ce-long": {"per_dataset": {"digits": {"training": {"iterations": 8}}}},
     "ddcrf-after": {"iterations": 2, "per_dataset": {"digits": {"training": {"iterations": 6}}}},
@@ -41,7 +42,8 @@ SETTINGS = CONFIG | {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which one row of each kind has run, on two seeds; the entries are those of config.yaml."""
+    """A clone in which one row of each kind has run, on two seeds; the entries are those of config.yaml,
+    but for the model, which has the output stride of `ce-stride8` itself."""
     folder = clone(tmp_path_factory.mktemp("clone"))
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
     jobs = planned(folder)

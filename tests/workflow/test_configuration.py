@@ -36,6 +36,7 @@ TRAINED_AS = (
         (["--config", "seeds=[0]", "seeds=[1]"], "--config: seeds is given twice"),
         (["--config", "seeds=[0]", "--config", 'methods=["ce"]'], "--config is given 2 times"),
         (["--config", 'methods=["z"]', f"method_options={TRAINED_AS}"], "'x;touch X;echo' can be no name"),
+        (["--config", "results=/proc/none"], "/proc/none cannot be written"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_status_2(

@@ -32,7 +32,7 @@ PRESETS = {path.stem: path for path in sorted((ROOT / "workflow/presets").glob("
 SIZES = {  # runs, trained models
     "camvid_cpu": (16, 14),
     "camvid_gpu": (15, 13),
-    "camvid_reference": (33, 24),
+    "camvid_reference": (48, 33),
     "comparison": (156, 108),
     "ddcrf_voc_resnet50": (6, 6),
     "ddcrf_voc_resnet50_fcn": (6, 6),

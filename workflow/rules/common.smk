@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from common.config import entries, reading, tuning_checks, values
 from common.errors import WORKFLOW, UserError
-from common.files import digest, write_json
+from common.files import check_writable, digest, write_json
 from common.installation import IMPORTED_FROM, MODULE
 from common.runs import plan, recipes, searches, soundness
 from common.runs.jobs import CONTROLS, TrainedRun
@@ -28,7 +28,7 @@ internals.files_are_plain(workflow)
 if internals.is_main(workflow):
     gc.set_threshold(100_000, 1000)  # what a plan is made of lives as long as it does
 
-ASKED = {*sys.argv}
+ARGUMENTS = {*sys.argv}
 try:
     if internals.is_main(workflow):
         internals.check_arguments(sys.argv[1:])
@@ -42,7 +42,9 @@ try:
     BENCHMARK = plan.benchmark(CONFIG)
     if internals.is_main(workflow):
         check_places(BENCHMARK.datasets)
-    if "tune" in ASKED:
+        if not {"-n", "--dry-run", "--dryrun"} & ARGUMENTS:
+            check_writable(BENCHMARK.outputs.results)
+    if "tune" in ARGUMENTS:
         tuning_checks.check_searches(CONFIG)
 except UserError as error:
     print(f"structseg: {error}", file=sys.stderr)
@@ -64,9 +66,11 @@ os.environ.setdefault(
     WORKFLOW, f"{os.uname().nodename}-{os.getpid()}-{time.time():.0f}"
 )
 
-DOWNLOADING = any(target.startswith("data_") for target in ASKED)
-ASIDE = DOWNLOADING or bool({"tables", "report", "estimate", "kernels", "tune"} & ASKED)
-if DOWNLOADING or {"tables", "report"} & ASKED:
+DOWNLOADING = any(target.startswith("data_") for target in ARGUMENTS)
+ASIDE = DOWNLOADING or bool(
+    {"tables", "report", "estimate", "kernels", "tune"} & ARGUMENTS
+)
+if DOWNLOADING or {"tables", "report"} & ARGUMENTS:
     internals.need_no_cores(workflow)
 if internals.is_main(workflow) and not ASIDE:
     for sentence in soundness.lost_models(BENCHMARK.runs):
@@ -125,7 +129,7 @@ def growing(resource, times=1):
     return lambda wildcards, attempt: (1 + attempt) * times * RESOURCES[resource] // 2
 
 
-def asked(gpus, alone=False):
+def gpu_resources(gpus, alone=False):
     """What a job asks for that uses so many GPUs: of this machine, where it may share one, or of a cluster."""
     here = gpus if gpus == 1 and not alone else SHARES * gpus
     there = 0 if RESOURCES["gres"] else gpus
@@ -204,8 +208,8 @@ if internals.is_main(workflow):
 
 def tell_where():
     """Says where what there is to read is, whatever started this."""
-    shown = not ASIDE or {"tables", "report"} & ASKED
-    if shown and BENCHMARK.outputs.report.exists():
+    complete = not ASIDE or {"tables", "report"} & ARGUMENTS
+    if complete and BENCHMARK.outputs.report.exists():
         leaderboard = BENCHMARK.outputs.results / "leaderboard.md"
         page = BENCHMARK.outputs.report.absolute()
         print(f"structseg: {leaderboard}, file://{page}", file=sys.stderr)
@@ -286,7 +290,7 @@ onstart:
     gc.set_threshold(100_000, 10)
     try:
         write_json(CONFIG_FILE, CONFIG)
-        if (not ASIDE or "tune" in ASKED) and internals.is_local(workflow):
+        if (not ASIDE or "tune" in ARGUMENTS) and internals.is_local(workflow):
             fork_server.start()
     except UserError as error:
         print(f"structseg: {error}", file=sys.stderr)

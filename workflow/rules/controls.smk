@@ -14,7 +14,7 @@ rule controls:
         f"{CONTROL}/controls.log",
     threads: 1
     resources:
-        **asked(0),
+        **gpu_resources(0),
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     shell:

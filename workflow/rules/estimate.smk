@@ -9,7 +9,7 @@ rule estimate:
         RESULTS / "estimate.log",
     threads: ALL_CORES
     resources:
-        **asked(RESOURCES["gpu"], alone=True),
+        **gpu_resources(RESOURCES["gpu"], alone=True),
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     params:

@@ -15,7 +15,7 @@ rule evaluate:
     priority: 1
     threads: RESOURCES["cpus"]
     resources:
-        **asked(RESOURCES["gpu"]),
+        **gpu_resources(RESOURCES["gpu"]),
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     params:

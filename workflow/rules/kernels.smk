@@ -11,7 +11,7 @@ rule kernels:
         RESULTS / "kernels/kernels.log",
     threads: ALL_CORES
     resources:
-        **asked(RESOURCES["gpu"], alone=True),
+        **gpu_resources(RESOURCES["gpu"], alone=True),
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     params:

@@ -8,7 +8,7 @@ rule measure:
         f"{RUN}/measure.log",
     threads: ALL_CORES
     resources:
-        **asked(RESOURCES["gpu"], alone=True),
+        **gpu_resources(RESOURCES["gpu"], alone=True),
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     params:

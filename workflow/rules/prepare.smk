@@ -7,7 +7,7 @@ rule prepare:
         f"{RESULTS}/datasets/{{dataset}}-{{digest}}.log",
     threads: 1
     resources:
-        **asked(0),
+        **gpu_resources(0),
         mem_mb=growing("mem_mb"),
         runtime=growing("other_minutes"),
     shell:

@@ -9,7 +9,7 @@ rule train:
     priority: 2
     threads: TRAINING_GPUS * RESOURCES["cpus"]
     resources:
-        **asked(TRAINING_GPUS if RESOURCES["gpu"] else 0),
+        **gpu_resources(TRAINING_GPUS if RESOURCES["gpu"] else 0),
         nodes=1,
         mem_mb=growing("mem_mb", TRAINING_GPUS),
         runtime=RESOURCES["train_minutes"],

@@ -19,7 +19,7 @@ rule trial:
         f"{TUNING}/trials/{{round}}-{{place}}.log",
     threads: TRAINING_GPUS * RESOURCES["cpus"]
     resources:
-        **asked(TRAINING_GPUS if RESOURCES["gpu"] else 0),
+        **gpu_resources(TRAINING_GPUS if RESOURCES["gpu"] else 0),
         nodes=1,
         mem_mb=growing("mem_mb", TRAINING_GPUS),
         runtime=RESOURCES["train_minutes"],
@@ -44,7 +44,7 @@ rule search:
         f"{TUNING}/tune.log",
     threads: RESOURCES["cpus"]
     resources:
-        **asked(RESOURCES["gpu"]),
+        **gpu_resources(RESOURCES["gpu"]),
         mem_mb=growing("mem_mb"),
         runtime=RESOURCES["train_minutes"],  # what is held out has a model of its own
     params:

@@ -15,7 +15,8 @@ from common.config.entries import Config
 from common.errors import UserError
 from common.files import locked
 from common.images import pictures
-from common.prediction.folder import SUBMISSION, PredictionFolder, is_output
+from common.prediction.folder import PredictionFolder
+from common.prediction.inputs import SUBMISSION, is_output
 from common.prediction.origins import Origins
 from common.prediction.pictures import Tally, predict
 from tests.common.prediction.conftest import CPU, scored, stored

@@ -16,7 +16,8 @@ from common.datasets.split import Split
 from common.errors import UserError
 from common.files import read_json
 from common.images import pictures
-from common.prediction.folder import SUBMISSION, PredictionFolder
+from common.prediction.folder import PredictionFolder
+from common.prediction.inputs import SUBMISSION
 from common.prediction.pictures import predict
 from common.prediction.stored_run import StoredRun
 from common.runs import plan

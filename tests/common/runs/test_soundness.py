@@ -29,8 +29,8 @@ def runs(benchmark: Benchmark) -> Runs:
     runs = {run.method: run for run in benchmark.runs if isinstance(run, TrainedRun)}
     for run in runs.values():
         write_scores(run, plain_counts(run, 0.6))
-        run.training.kept.parent.mkdir(parents=True, exist_ok=True)
-        for path in (run.training.file, run.training.kept):
+        run.training.second_name.parent.mkdir(parents=True, exist_ok=True)
+        for path in (run.training.file, run.training.second_name):
             path.touch()
     return runs
 
@@ -39,11 +39,11 @@ def test_a_model_that_is_gone_is_named_once(benchmark: Benchmark, runs: Runs) ->
     assert [*lost_models(benchmark.runs)] == []
     runs["ce"].training.file.unlink()
     assert [*lost_models(benchmark.runs)] == [], "its second name is there"
-    runs["ce"].training.kept.unlink()
+    runs["ce"].training.second_name.unlink()
     (sentence,) = lost_models(benchmark.runs)
     assert sentence.startswith("1 trained model is gone that results were made with (")
     assert sentence.count(str(runs["ce"].training.folder)) == 1, "ce and crf-1 share it"
-    for path in (runs["rmi"].training.file, runs["rmi"].training.kept):
+    for path in (runs["rmi"].training.file, runs["rmi"].training.second_name):
         path.unlink()
     (sentence,) = lost_models(benchmark.runs)
     assert sentence.startswith("2 trained models are gone") and "they are trained again" in sentence
@@ -53,7 +53,7 @@ def test_a_model_that_is_gone_is_named_once(benchmark: Benchmark, runs: Runs) ->
 
 
 def test_status_says_that_a_model_is_gone(benchmark: Benchmark, runs: Runs) -> None:
-    for path in (runs["ce"].training.file, runs["ce"].training.kept):
+    for path in (runs["ce"].training.file, runs["ce"].training.second_name):
         path.unlink()
     notes = {progress.run.method: progress.note for progress in status.status(benchmark)}
     gone = "its model is gone: `snakemake` trains it again"

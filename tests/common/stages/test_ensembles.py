@@ -158,7 +158,7 @@ def test_what_is_missing_or_replaced_is_told(done: Benchmark, tmp_path: Path) ->
     other = named(copy, "ce").training
     member = ensemble.members[1]
     member.file.unlink()
-    member.kept.unlink()
+    member.second_name.unlink()
     assert ensemble.lost and not named(copy, "ce").lost
     (progress,) = [one for one in status(copy) if one.run.method == "ce-ensemble"]
     assert "its model is gone" in progress.note

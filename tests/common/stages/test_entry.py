@@ -54,6 +54,27 @@ def test_what_computes_nothing_imports_no_pytorch(arguments: list[str]) -> None:
     assert result.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("predict", "--run", "/no/run", "a.jpg", "--output", "/no/where"),
+            "/no/run has neither metrics.json",
+        ),
+        (("export", "--run", "/no/run", "model.pt2"), "/no/run has neither metrics.json"),
+        (("check", "config", "camvid_gpus"), "check config: unknown preset 'camvid_gpus'"),
+        (("check", "method", "rmj"), "check method: unknown module of methods/ 'rmj'"),
+    ],
+)
+def test_a_wrong_name_is_refused_before_pytorch_is_imported(
+    arguments: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemError('PyTorch was imported')")
+    assert refused(run("common", *arguments, cwd=ROOT, check=False, PYTHONPATH=f"{tmp_path}")).startswith(
+        sentence
+    )
+
+
 def test_every_stage_is_a_verb() -> None:
     files = {path.stem for path in (ROOT / "common/stages").glob("*.py")} - {"__init__", "entry"}
     assert {*VERBS} == files
@@ -68,12 +89,12 @@ def test_an_unknown_verb_is_one_sentence() -> None:
 
 def test_a_verb_takes_its_own_options_only() -> None:
     sentence = refused(door("status", "--seed", "0"))
-    assert sentence.startswith("structseg status: unknown option '--seed'")
+    assert sentence.startswith("status: unknown option '--seed'")
 
 
 def test_a_misspelt_option_is_named_not_the_one_that_is_missing() -> None:
     sentence = refused(door("train", "--dataset", "digits", "--sed", "0"))
-    assert sentence.startswith("structseg train: unknown option '--sed' (did you mean --seed?)"), sentence
+    assert sentence.startswith("train: unknown option '--sed' (did you mean --seed?)"), sentence
 
 
 @pytest.mark.parametrize(

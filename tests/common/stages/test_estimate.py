@@ -62,6 +62,8 @@ def test_what_is_shared_or_done_is_counted_once(config: Config) -> None:
     assert line["disk"] - kept == pytest.approx(2 * size, rel=0.1)
     text = estimate.summary(again.reset_index(), "a processor")
     assert "| rmi+crf  |" in text and "hours of a job's cores on a processor" in text
+    done = again.reset_index().assign(to_train=0, to_score=0, to_measure=0)
+    assert estimate.summary(done, "a processor").endswith("Nothing is left to train, score or measure.")
     folder = Path(config["results"])
     assert list(pd.read_csv(folder / "estimate.csv")["method"]) == ["ce", "crf-1", "rmi+crf"]
     assert (folder / "estimate.md").read_text().startswith("# What this benchmark will take")

@@ -62,7 +62,7 @@ def test_from_waiting_to_done(config: Config) -> None:
     first.training.file.write_bytes(b"")
     assert states(config)["ce", 0] == states(config)["crf-1", 0] == "trained"
     write_scores(first, plain_counts(first, 0.6))
-    assert states(config)["ce", 0] == "evaluated"
+    assert states(config)["ce", 0] == "scored" and progress(config)[0].note == "not measured yet"
     cost_of(first).write(first.cost)
     assert states(config)["ce", 0] == "done"
     write_record(second.training.error, failure("the loss is nan"))
@@ -95,7 +95,10 @@ def test_what_was_measured_by_an_older_recipe_is_to_be_measured(
     number = recipes.MEASURING.number
     raise_recipe(monkeypatch, "MEASURING")
     (one,) = (one for one in progress(config) if one.run.folder == job.folder)
-    assert (one.state, one.note) == ("evaluated", f"uses the model of ce; measured by recipe {number}")
+    assert (one.state, one.note) == (
+        "scored",
+        f"uses the model of ce; measured by recipe {number}, not yet by this one",
+    )
 
 
 def test_a_failed_measurement_is_a_failure(config: Config) -> None:

@@ -191,7 +191,8 @@ def test_what_is_chosen_is_laid_over_and_changes_the_entry_alone(config: Config)
     own = plan.run(laid, "digits", MODEL, "crf-1", 0).entry
     assert {key: own.options[key] for key in CRF} == Chosen.read(job.record).values
     search_place = f"tuning/digits/{MODEL}/{job.folder.name}"
-    assert own.tuned == {"search": search_place, "candidates": 5, "budget": 1.25 + 1.5 + 2}
+    facts = {"search": search_place, "candidates": 5, "budget": 1.25 + 1.5 + 2}
+    assert own.tuned == facts | {"settings": ["bilateral", "iterations"]}
     digests = [plan.run(each, "digits", MODEL, "ce", 0).digest for each in (laid, config)]
     assert digests[0] == digests[1]
 
@@ -294,7 +295,8 @@ def test_candidates_are_trained_in_rounds(config: Config) -> None:
     assert chosen.miou == max(finals.values()) and chosen.miou_before == finals[0]
     assert chosen.spent == chosen.budget == 3.5
     assert table["trained_for"].tolist() == [1, 1, 0.5] and len(table) == 3
-    assert not [*Path(config["results"]).glob("models/*/*/ce/seed1000-*/model.pt")], "they are deleted"
+    models = [*Path(config["results"]).glob("models/*/*/ce/seed1000-*/model.pt")]
+    assert models == [job.run.training.file], "all are deleted but that of the entry as it is"
 
 
 def test_what_is_trained_for_a_search_is_trained_with_no_seed_that_is_shown(config: Config) -> None:
