@@ -14,6 +14,9 @@ from common.tables.budgets import BEST, COSTS, Cost
 from common.tables.cells import DASH, doubted, mean, number, three_digits
 from common.tables.frames import Line, lines_of
 
+Methods = frozenset[str]
+"""The methods that have a score with more than one model."""
+
 MOST = 8
 """So many names stand in a row."""
 
@@ -63,7 +66,8 @@ def answers(board: pd.DataFrame, budgets: pd.DataFrame) -> list[Answer]:
         board: The leaderboard of one dataset.
         budgets: Its table of budgets.
     """
-    several = board["model"].nunique() > 1
+    models = board[board["miou_mean"].notna()].groupby("method")["model"].nunique()
+    several = frozenset(models.index[models > 1])
     result = []
     for cost in COSTS:
         own = budgets[budgets["budget_of"] == cost.column]
@@ -81,7 +85,7 @@ def _measured(board: pd.DataFrame, budgets: pd.DataFrame, cost: Cost) -> pd.Data
     return there[there[cost.column] > 0].sort_values(cost.column, kind="stable")
 
 
-def _sentences(measured: pd.DataFrame, budgets: pd.DataFrame, cost: Cost, several: bool) -> str:
+def _sentences(measured: pd.DataFrame, budgets: pd.DataFrame, cost: Cost, several: Methods) -> str:
     """What is best for the least, what is worth its cost, and of what that is not shown."""
     words = _WORDS[cost.column]
     groups = [lines_of(group) for _, group in budgets.groupby("budget")]
@@ -107,7 +111,7 @@ def _sentences(measured: pd.DataFrame, budgets: pd.DataFrame, cost: Cost, severa
     return " ".join(parts)
 
 
-def _unmeasured(board: pd.DataFrame, measured: pd.DataFrame, several: bool) -> str:
+def _unmeasured(board: pd.DataFrame, measured: pd.DataFrame, several: Methods) -> str:
     """Which rows with a score are left out, as their cost is not known."""
     out = board[~board["control"].astype(bool) & board["miou_mean"].notna()].drop(measured.index)
     names = [_name(line, several) for line in lines_of(out)]
@@ -136,7 +140,7 @@ def _kind(line: Line, group: Sequence[Line], cost: float) -> str:
     return "worth" if members == [_key(line)] else "open"
 
 
-def _miou(group: Sequence[Line], several: bool) -> str:
+def _miou(group: Sequence[Line], several: Methods) -> str:
     """The best of a budget with its score, and what shares that."""
     best = next(line for line in group if line["place"] == BEST)
     others = [_name(line, several) for line in group if line["place"] != BEST]
@@ -149,12 +153,13 @@ def _costs(cost: float, doubt: object, words: Words) -> str:
     return f"{doubted(words.text(cost), doubt)} {words.unit}"
 
 
-def _name(line: Line, several: bool) -> str:
-    """A row as these tables call it: by its method, and by its model if there are several."""
-    return f"{line['method']} of {line['model']}" if several else str(line["method"])
+def _name(line: Line, several: Methods) -> str:
+    """A row as these tables call it: by its method, and by its model if several have one of that."""
+    method = str(line["method"])
+    return f"{method} of {line['model']}" if method in several else method
 
 
-def _cells(budgets: pd.DataFrame, cost: Cost, several: bool) -> pd.DataFrame:
+def _cells(budgets: pd.DataFrame, cost: Cost, several: Methods) -> pd.DataFrame:
     """A line per budget, with what costs no more."""
     words = _WORDS[cost.column]
     lines = []
@@ -179,7 +184,7 @@ def _key(line: Line) -> tuple[Any, Any]:
     return line.get("model"), line.get("method")
 
 
-def _shares(line: Line, several: bool) -> str:
+def _shares(line: Line, several: Methods) -> str:
     """What shares a budget, with its difference to the best."""
     known = not math.isnan(line["low"])
     interval = f" [{line['low']:+.2f}, {line['high']:+.2f}]" if known else ""

@@ -145,7 +145,7 @@ def _tuned(rows: Sequence[Row]) -> list[str]:
     """Where some rows were tuned for more than others, the untuned ones among them."""
     groups: dict[tuple[str, str], dict[str, list[str]]] = {}
     for row in rows:
-        if row.entry and row.kind == "method":
+        if row.entry and row.kind == "method" and not row.skipped:
             groups.setdefault(row.group.key, {}).setdefault(row.tuned, []).append(row.method)
     return [
         f"WARNING: rows of {model} on {dataset} were tuned for different budgets: "

@@ -174,8 +174,8 @@ class Row(ScoreRow):
 
     @property
     def tuned(self) -> str:
-        """What the search took that has chosen its settings, in words; empty if none has."""
-        facts = self.entry.tuned if self.entry else None
+        """What the search took that has chosen its settings, in words; empty if none has or it is skipped."""
+        facts = self.entry.tuned if self.entry and not self.skipped else None
         if not facts:
             return ""
         return f"{facts.get('candidates', '?')} candidates, budget {facts.get('budget', '?')}"

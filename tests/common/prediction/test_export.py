@@ -201,6 +201,7 @@ def test_a_plain_file_of_such_a_run_says_so(
 ) -> None:
     stored = dataclasses.replace(trained(config, "ce"), views=VIEWS)
     monkeypatch.setattr(StoredRun, "read", lambda _: stored)
+    (tmp_path / "metrics.json").touch()
     parser = argparse.ArgumentParser()
     stage.add_arguments(parser)
     arguments = [str(tmp_path / "model.pt"), "--run", str(tmp_path)]

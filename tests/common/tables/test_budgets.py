@@ -134,6 +134,17 @@ def test_what_is_worth_its_cost_in_words(tables: Callable[..., tuple[Tables, str
     assert "Best for no more than a latency, on a CPU" in page
 
 
+def test_a_model_is_named_where_several_have_a_row_of_the_method(
+    tables: Callable[..., tuple[Tables, str]],
+) -> None:
+    own, _ = tables()
+    board = own.leaderboard.copy()
+    board.loc[(board["method"] == "rmi") & (board["model"] == BIG), "miou_mean"] = float("nan")
+    latency, _ = answers(board, own.budgets)
+    assert f"ce of {BIG} (10.0 ms)" in latency.sentences
+    assert "rmi (4.2 ms)" in latency.sentences and "rmi of" not in latency.sentences
+
+
 def test_one_seed_shows_nothing(tables: Callable[..., tuple[Tables, str]]) -> None:
     own, _ = tables(seeds=1)
     latency, _ = answers(own.leaderboard, own.budgets)

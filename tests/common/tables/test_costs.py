@@ -170,7 +170,7 @@ def test_measurements_of_one_training_that_disagree(method: str, measured: tuple
 def test_only_the_first_seed_is_to_be_measured(make: Callable[[str], tuple[Benchmark, Runs]]) -> None:
     benchmark, runs = make("first_seed")
     states = {one.run.seed: one.state for one in status.status(benchmark)}
-    assert states == {1: "evaluated", 0: "done"}, "1 is the first of the configuration"
+    assert states == {1: "scored", 0: "done"}, "1 is the first of the configuration"
     assert "seed 1: not measured yet" in tables(benchmark)[0].loc["rmi", "error"]
     for method in SCORES:
         write(runs[method, 1])

@@ -31,10 +31,10 @@ Made = tuple[Tables, str, Benchmark]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Made]:
-    """Makes the tables and the leaderboard's page; `tuned` and `decides` are of rmi."""
+    """Makes the tables and the leaderboard's page; `tuned`, `decides` and other settings are of rmi."""
 
-    def tables(tuned: dict[str, Any] | None = None, decides: bool = False) -> Made:
-        options = ENTRIES | ({"rmi": {"tuned": tuned}} if tuned else {})
+    def tables(tuned: dict[str, Any] | None = None, decides: bool = False, **own: Any) -> Made:
+        options = ENTRIES | ({"rmi": {"tuned": tuned} | own} if tuned else {})
         changes = {"methods": [*SCORES], "seeds": [0, 1], "method_options": options}
         benchmark = plan.benchmark(reading.complete(TINY | changes | {"results": str(tmp_path / "results")}))
         for run in benchmark.runs:
@@ -81,6 +81,13 @@ def test_rows_that_were_tuned_for_more_than_others_are_told(make: Callable[..., 
     assert "| 8 candidates, budget 3 |" in lines_of(text, "could show")["rmi"]
     (warning,) = [line for line in text.splitlines() if "WARNING" in line]
     assert warning.endswith("different budgets: ce, crf-1 (not tuned); rmi (8 candidates, budget 3).")
+
+
+def test_what_is_skipped_is_not_tuned(make: Callable[..., Made]) -> None:
+    search = {"search": "results/tuning/x", "candidates": 8, "budget": 3}
+    tables, text, _ = make(search, skip={TINY["models"][0]: "it is not wanted here"})
+    assert "skipped: it is not wanted here" in text
+    assert tables.leaderboard["tuned"].isna().all() and "different budgets" not in text
 
 
 def test_calibration_of_the_input_of_a_rule_is_marked(
