@@ -23,7 +23,7 @@ DASHES = ("-", "--", ":", "-.")
 
 HOLLOW = "Hollow: what else the cost buys."
 PALE = "Pale: the time is not to be relied on, and what it may beat is on no line."
-SIDE_BY_SIDE = "Nearly equal costs are drawn side by side."
+SIDE_BY_SIDE = "Nearly equal costs are drawn side by side, a little off their places."
 """What the marks of charts mean, for their captions."""
 
 SETTINGS: dict[Any, Any] = {

@@ -21,6 +21,9 @@ from common.report.chart_style import DASHES, SETTINGS, WIDTH, Style, add_legend
 _APART = 5.0
 """Points of a printer from one marker to the next, at least."""
 
+_MOST_APART = 0.15
+"""The part of a panel that all its points beside each other take at most: none is far from its cost."""
+
 _TICKS = (
     (1, (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)),
     (1, (1, 1.5, 2, 3, 5, 7)),
@@ -114,7 +117,7 @@ def draw_front(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def side_by_side(axes: Axes, points: Sequence[Point]) -> list[Point]:
-    """The points with those of nearly equal costs moved apart, as little as needed for none to hide another.
+    """The points with those of nearly equal costs moved apart, so that none hides another; many come closer.
 
     Args:
         axes: With limits of costs.
@@ -127,7 +130,7 @@ def side_by_side(axes: Axes, points: Sequence[Point]) -> list[Point]:
     scale = width / math.log(high / low)
     order = np.argsort([point.cost for point in points], kind="stable")
     places = np.array([scale * math.log(points[index].cost / low) for index in order])
-    steps = np.arange(len(points)) * min(_APART, 0.5 * width / len(points))
+    steps = np.arange(len(points)) * min(_APART, _MOST_APART * width / len(points))
     places = isotonic_regression(places - steps).x + steps
     costs = dict(zip(order, low * np.exp(places / scale)))
     return [replace(point, cost=float(costs[index])) for index, point in enumerate(points)]
