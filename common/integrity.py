@@ -189,7 +189,8 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, content: bytes) -> 
     lengths = content[name - 4 : name]  # of the name and of what else stands before the data
     start = name + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
     packed = memoryview(content)[start : start + info.compress_size]
-    result = zlib.decompress(packed, -zlib.MAX_WBITS, bufsize=info.file_size)
+    most = max(1, info.file_size)  # what is packed may be far more than the archive tells of
+    result = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most)
     if len(result) != info.file_size or zlib.crc32(result) != info.CRC:
         raise ValueError(f"{info.filename} is not what the archive tells of")
     return result

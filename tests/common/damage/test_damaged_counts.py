@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from common.errors import Damaged
-from common.integrity import StoredFile
+from common.integrity import StoredFile, read_arrays
 from common.runs.benchmark import Benchmark
 from common.runs.records import Metrics
 from common.runs.soundness import quick
@@ -111,3 +113,20 @@ def test_every_flipped_bit_of_counts_is_noticed(benchmark: Benchmark) -> None:
         run.per_image.write_bytes(flipped)
         with pytest.raises(Damaged):
             SplitCounts.read(run.per_image, stored)
+
+
+def test_arrays_that_are_more_than_their_archive_tells_of_are_not_unpacked(tmp_path: Path) -> None:
+    file = tmp_path / "counts.npz"
+    np.savez_compressed(file, confusion=np.zeros(5 * 10**7, np.uint8))
+    content = bytearray(file.read_bytes())
+    size = content.rindex(b"PK\x01\x02") + 24  # of the array, in the list at the end of the archive
+    content[size : size + 4] = (1000).to_bytes(4, "little")
+    file.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Damaged):
+            read_arrays(file, "make them again")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10**6
